@@ -46,7 +46,8 @@ KINDS = {
 REMOVED = {
     "ovss_ray.actors.measure_regions": (
         "the stage `measure_regions` was removed; the stage `measure` does its work. Delete `measure_regions` from the "
-        "`stages` of the config. To resume an existing run, delete it from config.yaml and identity.json in its folder"
+        "`stages` of the config. To resume an existing run, delete `measure_regions` from config.yaml and from "
+        "identity.json in the run's folder"
     ),
 }
 """Full name of a removed module, which old configs may still use → error message."""

@@ -55,7 +55,10 @@ class Stage(stage.Stage):
         base: str | None = None
         """path of CLIP's checkpoint; default: the checkpoint that is shipped, or that `ovss weights fetch` downloads"""
         weights: str | None = None
-        """path of AlphaCLIP's image tower; default: shipped or downloaded checkpoint. Plain CLIP does not use it"""
+        """path of the checkpoint of AlphaCLIP's image tower; default: the shipped or downloaded checkpoint
+
+        If `variant` is a plain CLIP, do not set `weights`: a plain CLIP has only the checkpoint `base`.
+        """
         batch: int = Field(default=64, ge=1)
         """maximum number of regions in one forward pass"""
 
@@ -79,7 +82,11 @@ class Stage(stage.Stage):
 
     @classmethod
     def key(cls, config: Config, vocabulary: Vocabulary) -> str:
-        """Return the cache key of a vocabulary's embeddings, from checkpoint, vocabulary, prompts and `exact`."""
+        """Return the cache key of the embeddings that `prepare` computes for a vocabulary.
+
+        The key depends on the text tower's checkpoint, the vocabulary, and the options for prompts. Exact runs have
+        separate keys.
+        """
         return _key(digests.sha256(cls.files(config)[0]), config, vocabulary)
 
     @classmethod

@@ -95,9 +95,9 @@ class Stage(stage.Stage):
 
         @contextmanager
         def computing(self) -> Iterator[None]:
-            """Set threads, kernels and precision of the whole process in a `with` block, then restore them.
+            """Change torch's settings for the whole process in a `with` block. Then restore the earlier settings.
 
-            `exact` sets one thread and deterministic kernels. TensorFloat-32 is always off.
+            On a GPU, TensorFloat-32 is off. With `exact`, torch uses one CPU thread and deterministic kernels.
             """
             import torch
 
@@ -108,7 +108,12 @@ class Stage(stage.Stage):
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """Return the files of the model, downloaded if needed. Raises OvssError if a module or the model is missing."""
+        """Return the files on which the captions depend.
+
+        For `captioner: transformers`, these are the files of `model`, downloaded if needed. For a module of your own,
+        these are the files that the module's function `files` returns. Without such a function, the result is empty.
+        Raises OvssError if the model, the module, or the module's function `load` is missing.
+        """
         if config.captioner == HUGGING_FACE:
             return model_files(config.model)
         registry.find("ovss_ray.actors", config.captioner, "load")  # raises OvssError for an unknown module
@@ -117,10 +122,10 @@ class Stage(stage.Stage):
 
     @classmethod
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
-        """Return the names of the options that the run's digest ignores: "device", "batch" and usually "model".
+        """Return the names of the options that the run's digest ignores.
 
-        The digest depends on the option `model` in one case. In this case, the captioner is the user's, has no function
-        `files`, and `model` differs from its default.
+        "device" and "batch" are always ignored. For `captioner: transformers`, "model" is ignored, too. For a user's
+        module, "model" is ignored in two cases: the module has a function `files`, or `model` has its default value.
         """
         default = cls.Config.model_fields["model"].default
         if config.captioner == HUGGING_FACE or config.model == default or registry.optional(config.captioner, "files"):

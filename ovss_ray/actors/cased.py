@@ -66,7 +66,10 @@ class Stage(stage.Stage):
             return {"words": column(map(self._scored, embeddings, batch["captions"], batch["words"]))}
 
     def _scored(self, image: "Tensor", captions: Mapping[str, Any], words: Words) -> Words:
-        """Return the best words of an image, highest score first; ties keep their order. `image`: embedding (D,)."""
+        """Return the words of an image that are kept, the highest score first.
+
+        `image` is the embedding (D,) of the image. Words with equal scores stay in the order of `words`.
+        """
         from ovss_ray.models.alpha_clip import cased
 
         classes = words.get("classes") or ()

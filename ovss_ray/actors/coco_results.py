@@ -59,8 +59,9 @@ class Stage(stage.Stage):
     ) -> list[dict[str, Any]]:  # fmt: skip
         """Return the results of one image, in the order of the masks.
 
-        The category id of a mask is the id of the label of its most probable class. Words from the user's list may have
-        no label in the benchmark. If the most probable class of a mask is such a word, the mask is left out.
+        A mask gets its most probable class. Usually, this class counts as a label of the benchmark, and `category_id`
+        is the id of this label. If the class counts as no label, the mask is left out. For example, a word from a
+        user's own vocabulary may count as no label.
         """
         question = Question(benchmark.labels, *benchmark.question(part), benchmark.groups, part)
         categories = benchmark.categories or tuple(range(1, len(benchmark.labels) + 1))

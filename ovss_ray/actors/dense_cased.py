@@ -1,14 +1,20 @@
 """Segment an image without any vocabulary: CaSED for every cell of a coarse map, for patches of a grid, or for regions.
 
-Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation", arXiv 2404.10864. With `detector: dense`
-(DenseCaSED), CLIP embeds the crops of several shifted grids. Each cell of a map gets the mean embedding of the crops
-that cover it. For this embedding, captions are retrieved, and candidate words are found in the captions. The cell gets
-the word with the highest score. With `detector: grid`, each patch of unshifted grids gets a word in the same way. With
-`detector: regions`, the patches are the boxes of regions, which an earlier stage such as `sam` proposes.
+Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation", arXiv 2404.10864. The option `detector`
+selects the parts of the image that get a word:
+
+    dense     cells of a coarse map, by default 16 × 16 cells for the whole image (DenseCaSED)
+    grid      the cells of one or more grids, as patches
+    regions   the boxes of regions that an earlier stage such as `sam` proposes, as patches
+
+CLIP embeds each patch. For `dense`, CLIP embeds crops, which are the cells of several grids and of shifted copies of
+these grids. A cell of the coarse map gets the mean embedding of the crops that cover the cell. For each embedding,
+captions are retrieved, and candidate words are found in the captions. The cell or patch gets the candidate with the
+highest score.
 
 The candidates are found by the stage `words`, or by another stage that reads `captions` and writes `words`. The column
-`words` of an image lists the words of its cells or patches. The most frequent word is first; ties are in order of
-occurrence. The prediction of a pixel is an index into this list.
+`words` of an image lists the words of all cells or patches. The most frequent word is first. Equally frequent
+words are in the order of their first cell or patch. The prediction of a pixel is an index into the column `words`.
 """
 
 from collections import Counter
@@ -56,7 +62,7 @@ class Stage(stage.Stage):
         grids: tuple[int, ...] = Field(default=(2, 4, 8), min_length=1)
         """one number per grid: its cells per axis. For `detector: grid`, the authors' code (vicss) uses [3]"""
         shifted: bool = True
-        """True: grids are also shifted by half a cell; for `detector: dense`"""
+        """True: each grid has shifted copies: by half a cell along x, along y, and along both; for `detector: dense`"""
         side: int = Field(default=16, ge=1)
         """cells per axis of the map; for `detector: dense`"""
         pixels: int = Field(default=128, ge=16)
@@ -83,8 +89,8 @@ class Stage(stage.Stage):
                 settings = words.settings()
                 if set(words.reads()) != {"captions"} or WORDS not in words.writes():
                     raise ValueError(
-                        f"the stage {words.use!r} cannot find words in captions. Set `use` to a stage that reads "
-                        "`captions` alone and writes `words`, for example to words"
+                        f"the stage {words.use!r} cannot find words in captions. Set `use: words`, or name "
+                        "another stage that reads only the column `captions` and writes the column `words`"
                     )
             except ValidationError as failure:
                 raise ValueError("; ".join(validation.faults(failure, words.options, lambda _: ""))) from failure
@@ -100,7 +106,10 @@ class Stage(stage.Stage):
 
     @classmethod
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
-        """Return the options that the run's digest ignores. Without `detector: regions`, it also ignores `most`."""
+        """Return the names of the options that the run's digest ignores.
+
+        The options in `where` are always ignored. `most` is ignored unless `detector` is regions.
+        """
         return (*cls.where, *(() if config.detector == "regions" else ("most",)))
 
     @classmethod

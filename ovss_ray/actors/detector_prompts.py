@@ -1,8 +1,9 @@
-"""Use the boxes of a detector as prompts, read from a file of results in COCO's format.
+"""Read the boxes of a detector from a file of results in COCO's format, and use the boxes as prompts.
 
-The file is a JSON list of {"image_id", "bbox": [x, y, w, h], "score"}. Its `image_id` is that of the benchmark's
-annotations. Classes in the file are not read: the method classifies each box, and the detector's score ranks it. This
-is the protocol of OVSAM's detection tables (Yuan et al., ECCV 2024).
+The file is a JSON list of {"image_id", "bbox": [x, y, w, h], "score"}. An `image_id` is the number of the image in the
+benchmark's annotations. Classes in the file are not read, since a later stage such as `ovsam` predicts a class for each
+box. The AP metrics rank predictions by the detector's scores. This is the protocol of OVSAM's detection tables (Yuan et
+al., ECCV 2024).
 """
 
 from pathlib import Path

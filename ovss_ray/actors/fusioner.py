@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 COCO = "coco20i"
 """Few-shot data set on COCO. Fusioner's published checkpoints for it expect the normalisation `coco`"""
 FOLDED = ("pascal5i", COCO)
-"""Few-shot data sets. Each of their benchmarks is a fold of the classes"""
+"""Few-shot data sets. Each data set has four benchmarks, one for each fold of its classes"""
 FOLD_NOTE = "valid only for a fold that the checkpoint was trained without"
 """Note in the report of a fold. A checkpoint was trained on the classes of three folds, and is valid for the fourth"""
 KEPT = 1 << 26
@@ -90,8 +90,9 @@ class Stage(WithClassifiers, stage.Stage):
         def data_set(self, benchmark: str) -> DataSet:
             """Return the normalisation of a benchmark's photographs: "coco" or "pascal".
 
-            It is the option `normalise`. If this option is not set, it is "coco" for the benchmark coco20i. It is
-            "pascal" for other benchmarks, and for requests to the service, which pass "" as `benchmark`.
+            If the option `normalise` is set, the result is the value of `normalise`. Otherwise, the result is "coco"
+            for coco20i, and "pascal" for all other benchmarks. Requests to the service pass "" as `benchmark`. The
+            variant fusioner_tiny has a fixed normalisation, and ignores the result.
             """
             return self.normalise or ("coco" if benchmark.partition(":")[0] == COCO else "pascal")
 
@@ -112,7 +113,7 @@ class Stage(WithClassifiers, stage.Stage):
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
-        """Return notes for the report: the normalisation and the resolution, and FOLD_NOTE for a fold."""
+        """Return a note on normalisation and resolution for the report. For pascal5i and coco20i, add FOLD_NOTE."""
         sizes = zoo.variants(config.family)[config.variant]
         colours = sizes.colours or config.data_set(benchmark)
         if config.resolution == "original":

@@ -2,7 +2,7 @@
 
 The suffix of the file determines its format:
 
-    .json      {"image": ["sky", ["car", "auto"]], …}, or a list of entries
+    .json      a list of entries, or an object with image names as keys: {"val/7": ["sky", ["car", "auto"]], …}
     .jsonl     one entry per line
     .parquet   one entry per row
 
@@ -10,9 +10,9 @@ An entry names its image under the key `image_id`, `file_name` or `image`. It li
 `class_names` or `words`. A word is a name, or a list of synonyms with the displayed name first. The optional key
 `scores` has one number per word. The name of an image is the image's id, such as `val/7`. The name may also have a
 suffix, and folders in front of the id. So `maps/val/7.png` names the image `val/7`, too (see io/image_names.py). The
-run does not start if the file is unreadable. It does not start either if an entry lacks the key of its image or of its
-words. An entry's list of words may be empty: see the option `fallback`. If the words or scores of an entry are invalid,
-only its image fails.
+run does not start if the file is unreadable. Nor does the run start if an entry has no key for its image or its words.
+An entry's list of words may be empty: see the option `fallback`. If the words or scores of an entry are invalid, only
+the entry's image fails.
 """
 
 import json
@@ -88,7 +88,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def check(cls, config: Config, images: Iterable[str]) -> tuple[str, ...]:
-        """Return warnings about images without an entry, entries without an image, and repeated names.
+        """Return warnings about images without an entry, entries without an image, and entries that repeat a name.
 
         Raises OvssError if no image has an entry.
         """
@@ -264,7 +264,7 @@ def _plain(value: Any) -> Any:
         return value
     keys = [key for key, _ in value.pairs]
     if repeated := [key for key in dict.fromkeys(keys) if keys.count(key) > 1]:
-        raise ValueError(f"the key {repeated[0]!r} is repeated in an entry")
+        raise ValueError(f"the key {repeated[0]!r} is repeated in an entry. Write each key only once per entry")
     return {key: _plain(item) for key, item in value.pairs}
 
 

@@ -16,9 +16,10 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """Decode the file at `truth_uri` into the columns TRUE, which describe the true instances of an image.
+    """Decode the true instances of an image from the file at `truth_uri`.
 
-    Further columns are `image_number`, the image's id in the annotations, and `truth_digest`, the digest of the file.
+    The constant TRUE lists the columns that describe the instances. The column `image_number` gets the image's number
+    in the annotations. The column `truth_digest` gets the digest of the file.
     """
 
     reads = ("benchmark", "image_uri", "truth_uri", "part", "size")

@@ -16,9 +16,10 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary, exact_mappi
 class Stage(stage.Stage):
     """Predict the true class of each pixel: prediction (H, W) uint16 from truth (H, W) uint16.
 
-    A pixel gets the first class of the vocabulary whose label is the true label of the pixel. If an image has its own
-    words, these words replace the classes. The label of a word is the label of the class that has the same name. A word
-    without such a class is never predicted.
+    A class of the vocabulary counts as a label of the benchmark, or as no label. A pixel gets the class that counts as
+    the pixel's true label. If several classes count as this label, the pixel gets the first of these classes. If no
+    class counts as this label, the pixel gets NONE. If an image has its own words, these words replace the classes. A
+    word counts as the label of the class with the same name. A word without such a class is never predicted.
     """
 
     reads = ("truth", "size", "benchmark", "part", "vocabulary")
@@ -47,8 +48,8 @@ class Stage(stage.Stage):
     def _table(self, benchmark: str, part: str, words: Vocabulary | None) -> np.ndarray:
         """Return the prediction for each true label: an array (65536,) uint16, indexed by label.
 
-        A prediction is an index into `words`, the vocabulary of the image. If `words` is None, it is an index into the
-        benchmark's classes. For a label without a class, it is NONE.
+        Predictions are indices into `words`, the vocabulary of the image. If `words` is None, predictions are indices
+        into the benchmark's classes. A label that no class counts as has the prediction NONE.
         """
         classes, index = self.benchmarks[benchmark].question(part)
         if words and words.digest != classes.digest:

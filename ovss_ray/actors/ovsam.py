@@ -8,7 +8,7 @@ returns a mask per prompt. Two branches classify the mask: a head that uses feat
 attention pool. The scores of both branches are fused; for base classes, on which the head was trained, the head's
 weight is higher. Prompts of several images share passes of the decoder.
 
-The options select the box that CLIP's branch sees, and the report states it:
+The following options select the box that CLIP's branch sees. The report states which box was selected.
 
 clip_boxes: prompt   the box of the prompt; if the prompt has no box, the box of the mask (default)
 clip_boxes: truth    the annotated box of the instance, scaled to the network's input
@@ -72,7 +72,7 @@ class Stage(WithNames, stage.Stage):
             if self.path == "demo" and self.needs_truth:
                 raise ValueError(
                     "with `path: demo`, only the head scores masks: `official` and `clip_boxes: truth` have no effect. "
-                    "Remove them, or use path: evaluation"
+                    "Remove these options, or set `path` to evaluation"
                 )
             return self
 
@@ -145,7 +145,11 @@ class Stage(WithNames, stage.Stage):
     def _scores(
         self, row: Mapping[str, Any], encoded: "Embedded", logits: "Tensor", vocabulary: Vocabulary
     ) -> np.ndarray:
-        """Return the scores (N, K) of an image's masks: logarithms of fused probabilities, or the head's logits."""
+        """Return the scores (N, K) of an image's masks.
+
+        With `path: evaluation`, scores are logarithms of fused probabilities. With `path: demo`, scores are the head's
+        logits.
+        """
         from ovss_ray.models.ovsam.naming import named
 
         base, novel = self._groups(row["benchmark"], vocabulary)
@@ -166,9 +170,9 @@ class Stage(WithNames, stage.Stage):
         return words.grouping(card.groups, card.index, len(vocabulary))
 
     def _clip_boxes(self, row: Mapping[str, Any], encoded: "Embedded") -> "Tensor | None":
-        """Return the boxes (N, 4) that CLIP's branch sees. If it sees the boxes of the masks, return None.
+        """Return the boxes (N, 4) that CLIP's branch sees, or None if CLIP's branch sees the boxes of the masks.
 
-        Units are pixels of the network's input; with `official`, pixels of the photograph.
+        Boxes are in pixels of the network's input. With `official`, boxes are in pixels of the photograph.
         """
         from ovss_ray.models.ovsam import inputs
 

@@ -42,8 +42,8 @@ class Stage(stage.Stage):
         """covered fraction of a region's area at which the region is dropped, such as 0.9; None: no region is dropped
 
         A region is dropped if a single larger region covers at least this fraction of the dropped region's area. If
-        two areas are equal, the first region counts as larger. A larger region is ignored if this option has dropped it,
-        but not if it is below `threshold`. The option is useful for methods that propose objects and their parts.
+        two areas are equal, the first region counts as larger. The larger region may be below `threshold`, but this
+        option must not have dropped it. The option is useful for methods that propose objects and their parts.
         """
 
         @model_validator(mode="after")
@@ -123,8 +123,8 @@ def _index(name: str, vocabulary: Vocabulary) -> int:
 def _outermost(boxes: np.ndarray, masks: Masks, areas: np.ndarray, part: float) -> np.ndarray:
     """Return a bool per region, (R,): whether the region is kept.
 
-    A region is not kept if a single larger kept region covers at least the fraction `part` of the region's area. If two
-    areas are equal, the first region counts as larger.
+    A region is not kept if a single larger kept region covers at least `part` of the smaller region's area. `part` is a
+    fraction, such as 0.9. If two areas are equal, the first region counts as larger.
     """
     stays = np.zeros(len(boxes), bool)
     for i in np.argsort(-areas, kind="stable"):

@@ -5,9 +5,9 @@ is the best class of a mask. The mask's area and the name's probability must exc
 Later stages segment the image with these words only, so the list may be long.
 
 Your own tagger needs a module with a function `load(config)`. The function `load` receives this stage's Config, and
-returns the tagger. The tagger is a function of an image (H, W, 3) uint8 RGB that returns a list of pairs (name,
-score). A name is a string, or a list of synonyms. The module may also have a function `files(config)`, which returns
-the files on which the tags depend.
+returns the tagger. The tagger is a function of an image (H, W, 3) uint8 RGB. The tagger returns a list of pairs
+(name, score). A name is a string, or a list of synonyms. The module may also have a function `files(config)`, which
+returns the files on which the tags depend.
 """
 
 from collections.abc import Callable, Sequence

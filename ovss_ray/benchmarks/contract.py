@@ -116,7 +116,7 @@ class Benchmark:
     federated: bool = False
     """True if annotators searched each image for some classes only, as in LVIS
 
-    The Instances of an image then list the classes that were searched for.
+    `Instances.absent` has the labels that annotators searched for in an image, but did not find.
     """
     categories: tuple[int, ...] = ()
     """category id of each label; default: label index + 1

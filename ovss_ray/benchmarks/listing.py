@@ -212,9 +212,10 @@ def paired_by_list(photographs: str, truths: str, ids: str, endings: Collection[
 def paired_files(every: Iterable[File]) -> Paired:
     """Return pairs of photographs and label files, in two steps. Raises OvssError if two images have the same id.
 
-    1. A photograph and a label file of the same stem form a pair. The stem is the id of the image. If several
-       photographs or several label files have this stem, File.path decides instead, such as seq1/0000. The path is then
-       the id.
+    1. A photograph and a label file of the same stem form a pair. The stem is the id of the image. A stem is repeated
+       if several photographs or several label files have it. If a data set has a repeated stem, paired files must also
+       have the same File.path, such as seq1/0000. The path is the id of images with a repeated stem. In pairs of other
+       stems, the paths may differ if one path has no folder.
     2. The remaining files are paired by similar names, which differ only in case or Unicode form. If three or more
        files have similar names, none of them is paired.
 

@@ -19,7 +19,8 @@ Yes = Annotated[bool, typer.Option("--yes", help="do not ask before --compact")]
 def offer(folder: "RunFolder", readings: "Mapping[str, Reading]", compact: bool, yes: bool) -> None:
     """Replace the records of a finished run by sums, if `compact` is True. Ask for confirmation unless `yes` is True.
 
-    Raises OvssError if confirmation is needed, but standard input is not a terminal.
+    Raises OvssError if confirmation is needed, but standard input is not a terminal. Also raises OvssError if the
+    records cannot be replaced (see api.compaction.run).
     """
     if not compact:
         return

@@ -137,7 +137,8 @@ def _columns(step: "Step", last: bool) -> str:
 def _lines(planned: "Estimate", gpus: int) -> Iterator[str]:
     """Yield the lines that `ovss plan` prints below the table of pools, such as the run's time.
 
-    `gpus` is the number of GPUs of this machine. If `gpus` is 0, a line may warn that times were measured on a CPU.
+    `gpus` is the number of GPUs of this machine. If --probe has timed images of a run with GPUs, but `gpus` is 0, the
+    last line is a warning. It says that the times were measured on a CPU.
     """
     size, done = planned.size, planned.images - planned.left
     memory = size.memory / 1e9

@@ -58,7 +58,7 @@ def report(
     compact: compaction.Compact = False,
     yes: compaction.Yes = False,
 ) -> None:
-    """Rebuild the report of a run from its records, and print it. Write it in other forms, such as an HTML page."""
+    """Rebuild the report of a run from its records, and print it. Options write it to files, such as an HTML page."""
     from ovss_ray.api import comparison
     from ovss_ray.engine import display, trackers
     from ovss_ray.reports import subsets
@@ -80,13 +80,13 @@ def _selected(
 ) -> tuple[Mapping[str, Sequence[str]], Sequence[str], Mapping[str, str], list[str]]:
     """Return `merged`, `words`, `unfit` and `needed` for the options --merge, --only and --buckets.
 
-    - `merged` (--merge): new class → classes to merge
-    - `words` (--only): classes to select
-    - `unfit`: benchmark → reason why these classes cannot be merged or selected in the benchmark
+    - `merged`: new class → classes to merge, from --merge
+    - `words`: classes to select, from --only
+    - `unfit`: benchmark → reason why --merge and --only cannot be applied to the benchmark
     - `needed`: benchmarks whose confusion cells must be read
 
-    --buckets needs the cells of all benchmarks. --merge needs the cells of the benchmarks that are not in `unfit`.
-    --only needs no cells.
+    If --buckets is set, `needed` contains all benchmarks. If --merge is set without --buckets, `needed` contains the
+    benchmarks that are not in `unfit`. Otherwise, `needed` is empty.
     """
     from ovss_ray.reports import subsets
 
@@ -154,7 +154,7 @@ def compare(
     ] = False,
     gallery: documents.GalleryImages = documents.IMAGES,
 ) -> None:
-    """Show the mIoU of several runs side by side, and their paired differences, from their records."""
+    """Show the mIoU of several runs side by side. For each further run, show the paired differences to the first."""
     from ovss_ray.api import comparison
     from ovss_ray.engine.display import Display
     from ovss_ray.reports import statistics_tables, terminal

@@ -77,8 +77,9 @@ class Client:
     ) -> Found[Regions]:  # fmt: skip
         """Return the regions that the model proposes, largest first, each with its `top` most probable classes.
 
-        For each class, `answer.ranking` lists the regions in which the class is most probable. The argument `ranked` is
-        the maximum length of such a list. If `ranked` is 0, `answer.ranking` is None. Raises OvssError.
+        For each class, `answer.ranking` lists at most `ranked` regions. These are the regions with the highest
+        probability of the class, even if another class is more probable there. If `ranked` is 0, `answer.ranking` is
+        None. Raises OvssError.
         """
         fields = [*form.regions(classes, benchmark, model, top, ranked), form.file(photographs.encode(image))]
         return results.regions(Regions.model_validate_json(self._connection.send("POST", "/v1/regions", fields)))
@@ -90,15 +91,16 @@ class Client:
     ) -> Found[Prompted]:  # fmt: skip
         """Return the masks of the object at points or in a box (x0, y0, x1, y1), highest predicted IoU first.
 
-        The image is sent once. Later prompts send only its digest, unless the service no longer caches the image. A
-        path or bytes are faster than an array, which is encoded for each prompt.
+        With `multimask` True, there are three masks; with False, one. If `multimask` is None, there are three masks for
+        a single point without a box, otherwise one. Each mask lists its `top` most probable classes. Without classes
+        and benchmark, this list is empty.
 
-        Each mask lists its `top` most probable classes. Without classes and benchmark, the list is empty. With
-        Open-Vocabulary SAM, each class in the list has two further probabilities: `head` is by the trained head, and
-        `clip` is by CLIP. Raises OvssError.
+        Later prompts for the same image send only its digest, unless the service no longer caches the image. A path or
+        bytes are faster than an array, which is encoded for each prompt.
 
-        The argument `base` is for Open-Vocabulary SAM only. It lists names of classes seen in training. The
-        probabilities of these classes depend more on the trained head and less on CLIP.
+        Open-Vocabulary SAM always returns one mask. Each listed class has two further probabilities: `head`, by the
+        trained head alone, and `clip`, by CLIP alone. The argument `base` lists names of classes seen in training. The
+        probabilities of these classes depend more on the trained head. Other models ignore `base`. Raises OvssError.
         """
         data = photographs.encode(image)
         name = hashlib.sha256(data).hexdigest()
@@ -110,9 +112,11 @@ class Client:
         self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
         points: Points = (), box: Sequence[float] | None = None, multimask: bool | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Return a COCO document for json.dump: the masks at points or in a box; without a prompt, all regions.
+        """Return a COCO document with the masks at points or in a box, as a dict for json.dump.
 
-        If the image is a path or URL, its name in the document is its file name, else its sha256. Raises OvssError.
+        Without points and box, the document has the masks of all regions. If the image is a path or URL, the document
+        contains the image's file name. Otherwise, it contains the image's sha256 in place of the file name.
+        `multimask`: see `prompt`. Raises OvssError.
         """
         data, question = photographs.encode(image), form.question(points, box, multimask)
         fields = [*form.words(classes, benchmark, model), ("output", "coco"), *question]
@@ -130,9 +134,9 @@ class Client:
     ) -> list[Segmentation | OvssError]:  # fmt: skip
         """Send several images in one request, and return the label map of each, as `segment` does.
 
-        If the service refuses some images because it is busy, the client sends these images again. If an image is
-        finally refused, such as a damaged one, the list contains an OvssError in its place. A request may have at most
-        `limits.images` images (default 16). Raises OvssError if the whole request is refused.
+        If the service is too busy for some images, the client sends these images again, for up to `patience` seconds.
+        The list contains an OvssError for each image without a label map, such as a damaged image. A request may have
+        at most `limits.images` images (default 16). Raises OvssError if the whole request is refused.
         """
         sent, fields = photographs.encode_all(images), form.words(classes, benchmark, model, **more)
         return several.batch(self._connection, "segment", sent, fields, results.decode_segmentation)
@@ -154,10 +158,10 @@ class Client:
         self, images: Sequence[Photograph], classes: Classes | None = None, benchmark: str | None = None,
         model: str | None = None, **more: Unpack[Prompting],
     ) -> Job[Segmentation]:  # fmt: skip
-        """Send several images as a job, and return it. The job yields a label map or an OvssError per image, in order.
+        """Send several images as a job, and return the job.
 
-        The images are processed one by one, so that other requests are answered in between. Raises OvssError if the job
-        is refused.
+        The job yields a label map or an OvssError for each image, in order. The service processes the images one by
+        one, and answers other requests between two images. Raises OvssError if the job is refused.
         """
         sent, fields = photographs.encode_all(images), form.words(classes, benchmark, model, **more)
         return several.begin(self._connection, "segment", sent, fields, results.decode_segmentation)
@@ -166,9 +170,9 @@ class Client:
         self, images: Sequence[Photograph], classes: Classes | None = None, benchmark: str | None = None,
         model: str | None = None, top: int = 3, ranked: int = 0,
     ) -> Job[Found[Regions]]:  # fmt: skip
-        """Send several images as a job, and return it. The job yields regions or an OvssError for each image, in order.
+        """Send several images as a job, and return the job.
 
-        Raises OvssError if the job is refused.
+        The job yields regions or an OvssError for each image, in order. Raises OvssError if the job is refused.
         """
         fields = form.regions(classes, benchmark, model, top, ranked)
         return several.begin(

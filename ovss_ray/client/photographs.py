@@ -13,7 +13,7 @@ from ovss_ray.io import files
 
 Photograph = str | Path | bytes | np.ndarray
 """Path, URL or bytes of a JPEG, PNG or WebP, or pixels (H, W, 3) uint8 RGB. Grey and RGBA arrays also work."""
-FORMS = "the path of a file (str or Path), its bytes, or pixels (H, W, 3) uint8 RGB"
+FORMS = "the path of a file or a URL (str or Path), the bytes of a file, or pixels (H, W, 3) uint8 RGB"
 """Accepted types of an image, for error messages"""
 
 

@@ -15,7 +15,7 @@ from ovss_ray.serve.intake.job_state import JobState
 Kind = Literal["segment", "regions"]
 ResultT = TypeVar("ResultT")
 Decode = Callable[[Any], ResultT]
-"""Function that converts the service's answer for one image, given as parsed JSON, to its result"""
+"""Function that converts the service's answer for one image to a result. The answer is parsed JSON."""
 
 
 def batch(

@@ -6,7 +6,7 @@ from ovss_ray.structures.settings import Settings
 
 
 class Limits(Settings):
-    """Limits that keep the online service responsive under load. To change a limit: `--set limits.seconds=60`."""
+    """Limits that keep the online service responsive under load. `--set limits.seconds=60` changes a limit."""
 
     body: int = Field(default=20_000_000, ge=1)
     """bytes: largest size of a request"""
@@ -17,10 +17,7 @@ class Limits(Settings):
     classes: int = Field(default=1_000, ge=1)
     """largest number of classes in a request"""
     letters: int = Field(default=300, ge=1)
-    """largest number of characters in a prompt template, or in all names of one class
-
-    Text encoders read at most 77 tokens of a text.
-    """
+    """largest number of characters in a prompt template, or in a class's name and synonyms together"""
     points: int = Field(default=64, ge=1)
     """largest number of points in a prompt"""
     regions: int = Field(default=1_000, ge=1)
@@ -38,9 +35,9 @@ class Limits(Settings):
     memory.
     """
     seconds: float = Field(default=30.0, gt=0)
-    """seconds: longest time from the end of a request's body to its answer
+    """seconds: longest time between the arrival of a complete request and the answer
 
-    A request receives status 504 if the model is too slow, and 503 if no worker was free in time.
+    If the model is too slow, the answer has status 504. If no worker is free in time, the answer has status 503.
     """
     images: int = Field(default=16, ge=1)
     """largest number of images in a request with several images, or in a job"""

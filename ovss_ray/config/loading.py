@@ -22,12 +22,13 @@ from ovss_ray.structures.settings import Settings
 
 
 def load(file: str | Path, overrides: Sequence[str] = (), keys: Mapping[str, Any] | None = None) -> RunConfig:
-    """Read a config file, replace top-level values by those in `keys`, and apply overrides.
+    """Read a config file, replace the values of `keys`, apply overrides, and return the config.
 
-    `keys`: top-level key → new value. Example of an override: "limits.seconds=60". The first word of an override may be
-    the name of a stage: `san.weights=PATH` sets `weights` of every stage `san`. Raises OvssError for an invalid config.
-    The message names the invalid keys, such as pools.0.batch. For an unknown key, it suggests the most similar known
-    key.
+    `keys` maps top-level keys to their new values. An override is a text such as "limits.seconds=60". If an override
+    begins with the name of a stage, it changes this stage: "san.weights=PATH" sets `weights` of every stage `san`.
+
+    Raises OvssError for an invalid config. The message names the invalid keys, such as pools.0.batch. For an unknown
+    key, the message suggests the most similar known key.
     """
     raw = {**read(Path(file)), **(keys or {})}
     for override in overrides:
@@ -40,10 +41,12 @@ def load_all(
 ) -> dict[str, RunConfig]:
     """Return config name → config. A file yields one config, or several if it has the key `compare`.
 
-    `compare: [NAME, …]` lists configs in the file's folder. The file's other keys replace the same keys in each of
-    these configs. The override `compare=[NAME,…]` replaces the list. An override of a stage's option, such as
-    `san.precision=bf16`, changes the configs with this stage. Every other override changes all configs. Raises
-    OvssError for an invalid config; the message names the invalid keys.
+    `compare: [NAME, …]` lists configs in the file's folder. Every other key of the file replaces this key in each
+    listed config. The override `compare=[NAME,…]` replaces the list. An override of a stage's option, such as
+    `san.precision=bf16`, changes the configs with this stage. Every other override changes all configs.
+
+    The argument `keys` is described in `load`. It changes all configs. If `file` is a mapping, it is a config itself,
+    and its name is "config". Raises OvssError for an invalid config; the message names the invalid keys.
     """
     lists = [] if isinstance(file, Mapping) else [change for change in overrides if change.startswith("compare=")]
     return _checked(_raws(file, keys, lists), [change for change in overrides if change not in lists])
@@ -108,13 +111,17 @@ def _has(raw: Mapping[str, Any], override: str) -> bool:
 
 
 def read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Read a YAML file as a dict, and merge it over the file that it extends. Lists are replaced, not joined.
+    """Read a YAML file as a dict, with the settings of the files that it extends.
 
-    The file's key `set` then changes single entries, as --set does: `set: {alpha_clip.fit: center_crop}`.
+    The key `extends` names another file, whose settings are the defaults. Nested dicts are merged, and lists are
+    replaced. Then the key `set` changes single entries, as --set does: `set: {alpha_clip.fit: center_crop}`.
+
+    Raises OvssError for an invalid file, and for a file that extends itself.
     """
     if file.resolve() in seen:
         raise OvssError(
-            f"{file}: extends itself: {' → '.join(str(path) for path in seen)}. Remove `extends` from one file"
+            f"{file}: extends itself. The chain of files is {' → '.join(str(path) for path in seen)}. Remove `extends` "
+            "from one of these files"
         )
     raw = parse(files.read(file), str(file))
     base, changes = raw.pop("extends", None), raw.pop("set", {})
@@ -189,7 +196,10 @@ def _put(node: Any, path: list[str], value: Any, source: str) -> Any:
             )
         return [_put(v, path[1:], value, source) if i == int(path[0]) else v for i, v in enumerate(node)]
     if not isinstance(node, dict | None):
-        raise OvssError(f"{source}: cannot set {path[0]!r} inside the plain value {node!r}, which has no keys")
+        raise OvssError(
+            f"{source}: cannot set {path[0]!r} inside the plain value {node!r}, which has no keys. End the path before "
+            f"{path[0]!r}"
+        )
     inside = node or {}
     return {**inside, path[0]: _put(inside.get(path[0]), path[1:], value, source)}
 

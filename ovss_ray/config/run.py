@@ -52,7 +52,10 @@ class Pool(Settings):
     @classmethod
     def _divisible(cls, value: float | Auto, info: ValidationInfo) -> float | Auto:
         if value != "auto" and (not 0 <= value < 1e6 or (info.field_name == "gpus" and value > 1 and value % 1)):
-            raise ValueError(f"invalid number of {info.field_name}: {value}. Use 0, a fraction, an integer, or auto")
+            raise ValueError(
+                f"invalid number of {info.field_name}: {value}. Use auto, or a number from 0 to 999,999. A "
+                "number of GPUs above 1 must be an integer"
+            )
         return value
 
     @model_validator(mode="after")
@@ -60,7 +63,8 @@ class Pool(Settings):
         least, greatest = self.workers if isinstance(self.workers, tuple) else (1, self.workers)
         if least < 1 or (isinstance(greatest, int) and greatest < least):
             raise ValueError(
-                f"invalid number of workers: {self.workers}. Write a number of at least 1, [min, max] or auto"
+                f"invalid number of workers: {self.workers}. Use auto, an integer from 1, or [min, max] with "
+                "1 <= min <= max"
             )
         return self
 
@@ -83,7 +87,10 @@ class WaitFor(Settings):
         pairs = [part.partition("=") for part in value.replace(" ", "").split(",")]
         keys = [key for key, _, _ in pairs]
         if len(set(keys)) < len(keys) or not all(key in cls.model_fields and n.isdecimal() for key, _, n in pairs):
-            raise ValueError(f"{value!r}: expected nodes, cpus and gpus with numbers, such as gpus=8,nodes=2")
+            raise ValueError(
+                f"{value!r}: expected one or more of nodes=N, cpus=N and gpus=N, each at most once, such as "
+                "gpus=8,nodes=2"
+            )
         return {key: int(number) for key, _, number in pairs}
 
 
@@ -101,10 +108,10 @@ class RunConfig(Settings):
     limit: int | None = Field(default=None, ge=1)
     """number of images to evaluate per benchmark, from the first id in sorted order; None: all images"""
     vocabulary: dict[str, str | WordList] = Field(default_factory=dict)
-    """benchmark → words of the user: a file, or a mapping with the keys of WordList
+    """benchmark → words of the user
 
-    The benchmark "*" stands for all benchmarks without an entry. A config may also contain the words for all benchmarks
-    directly: a file, a list of names, or a mapping with the keys of WordList.
+    In a config, words are a file, a list of names, or a mapping with the keys of WordList. The benchmark "*" stands for
+    all benchmarks without an entry. `vocabulary: words.txt` is short for `vocabulary: {"*": words.txt}`.
     """
     pools: tuple[Pool, ...] = Field(min_length=1)
     metrics: tuple[str, ...] = ()
@@ -117,7 +124,10 @@ class RunConfig(Settings):
     relations: str | None = None
     """path of a file with relations between labels (see runs.relations); only the metric SG-IoU uses it"""
     exact: bool = False
-    """True: bit-identical records in every run, at lower speed: one image per forward pass, one thread"""
+    """True: records are bit-identical in every run
+
+    A model then processes one image per forward pass, in one thread. This takes longer.
+    """
     check: bool = True
     """True: check a few label files before the run (see dataprep.check.ahead); certain faults stop the run"""
     max_errors: int = Field(default=100, ge=0)

@@ -119,7 +119,10 @@ def _entry(value: Any) -> Any:
 
 
 def of_options(options: Sequence[str] | None) -> dict[str, str] | None:
-    """Return the file of each benchmark from values of `--vocabulary`: FILE or BENCHMARK=FILE. Raises OvssError."""
+    """Return a dict from benchmark to file, from the values of `--vocabulary`. Return None if there are no values.
+
+    A value is BENCHMARK=FILE, or FILE for all other benchmarks. The key of FILE is EVERY. Raises OvssError.
+    """
     entries: dict[str, str] = {}
     for option in options or ():
         name, mark, file = (EVERY, "", option) if files.exists(option) else option.rpartition("=")

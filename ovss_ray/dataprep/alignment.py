@@ -34,11 +34,11 @@ REACH = 64
 SLACK = 1
 """Largest distance at which a label boundary agrees with an edge, in pixels of reduced images."""
 NEAR = 6
-"""Distance in pixels of reduced images. `fit` compares a shift with all shifts that are farther away."""
+"""Pixels of reduced images: to compute a shift's fit, shifts up to NEAR pixels away do not count as other shifts."""
 SURROUNDINGS = 24
-"""Side of a square around a pixel, in pixels of reduced images. Its contrast normalises the edge strength."""
+"""Side of a square, in reduced pixels. The square's mean and deviation normalise the edge strength at its centre."""
 FITS = 3.5
-"""Standard deviations: minimum median `fit` of transformed labels to report a fault. GAIN and WINS apply, too."""
+"""Standard deviations: minimum of the median `fit`. An alternative shows a fault if it reaches FITS, GAIN and WINS."""
 FITS_SHIFTED = 5.0
 """Standard deviations: minimum of (sum of `fit` over n images) / √n to report that all labels are shifted equally."""
 GAIN = 2.5
@@ -46,21 +46,21 @@ GAIN = 2.5
 WINS = 0.8
 """Minimum share of images in which transformed labels fit better than unchanged labels, to report a fault."""
 TOGETHER = 6
-"""Minimum number of images for a second rule: FITS_TOGETHER, GAIN_TOGETHER and WINS_TOGETHER together show a fault."""
+"""Minimum number of images for a second rule. Its limits are FITS_TOGETHER, GAIN_TOGETHER and WINS_TOGETHER."""
 FITS_TOGETHER = 1.5
 """Standard deviations: minimum of the mean `fit` to report a fault, if there are TOGETHER or more images."""
 GAIN_TOGETHER = 6.0
-"""Standard deviations: minimum of (mean increase of `fit`) · √(number of images), from TOGETHER images on."""
+"""Standard deviations: minimum of (mean gain) · √(number of images), if there are TOGETHER or more images."""
 WINS_TOGETHER = 0.7
 """Minimum share of images in which transformed labels fit better, if there are TOGETHER or more images"""
 STEADY = 6.0
-"""Standard deviations: the increase of `fit` in an image is clipped to ± this, so that no image decides alone."""
+"""Standard deviations: each gain is clipped to ± STEADY before the mean is computed, so that no image decides alone."""
 LEAST_SHIFT = 10
-"""pixels of the file: minimum shift to report a fault. A shift must also reach 4 pixels of reduced images."""
+"""Minimum reported shift, in pixels of the file. A shift below 4 pixels of reduced images is not reported either."""
 SHIFT_GAIN = 2.0
-"""Standard deviations: limit in place of GAIN for the alternative that all labels are shifted equally."""
+"""Standard deviations: replaces GAIN for the alternative in which all labels are shifted equally."""
 SHIFT_TOGETHER = 8.0
-"""Standard deviations: limit in place of GAIN_TOGETHER for shifted labels; higher, since many shifts are tried."""
+"""Standard deviations: replaces GAIN_TOGETHER for the alternative in which all labels are shifted equally."""
 STRANGERS = 24
 """Maximum number of compared images. Each photograph is compared with the labels of the other compared images."""
 STRANGER_FITS = 6.0
@@ -86,7 +86,7 @@ class Edges:
     stride: int
     """factor of the reduction: pixels of the file per reduced pixel, along each axis"""
     address: str = ""
-    """address of the photograph; label files of the same photograph are not compared with each other"""
+    """address of the photograph; two Edges with the same address are never compared with each other"""
     orientation: int = 1
     """EXIF orientation of the photograph"""
 
@@ -123,7 +123,7 @@ class Alternative:
 
 
 def trace(image: np.ndarray, truth: np.ndarray, address: str = "", orientation: int = 1) -> Edges | None:
-    """Find edges in `image` (H, W, 3) uint8 and label boundaries in `truth` (H, W) uint16; None if not testable."""
+    """Return Edges of `image` (H, W, 3) uint8 and `truth` (H, W) uint16, or None below SHORTEST, LEAST or FLAT."""
     stride = max(1, -(-max(truth.shape) // LONGEST))
     labels = np.asarray(Image.fromarray(_boundaries(truth)).reduce(stride))
     if min(labels.shape) < SHORTEST or labels.sum(dtype=np.int64) < 255 * LEAST:
@@ -292,7 +292,7 @@ def _strangers(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Ite
 
 
 def _all_alike(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Fault]:
-    """Yield a fault if all label maps are equal, and fit the photographs badly or very unequally."""
+    """Yield a fault if all label maps are equal, and their median fit is low or far below the highest."""
     unlike = np.median(baseline) < FITS or baseline.max() - np.median(baseline) >= FITS
     if len(traced) >= ALL_ALIKE and unlike and len({edges.labels.tobytes() for _, edges in traced}) == 1:
         message = f"the same labels in all {len(traced)} label files, and they do not fit the photographs"

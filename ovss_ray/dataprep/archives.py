@@ -116,10 +116,15 @@ def _write_all(archive: Archive, root: Path, members: Iterable[_Member], progres
 
 
 def _targets(archive: Archive, root: Path, members: Iterable[_Member]) -> list[tuple[_Member, Path]]:
-    """Return the files to extract, each with its target path. Raises OvssError for unsafe members.
+    """Return the files to extract, each with its target path.
 
-    This function checks names itself, since zipfile and tarfile silently change some unsafe names. Links are never
-    created.
+    Raises OvssError in these cases:
+
+    - the path of an entry leads outside the target folder
+    - an entry to extract is a link or a device
+    - the archive has no file to extract
+
+    This function checks the paths itself, since zipfile and tarfile silently change some unsafe paths.
     """
     file, targets = archive.path(root), []
     for member in members:

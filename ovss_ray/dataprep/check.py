@@ -46,7 +46,7 @@ from ovss_ray.structures.findings import Fault, Faults, Findings
 from ovss_ray.structures.vocabulary import Vocabulary
 
 SAMPLE = 48
-"""Number of images whose pixels are read without --full: pairs of adjacent ids, spread evenly over all ids."""
+"""Number of images whose pixels are read without --full. The images are evenly spread pairs with adjacent ids."""
 FEW = 6
 """Number of images per benchmark that are checked before a run."""
 WIDER = 128
@@ -163,7 +163,7 @@ def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> 
 
 
 def spread(number: int, most: int) -> list[int]:
-    """Return all positions from 0 to `number` − 1. If they exceed `most`, select evenly spaced pairs (i, i + 1)."""
+    """Return all positions below `number`. If `number` exceeds `most`, return evenly spaced pairs (i, i + 1)."""
     if number <= most:
         return list(range(number))
     starts = (pair * number // (most // 2) for pair in range(most // 2))
@@ -229,7 +229,7 @@ def _loaded(name: str) -> Benchmark:
 
 
 def _doubtful(benchmark: Benchmark, item: Item) -> bool:
-    """Return whether an image needs a full inspection: its files seem truncated, are missing, or differ in size."""
+    """Return whether the photograph or the label file is missing or perhaps truncated, or their sizes differ."""
     try:
         size, whole = benchmark.size(item.image), truncation.reached(item.image)
         if PurePosixPath(item.truth).suffix.lower() in LABELS:
@@ -240,7 +240,7 @@ def _doubtful(benchmark: Benchmark, item: Item) -> bool:
 
 
 def _bits(benchmark: Benchmark, items: Iterable[Item]) -> Iterator[Fault]:
-    """Yield a fault per label file with 8 bits per pixel if the benchmark has more than 256 labels."""
+    """Yield a fault per label file of only 8 bits per pixel. With at most 256 labels, yield nothing."""
     for item in items if len(benchmark.labels) > 256 else ():
         with suppress(OvssError):  # reported when the whole file is read
             if PurePosixPath(item.truth).suffix.lower() in LABELS and images.bits(item.truth) == 8:
@@ -283,7 +283,7 @@ def _orders(benchmark: Benchmark) -> dict[str, list[int]]:
 
 @lru_cache(1)
 def _known_lists() -> list[tuple[str, list[str]]]:
-    """Return name and labels, in lower case and in order, of each built-in benchmark except `scenes:…`."""
+    """Return (name, [label 0, label 1, …]) of each built-in benchmark except `scenes:…`, with labels in lower case."""
     names = [name for name in catalog.known() if not name.startswith(("folder:", "scenes:"))]
     return [(name, [label.lower() for label in catalog.load(name).labels]) for name in names]
 

@@ -4,8 +4,8 @@
 layout that the benchmark reads (see `archives`).
 
 HTTP is handled by the library `requests`. Requests that get no answer are repeated by Retry of the library `urllib3`.
-An interrupted download is resumed if the file on the server is unchanged (RFC 9110, If-Range). This module does so
-itself, since pooch, fsspec and torch.hub would start again from the beginning.
+This module resumes interrupted downloads itself, since pooch, fsspec and torch.hub would start from the beginning. A
+download is resumed only if the file on the server is unchanged (RFC 9110, If-Range).
 """
 
 import hashlib
@@ -206,7 +206,10 @@ def _size(path: Path) -> int:
 
 
 def _mark(part: Path) -> Path:
-    """Return the path of the text file that stores the server's version tag of a partial file."""
+    """Return the path of the text file that belongs to the partial file `part`.
+
+    The text is the version tag that the server sent with the download (see `_tag`).
+    """
     return part.with_suffix(".mark")
 
 

@@ -36,7 +36,7 @@ class Seen:
 def inspect(benchmark: Benchmark, item: Item, trace: bool = True) -> Seen:
     """Read all pixels of an image and its labels; return faults, label counts and statistics.
 
-    `Seen.edges`, the edges of the photograph and of its labels, take much memory. They are None if `trace` is False.
+    If `trace` is False, no edges are computed, and `Seen.edges` is None. This saves memory.
     """
     faults: list[Fault] = []
     place = inline.shown(item.truth)
@@ -74,7 +74,10 @@ def inspect(benchmark: Benchmark, item: Item, trace: bool = True) -> Seen:
 
 
 def counted(benchmark: Benchmark, items: Iterable[Item]) -> Iterator[np.ndarray]:
-    """Yield, for each readable label file, the number of pixels of each label, (K + 1,), ignored pixels last."""
+    """Yield, for each label file that can be read, the number of pixels of each label.
+
+    Each array is (K + 1,) int64. The last element is the number of ignored pixels.
+    """
     for item in items:
         with suppress(OvssError):
             yield _counts(benchmark, benchmark.truth(item, files.read(item.truth)))

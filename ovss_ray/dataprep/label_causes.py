@@ -159,7 +159,9 @@ def _ids() -> set[int]:
 
 
 def _of_mode(data: bytes, name: str, damaged: bool) -> str:
-    """Return the reason why a label file has no integer labels; "" if the error message already states the reason.
+    """Return the likely reason why a label file has no integer labels.
+
+    Return "" if there is nothing to add to the error message of `images.decode_labels`.
 
     `damaged`: True if the file could not be decoded; False if it was rejected for the type of its pixels.
     """
@@ -212,7 +214,11 @@ def orientation(data: bytes) -> int:
 
 
 def of_sizes(image: tuple[int, ...], truth: tuple[int, ...], orientation: int) -> str:
-    """Return the usual cause if the size of labels (H, W) differs from that of their image (H, W, 3)."""
+    """Return the usual cause of label maps whose size differs from the size of the photograph.
+
+    `image`: shape of the photograph, (H, W, 3). `truth`: shape of the label map, (H, W). `orientation`: EXIF
+    orientation of the photograph, 1 to 8.
+    """
     if truth == image[1::-1] and orientation in (5, 6, 7, 8):
         return (
             f"the photograph is turned by its EXIF orientation ({orientation}), and the label file is not: turn the "

@@ -30,9 +30,15 @@ FEW_CLASSES = 4
 ENOUGH = 3
 """Minimum number of label files without a class before its absence counts as a fault."""
 MANY = 8
-"""Minimum number of label files without the first class to report its absence without other evidence."""
+"""Minimum number of label files to report a missing first class without evidence from photographs.
+
+This limit applies only if the name of the class is not in REST.
+"""
 NEARLY_ALL = 0.8
-"""Share of the other classes, 0 to 1, that must occur often before a missing first class is a fault."""
+"""A missing first class is reported only if at least this share of the classes occurs often (see OFTEN).
+
+The first and the last class do not enter the share. This limit applies in the same cases as MANY.
+"""
 OFTEN = 0.5
 """A class occurs often if it is in at least this share of the label files."""
 REST = {"background", "ground", "backgrounds", "bg"}
@@ -61,7 +67,10 @@ class Census:
         return cls(np.zeros(labels + 1, np.int64), np.zeros(labels + 1, np.int64))
 
     def add(self, counts: np.ndarray) -> None:
-        """Add a label file; `counts` is its number of pixels of each label, (K + 1,)."""
+        """Add the label counts of one label file.
+
+        `counts`: (K + 1,) int64, the number of pixels of each label. The last element counts ignored pixels.
+        """
         self.pixels += counts
         self.occurs += counts > 0
         self.files += 1
@@ -80,8 +89,9 @@ class Census:
 def taken_away(benchmark: Benchmark, census: Census, more: Iterable[np.ndarray] = ()) -> Fault | None:
     """Return a fault if `ignore` seems to exclude all pixels of a class; else None.
 
-    That is likely if there are few classes, one of them never occurs, and many pixels are ignored. `more` yields the
-    number of pixels per label, (K + 1,), of further label files. If the class occurs there, it is rare, not missing.
+    `more` yields the label counts of further label files, (K + 1,) int64 each. The last element of an array counts
+    ignored pixels. If a class that is absent from `census` occurs in `more`, the class is only rare. The result is then
+    None.
     """
     fault, absent = _taken_away(benchmark, census), census.absent
     return None if fault and any(counts[absent].any() for counts in more) else fault

@@ -35,10 +35,11 @@ SMALL = 0.01
 LARGE = 0.6
 """Share of an image above which a class does not vote by its position."""
 GREENER = 0.02
-"""A class votes by its colour only if its excess green differs from the image's by more than this."""
+"""A class votes by its colour only if the absolute value of `ClassStats.green` is larger than this."""
 INFRARED = 0.15
-"""A class does not vote by its colour if its excess red exceeds the image's by more than this.
+"""A class does not vote by its colour if its redness exceeds the image's redness by more than this.
 
+Redness is the mean of (2 R - G - B) / (R + G + B) over pixels.
 Some aerial photographs show infrared as red, so plants are red in them.
 """
 STRIDE = 3
@@ -62,8 +63,9 @@ BETTER = 0.3
 
 For example, if the unchanged labels have the share 0.5, another order is suggested from the share 0.8 on."""
 NEAR = 0.1
-"""Explanations whose share of votes is at most this much below the best share are candidates.
+"""Largest difference between the best share of votes and the share of an explanation that is still a candidate.
 
+For example, if the best share is 0.9, the explanations with a share of at least 0.8 are candidates.
 If there are several candidates, the mistake that people make most often is suggested.
 """
 
@@ -75,7 +77,7 @@ class ClassStats:
     labels: np.ndarray
     """(n,) int64: indices of the labels that cover enough of the image"""
     rows: np.ndarray
-    """(n,) float64: mean row of each label, 0 at the top and 1 at the bottom; NaN if it covers most of the image"""
+    """(n,) float64: mean row of each label, 0 = top, 1 = bottom; NaN if the label covers most of the image"""
     green: np.ndarray
     """(n,) float64: excess green of each label, minus that of the image; NaN if the label is far redder than the image.
 
@@ -177,7 +179,7 @@ class PlausibilityTest:
     def _others(
         self, looks: Sequence[ClassStats], unchanged: np.ndarray, orders: Mapping[str, Sequence[int]]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield other meanings of the labels, each as (mistake that explains it, meaning), common mistakes first."""
+        """Yield possible mistakes in the labels as (description, meaning of the labels), common mistakes first."""
         yield "the labels were not shifted by one (0 is still 'other')", unchanged - 1
         yield (
             "the labels were shifted by one once too often",
@@ -205,6 +207,9 @@ class PlausibilityTest:
 
 
 def _words(name: str) -> set[str]:
-    """Return the synonyms in a class name, and the part of each before its hyphen ("floor" for "floor-wood")."""
+    """Return the synonyms in a class name, in lower case.
+
+    If a synonym has a hyphen, the part before the hyphen is added, such as "floor" for "floor-wood".
+    """
     synonyms = {synonym.strip().lower() for synonym in name.split(",")}
     return synonyms | {synonym.partition("-")[0] for synonym in synonyms}

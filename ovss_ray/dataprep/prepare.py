@@ -62,10 +62,10 @@ def _find(name: str | None) -> tuple[Benchmark, Plan]:
 
 
 def _done(steps: Sequence[Step], workers: int | None) -> Iterator[tuple[bool, str]]:
-    """Yield the result of `do` for each file. If there are at least FEW files, start Ray workers.
+    """Yield the result of `do` for each file.
 
-    This process creates the first file. Then it tests whether every node of the cluster can access this file. Ray
-    workers create the other files.
+    If there are fewer than FEW files, this process creates all files. Otherwise, this process creates the first file,
+    and tests whether every node of the cluster can access the first file. Ray workers then create the other files.
     """
     if len(steps) < FEW:
         yield from map(do, steps)

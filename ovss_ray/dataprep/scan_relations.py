@@ -120,7 +120,10 @@ def _assignments(file: Path, source: str) -> Iterator[ast.Assign]:
 
 
 def _heading(lines: Sequence[str], number: int) -> str:
-    """Return the comment above a line, as lower-case letters and digits; "" without a comment. Lines count from 1."""
+    """Return the comment above line `number`, reduced to letters and digits, in lower case.
+
+    The first line has the number 1. Without a comment, the result is "".
+    """
     above = [line.strip() for line in lines[: number - 1] if line.strip()]
     return _plain(above[-1]) if above and above[-1].startswith("#") else ""
 

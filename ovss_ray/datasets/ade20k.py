@@ -41,7 +41,10 @@ from ovss_ray.structures.vocabulary import Vocabulary
 CLASSES_150 = class_list("ade20k_150")
 CLASSES_847 = class_list("ade20k_847")
 INDEX_847 = tuple(int(line) for line in class_list("ade20k_847_index"))
-"""Class number of each label 0 to 846: (R // 10) · 256 + G of its colour in the archive's `_seg.png`."""
+"""Class numbers in the archive: element i is the class number of the label i, 0 to 846.
+
+In `_seg.png`, the colour (R, G, B) stands for the class number (R // 10) · 256 + G.
+"""
 
 SHORT_SIDE = 512
 SPLITS = {"val": "validation", "validation": "validation", "train": "training", "training": "training"}
@@ -143,7 +146,8 @@ def convert_labels(data: bytes, name: str = "labels") -> np.ndarray:
 def prepare_150(root: str, split: str, out: str | None) -> list[Step]:
     """List the conversions that create the label files of detectron2's prepare_ade20k_sem_seg.py.
 
-    If `out` is given, photographs are copied to it as well.
+    If `out` is None, the label files are written to the folder of the data set. If `out` is a path, the label files are
+    written below `out`, and further steps copy the photographs to `out`.
     """
     folder = split_folder(split, SPLITS)
     folders = below(root, FOLDER_150, [(f"images/{folder}", f"annotations/{folder}")], GET_150)
@@ -162,6 +166,9 @@ def prepare_150(root: str, split: str, out: str | None) -> list[Step]:
 
 def prepare_847(root: str, split: str, out: str | None) -> list[Step]:
     """List the conversions that create the files of detectron2's prepare_ade20k_full.py for a split.
+
+    If `out` is None, the files are written to the folder of the data set. If `out` is a path, the files are written
+    below `out`.
 
     Images are found by their file names. The archive's index is not read, since it is a pickle, which can run code.
     """

@@ -15,8 +15,8 @@ coco:panoptic   the 133 classes of panoptic COCO, as a label map. `panoptic_val2
                 coco:panoptic` converts them to label files `panoptic_semseg_val2017/*.png`, as in Mask2Former
                 and FC-CLIP. The label files are 8-bit: 0 to 132 = the classes, 255 = no segment (ignored).
                 Kirillov et al., "Panoptic Segmentation", CVPR 2019.
-coco:instances  a mask per thing, for methods that are prompted with a point or a box. The file is
-                `annotations/instances_val2017.json`, unchanged, of
+coco:instances  a mask per thing, for methods that are prompted with a point or a box. The masks are
+                read from the file `annotations/instances_val2017.json` of the archive
                 http://images.cocodataset.org/annotations/annotations_trainval2017.zip. All 5000 images are listed.
                 In the 48 images without a thing, mask AP counts every detection as false.
 coco:instances_48_17   the open-vocabulary split of OVR-CNN, with two groups: 48 base and 17 novel classes. Things of
@@ -153,7 +153,10 @@ instances = partial(coco_json.decode, {category: label for label, category in en
 
 
 def truth_of_instances(item: Item, data: bytes) -> np.ndarray:
-    """Return a label map (H, W) uint16: label of the smallest thing at each pixel, else IGNORE. Raises OvssError."""
+    """Return the label map of an image, (H, W) uint16. Raises OvssError for invalid annotations.
+
+    A pixel gets the label of the smallest thing that covers the pixel. All other pixels become IGNORE.
+    """
     return instances(item, data).label_map()
 
 

@@ -21,9 +21,11 @@ Fusioner    evaluates the first 1000 episodes, sorted by photograph, then class.
 HSNet       evaluates 1000 random episodes, about 50 per class. For each episode, HSNet draws a class uniformly,
             then a photograph that contains the class
 
-A method that segments one class at a time gets Fusioner's names (SPELLED). Other methods get those of coco:object, such
-as "traffic light" and "tv". Two further differences concern the published figures of HSNet and LSeg. For these
-figures, images were resized to a square, and pixels of the value 255 were counted as background.
+A method that segments one class at a time gets Fusioner's names (SPELLED). Other methods get the names of
+coco:object, such as "traffic light" and "tv".
+
+The published figures of HSNet and LSeg differ from ours in two more points. Images were resized to a square, and pixels
+of the value 255 were counted as background.
 """
 
 from collections.abc import Sequence
@@ -130,9 +132,9 @@ def _pairs(data: bytes, uri: str, known: Sequence[int]) -> list[tuple[str, int]]
         raise OvssError(f"{uri}: expected one list of photographs per class. Replace the file. {GET_LISTS}")
     if invalid := [number for number, names in lists.items() if names and number not in [value - 1 for value in known]]:
         raise OvssError(
-            f"{uri}: photographs are listed under the key {invalid[0]!r}, but no class of this list has this key. The "
-            "file is perhaps the list of another fold. A key is the number of a class minus 1. Replace the file. "
-            f"{GET_LISTS}"
+            f"{uri}: photographs are listed under the key {invalid[0]!r}, but no class that belongs in this list has "
+            "this key. A key is the number of a class, 1 to 80, minus 1. Perhaps the file is the list of another fold. "
+            f"Replace the file. {GET_LISTS}"
         )
     pairs = []
     for number, names in lists.items():

@@ -1,10 +1,10 @@
 """LVIS v1: masks of things in COCO's photographs, in 1203 classes, many of them rare.
 
-The benchmark is for methods that are prompted. Data: https://www.lvisdataset.org/dataset, COCO's photographs and the
-file lvis_v1_val.json, unchanged. The layout is `lvis/annotations/lvis_v1_val.json` (or lvis/lvis_v1_val.json), and
-`lvis/val2017`, `lvis/train2017` with photographs. LVIS's val split has images of both COCO splits. The last two parts
-of an image's `coco_url` are folder and file of its photograph. If `lvis/val2017` is missing, `coco/val2017` is read. If
-`lvis/train2017` is missing, `coco/train2017` is read.
+The benchmark is for methods that are prompted. Data: https://www.lvisdataset.org/dataset, and COCO's photographs. The
+annotations are the unchanged file `lvis/annotations/lvis_v1_val.json` or `lvis/lvis_v1_val.json`. The split val of LVIS
+has photographs from both splits of COCO, in the folders `lvis/val2017` and `lvis/train2017`. If `lvis/val2017` is
+missing, `coco/val2017` is read. If `lvis/train2017` is missing, `coco/train2017` is read. The last two parts of an
+image's `coco_url` are the folder and the file name of the photograph.
 
 All 19809 images of val are evaluated, also the images without an annotation. Class names are LVIS's, with spaces for
 underscores. The groups of classes are:
@@ -68,7 +68,10 @@ def items(root: str, split: str) -> Items:
 
 
 def _folder(root: str, base: str, name: str) -> str:
-    """Return the address of a folder of photographs in `base`, or else in COCO's folder. Raises OvssError if absent."""
+    """Return the address of the folder `name` of photographs.
+
+    If `base` does not have the folder, the data set COCO is searched. Raises OvssError if both folders are missing.
+    """
     if files.is_folder(files.join(base, name)):
         return files.join(base, name)
     (address,) = below(root, "coco", [(name,)], GET)
@@ -76,7 +79,7 @@ def _folder(root: str, base: str, name: str) -> str:
 
 
 def _photograph(folders: Mapping[str, str], image: Mapping[str, Any]) -> str:
-    """Return the address of an image's photograph. It ends like the image's URL: val2017/000000000139.jpg."""
+    """Return the address of a photograph. This address ends like the image's URL: val2017/000000000139.jpg."""
     folder, name = image["coco_url"].split("/")[-2:]
     return files.join(folders[folder], name)
 
@@ -86,7 +89,10 @@ instances = partial(coco_json.decode, {number: number - 1 for number in range(1,
 
 
 def truth(item: Item, data: bytes) -> np.ndarray:
-    """Return a label map (H, W) uint16: label of the smallest thing at each pixel, else IGNORE. Raises OvssError."""
+    """Return the label map of an image, (H, W) uint16. Raises OvssError for invalid annotations.
+
+    A pixel gets the label of the smallest thing that covers the pixel. All other pixels become IGNORE.
+    """
     return instances(item, data).label_map()
 
 

@@ -1,18 +1,18 @@
 """PASCAL-5i: PASCAL VOC 2012, one class at a time. The 20 classes form four folds of five, pascal5i:0 to pascal5i:3.
 
 Data: http://host.robots.ox.ac.uk/pascal/VOC/voc2012, and the label files SegmentationClassAug. Label values are 1 to 20
-for the classes, 0 for everything else, and 255 for outlines (not counted). If SegmentationClassAug is missing,
-SegmentationClass is read. The author of SegmentationClassAug states that both have the same labels for the images of
-all episodes (see voc.py). Fold f has the classes 5f + 1 to 5f + 5. Its episodes are listed in
+for the classes, 0 for everything else, and 255 for outlines. Outlines are not counted. If SegmentationClassAug is
+missing, SegmentationClass is read. The author of SegmentationClassAug states that both folders have the same labels for
+the images of all episodes (see voc.py). Fold f has the classes 5f + 1 to 5f + 5. The episodes of the folds are listed in
 `data/splits/pascal/val/fold0.txt` to `fold3.txt` of https://github.com/juhongm999/hsnet. Copy the folder `data/splits`
 to the data root. LSeg and Fusioner use the same lists. Paper: Shaban et al., "One-Shot Learning for Semantic
 Segmentation", BMVC 2017.
 
 An episode is a photograph and one class to segment in it. `2007_000033__01` is class 1 in photograph 2007_000033.
 The folds have 346, 451, 725 and 346 episodes, in 345, 433, 587 and 326 photographs. An episode's vocabulary is
-"background", the class, and 39 names of stuff, such as "sky". A pixel that is predicted as stuff is background.
-In the truth, everything but the class is background, including objects of other classes. If no pixel of the truth has
-the class, all pixels of the episode are ignored, as in Fusioner.
+"background", the class, and 39 names of stuff, such as "sky". If the predicted name of a pixel is stuff, the pixel
+counts as background. In the truth, everything but the class is background, including objects of other classes. If no
+pixel of the truth has the class, all pixels of the episode are ignored, as in Fusioner.
 
 Predicted label maps of other few-shot methods can be evaluated, too: 1 is the class, 0 is background. If the label
 maps have the names of the episodes, the stage `predictions` reads them without options.
@@ -24,12 +24,12 @@ The benchmark name `pascal5i` selects all four folds.
 
 Every episode is evaluated once, at the size of its label file, as in Fusioner with the option
 --test_with_org_resolution. The order of the episodes does not matter, since results are sums over episodes. A paper's
-figure for the whole data set is the mean of its four folds. The figures of HSNet and LSeg are comparable with ours,
-except for these differences:
+figure for the whole data set is the mean of its four folds. Figures of HSNet and LSeg can be compared with ours. The
+evaluations of HSNet and LSeg differ from ours in these points:
 
 - HSNet and LSeg evaluate 1000 episodes per fold. A fold has fewer, so some episodes are evaluated more often.
 - HSNet and LSeg resize photographs and labels to a square of 400 or 480 pixels.
-- HSNet also receives another photograph of the class.
+- For each episode, HSNet also receives another photograph that shows the class.
 """
 
 from collections.abc import Sequence
@@ -92,7 +92,10 @@ def training_items(fold: int, root: str, lists: Literal["hsnet", "fusioner"] = "
 
 
 def _folders(root: str, folders: Sequence[str] = (AUGMENTED, "SegmentationClass")) -> list[str]:
-    """Return the folder of photographs and the first existing folder of label files. Raises OvssError if absent."""
+    """Return the folder of photographs and the first existing folder of label files.
+
+    Raises OvssError if the photographs or all folders of label files are missing.
+    """
     layouts = [(f"{base}JPEGImages", f"{base}{labels}") for labels in folders for base in ("", "VOC2012/")]
     return below(root, "VOCdevkit/VOC2012", layouts, GET)
 

@@ -11,24 +11,24 @@ The split val has the 5104 images that papers evaluate; VOC's own list has 5105.
 
 pascal_context:459        all classes, including "unknown". Only 345 of them occur in val, so the mIoU depends on the
                           treatment of the 114 absent classes
-pascal_context:59         only the 59 classes, sorted by name (SAN, CAT-Seg, FC-CLIP). Pixels of none of the
-                          59 classes are ignored
+pascal_context:59         only the 59 classes, sorted by name (SAN, CAT-Seg, FC-CLIP). All other pixels are
+                          ignored
 pascal_context:59@ovseg   the same 59 classes in another order, VOC's 20 classes first (OVSeg, SCAN). A label map that
                           was predicted in one order has wrong classes in the other order
-pascal_context:60         "background" first, then the 59 classes (mmsegmentation). Pixels of none of the 59 classes
-                          are background
+pascal_context:60         "background" first, then the 59 classes (mmsegmentation). All other pixels are background
 pascal_context:59-json, pascal_context:60-json   the same classes, with the labels of a JSON file (see below)
 
 For 59 and 60 classes, SAN, CAT-Seg, FC-CLIP and mmsegmentation read the labels from a JSON file. This file is
-trainval_merged.json of https://codalabuser.blob.core.windows.net/public; copy it to VOC2010. Its masks are painted in
-the order of the file, over earlier masks. Category ids are the numbers in labels.txt. The .mat files and the
-JSON differ in some labels (https://github.com/open-mmlab/mmsegmentation/pull/474). The difference was not measured
-here, since the JSON file was not available. If a paper used the JSON, compare its figures with results of `59-json`.
+trainval_merged.json of https://codalabuser.blob.core.windows.net/public. Copy this file to VOC2010. Masks are painted
+in the order of the file, each mask over the earlier masks. Category ids are the numbers in labels.txt. The .mat files
+and the JSON differ in some labels (https://github.com/open-mmlab/mmsegmentation/pull/474). The difference was not
+measured here, since the JSON file was not available. If a paper used the JSON, compare the figures of the paper with
+results of `59-json`.
 
 `ovss prepare pascal_context:59-json` creates the label files `annotations_detectron2/pc59_val/*.png` from the JSON.
-The label files are 8-bit. The values 0 to 58 are the classes. The value 255 marks pixels of none of the 59 classes.
-In `60-json`, pixels with 255 are background; in `59-json`, they are ignored. The conversion follows CAT-Seg's script.
-Label files made by that script were not available for a comparison.
+The label files are 8-bit. The values 0 to 58 are the classes. The value 255 marks all other pixels. In
+`60-json`, pixels with 255 are background. In `59-json`, pixels with 255 are ignored. The conversion follows CAT-Seg's
+script. Label files made by that script were not available for a comparison.
 
 Paper: Mottaghi et al., "The Role of Context for Object Detection and Semantic Segmentation in the Wild", CVPR 2014.
 """
@@ -123,7 +123,7 @@ def table_of(names: tuple[str, ...], others: Literal[0] | None = None) -> np.nda
 
 
 def truth(table: np.ndarray, item: Item, data: bytes) -> np.ndarray:
-    """Decode a .mat file to labels (H, W) uint16 by a table (see `table_of`). Raises OvssError."""
+    """Decode a .mat file to labels (H, W) uint16 by a table (see `table_of`). Raises OvssError for an invalid file."""
     return look_up(mat.label_map(data, "LabelMap", item.truth), table, item.truth)
 
 
@@ -173,20 +173,23 @@ def annotated(uri: str, split: str) -> list[tuple[str, tuple[int, int], Masks]]:
 
 
 def convert_masks(size: tuple[int, int], masks: Masks, data: bytes, name: str) -> bytes:
-    """Return the label file of an image, an 8-bit PNG of 0 to 58 and 255, drawn from its masks.
+    """Return the label file of an image, an 8-bit PNG that is drawn from the masks of the image.
 
-    `data` is the photograph. Raises OvssError if its size is not `size`, (H, W), or if a mask is invalid.
+    The values 0 to 58 are the classes. The value 255 marks all other pixels. `size`: (H, W) of the masks. `data` is the
+    photograph. Raises OvssError if the photograph has another size, or if a mask is invalid.
     """
     if images.size_of(data, name) != size:
         raise OvssError(
-            f"{name}: {images.size_of(data, name)} pixels (height, width), but the masks in {JSON} have {size}. Use "
-            "photographs of VOC 2010"
+            f"{name}: the size of the photograph is {images.size_of(data, name)} pixels (height, width), but the size "
+            f"of the masks in {JSON} is {size}. Use photographs of VOC 2010"
         )
     values = dict(zip(numbers(class_list("pascal_context_59")).tolist(), range(59), strict=True)) | {0: NOT_COUNTED}
     painted = np.full(size, NOT_COUNTED, np.uint8)
     for category, counts in masks:
         if category not in values:
-            raise OvssError(f"{name}: {JSON} has a mask of category {category}, which is not one of the 59. {GET_JSON}")
+            raise OvssError(
+                f"{name}: {JSON} has a mask of category {category}, which is not one of the 59 classes. {GET_JSON}"
+            )
         painted[rle.decode(counts, size, name)] = values[category]
     return encode(painted)
 

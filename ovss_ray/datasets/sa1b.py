@@ -67,7 +67,7 @@ def instances(item: Item, data: bytes) -> Instances:
 
 
 def truth(item: Item, data: bytes) -> np.ndarray:
-    """Return a label map (H, W) uint16: 0 in masks, IGNORE elsewhere. Raises OvssError."""
+    """Return a label map (H, W) uint16: 0 in masks, IGNORE elsewhere. Raises OvssError for a damaged file."""
     return instances(item, data).label_map()
 
 

@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012: photographs of 20 kinds of things, separated from the background by outlines.
+"""PASCAL VOC 2012: labels of 20 classes of things in photographs, with an outline around each thing.
 
 Data: http://host.robots.ox.ac.uk/pascal/VOC/voc2012, VOCtrainval_11-May-2012.tar, md5 6cd6e144f989b92b3379bac3b3de84fd.
 Label files are palette PNGs. The palette index of a pixel is the label value: 0 = background, 1 to 20 = the classes,
@@ -13,8 +13,8 @@ other labels of VOC's photographs, in .mat files. Label maps made from SBD's fil
 label maps are not comparable. Three vocabularies are common:
 
 voc:20     things only: background pixels are ignored (SAN, OVSeg, CAT-Seg, FC-CLIP: "PAS-20", "VOC-20")
-voc:20b    background is the 21st label, and the vocabulary is the 59 names of PASCAL-Context. A pixel is background if
-           its predicted name is one of the 39 that are not VOC things (OVSeg, CAT-Seg: "PAS-20b")
+voc:20b    background is the 21st label, and the vocabulary is the 59 names of PASCAL-Context. 39 of these names are not
+           VOC classes. A pixel counts as background if one of the 39 names is predicted (OVSeg, CAT-Seg: "PAS-20b")
 voc:21     background is the first label; its synonyms are the names of 39 stuff classes (ODISE, FC-CLIP: "PAS-21")
 
 Paper: Everingham et al., "The Pascal Visual Object Classes Challenge: A Retrospective", IJCV 2015.

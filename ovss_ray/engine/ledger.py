@@ -220,7 +220,9 @@ class Names:
 def verdict(causes: Collection[str]) -> str:
     """Return the reason to skip an image, or "" to process it again.
 
-    `causes` has one entry for each worker that died while processing this image: the cause, or "" if unknown.
+    `causes` has one entry for each worker that died while processing this image. The entry is the cause of the
+    worker's death, or "" if the cause is unknown. Skip the image if `causes` has at least ENOUGH known causes, or at
+    least ENOUGH_UNKNOWN entries.
     """
     known_causes = [cause for cause in causes if cause]
     if len(known_causes) < ENOUGH and len(causes) < ENOUGH_UNKNOWN:

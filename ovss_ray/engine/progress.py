@@ -82,7 +82,7 @@ class Counts:
             self.running.add(receipt)
 
     def pulse(self, status: Status) -> None:
-        """Store the numbers of dead workers and of restarted images, and the progress of text embeddings."""
+        """Store the number of dead workers, the value of Status.redone, and the progress of text embeddings."""
         self.deaths, self.redone = status.deaths, status.redone
         self.preparing = f"preparing names: {status.named}/{status.names}" if status.names else ""
 
@@ -99,10 +99,11 @@ class Counts:
 
 
 class Relay(Counts):
-    """Listener that passes everything on to another listener, `inner`. Subclasses use its counts and running sums.
+    """Listener that passes everything on to another listener, `inner`.
 
-    If `inner` is a Display or a Relay, both listeners share the running sums of `inner`. Each file of records is then
-    read only once. If `inner` is another listener, the Relay computes running sums of its own.
+    Subclasses of Relay use the counts and the running sums of the Relay. If `inner` is a Display or a Relay, both
+    listeners share the running sums of `inner`. Each file of records is then read only once. If `inner` is another
+    listener, the Relay computes running sums of its own.
     """
 
     def __init__(self, inner: Progress) -> None:

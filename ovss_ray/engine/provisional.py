@@ -33,10 +33,10 @@ FEWEST = 10
 ERRORS = 2.0
 """Half of the interval's width, in standard errors. The interval covers about 95 % of a normal distribution."""
 MANY = 2.0**60
-"""Number of photographs to state for resamples whose spread is right (see _sums).
+"""Number of photographs for which `class_sums.widened` leaves resampled values unchanged (see _sums).
 
-For m photographs, `class_sums.widened` multiplies the spread of resampled values by √(m / (m − 1)). For m = MANY, the
-factor is rounded to 1, so the spread stays unchanged."""
+For m photographs, `class_sums.widened` multiplies the spread of the values by √(m / (m − 1)). For m = MANY, this factor
+is rounded to 1."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,11 @@ class GroupSums:
         return GroupSums(self.cells + other.cells, self.images + other.images)
 
     def half_interval(self, key: str) -> float | None:
-        """Return half the width of the interval of a value, such as "miou", in points; None if it is not defined."""
+        """Return half the width of the interval of a metric, in points; None if the interval is not defined.
+
+        `key`: key of the metric's result, such as "miou". The interval is not defined if fewer than FEWEST groups have
+        an image, or if the standard error is NaN.
+        """
         used = self.images > 0
         n, groups = int(self.images.sum()), int(used.sum())
         if groups < FEWEST:
@@ -109,11 +113,11 @@ class GroupSums:
 
 
 def _sums(cells: np.ndarray) -> ClassSums:
-    """Return the ClassSums of R resamples. `cells`: (R, 3, L), the three pixel counts per label (see GroupSums.cells).
+    """Return the ClassSums of R resamples of the jackknife.
 
-    The sums for the mIoU per image are 0, since they are not used. `class_sums.widened` corrects a bias of the
-    bootstrap. A jackknife does not have this bias. Therefore the number of photographs is set to MANY, for which
-    `class_sums.widened` changes no value.
+    `cells`: (R, 3, L) int64, three pixel counts for each resample and label (see GroupSums.cells). The sums for the
+    mIoU per image are 0, since they are not used. The number of photographs is set to MANY, so that
+    `class_sums.widened` changes no value. The jackknife does not have the bias that `class_sums.widened` corrects.
     """
     none = np.zeros(len(cells), np.int64)
     return ClassSums(cells[:, 0], cells[:, 1], cells[:, 2], none, none, np.full(cells.shape[2], MANY), int(MANY))

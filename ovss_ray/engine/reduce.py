@@ -20,14 +20,16 @@ A run writes about 256 files. Reading one takes milliseconds, but starting the p
 def fold(
     folder: str, among: pa.Table | None, of: Callable[[pa.Table], P], fan_in: int = 16, few: int = FEW
 ) -> tuple[Settled, P | None]:
-    """Return the valid records of a folder, and the sum of their partial results (None if there are no records).
+    """Return the valid records of a folder, and the sum of their partial results.
 
-    At most one record per image is valid (see records.settle). If `among` is a manifest, only records of its
-    images are valid. `of` returns the partial result of a table of records, such as the sums of metrics.
+    At most one record per image is valid (see records.settle). If `among` is a manifest, only records of images in the
+    manifest are valid. If `among` is None, records of any image may be valid. `of` returns the partial result of a
+    table of records, such as the sums of metrics. If there are no valid records, the sum is None.
 
-    Up to `few` part files are read in this process. If there are more, this process first reads all files to select the
-    valid records. Ray tasks then read the files again, and each task sums at most `fan_in` partial results.
-    The addition is exact, associative and commutative, so the order does not matter.
+    If the folder has at most `few` part files, this process reads the files and adds the partial results. Otherwise,
+    this process reads the files only to select the valid records. Ray tasks then read the files again, and each task
+    adds at most `fan_in` partial results. The addition is exact, associative and commutative, so the order does not
+    matter.
     """
     if len(records.parts(folder)) <= few:
         return records.fold(folder, among, of)

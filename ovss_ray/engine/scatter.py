@@ -27,8 +27,8 @@ def scattered(
     """Yield `work(piece)` for every piece, in the order of completion. Ray tasks on the connected cluster do the work.
 
     A task has up to AT_ONCE pieces. At most `workers` tasks run at the same time, by default one per CPU of the
-    cluster. If the process of a task dies, each of its pieces is repeated in a separate task. If that process dies
-    too, the result is `killed(piece)`. An OvssError from `work` is raised here.
+    cluster. If a task with several pieces dies, each piece is repeated in a task with only this piece. If a task with
+    only one piece dies, the result of this piece is `killed(piece)`. An OvssError from `work` is raised here.
     """
     task: Any = ray.remote(num_cpus=1, max_retries=0)(_all)
     most = workers or max(1, int(connection.size().cpus))

@@ -27,7 +27,9 @@ GONE = 30.0
 
 If Ray has not restarted the workers of a dead node within the same time, they count as lost."""
 STALL = 3
-"""Factor: a run counts as hung after STALL × deadline seconds (at least START) without a started or finished image."""
+"""Number of deadlines without a started or finished image before a run counts as hung.
+
+The limit is STALL × deadline, but at least START seconds. For example, a deadline of 100 s gives a limit of 300 s."""
 READER = 5.0
 """Maximum seconds to wait for the end of a thread after a round has failed.
 
@@ -116,12 +118,12 @@ class Watch:
             self.reader.join(READER)
 
     def note_death(self, lost: Lost) -> Status | None:
-        """Register a worker's death in the ledger, if Ray Data did not restart the worker. Return the state of the run.
+        """Register a worker's death in the ledger, if the death ended the round. Return the state of the run.
 
-        `lost` is the error that ended the round. If a worker's death caused this error, Ray Data did not restart the
-        worker. In this case, register the death, so that the ledger knows which images may have caused the death.
+        `lost` is the error that ended the round. A worker's death ends a round only if Ray did not restart the worker.
+        From the registered death, the ledger knows which images may be the cause of the death.
 
-        Return None if no death was registered, for example since `lost` has another cause.
+        Return None if no death was registered, for example because `lost` has another cause.
         """
         worker = getattr(lost.__cause__, "actor_id", None)
         if not worker or not connection.answers():
@@ -146,7 +148,7 @@ class Watch:
     def _nodes(self, status: Status) -> None:
         """Raise Lost if workers of a dead node were not restarted elsewhere within GONE seconds.
 
-        Ray itself would wait for them forever.
+        Without this error, Ray would wait forever for a node that has room for the workers.
         """
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         if set(status.nodes.values()) <= alive:

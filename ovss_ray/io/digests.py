@@ -38,7 +38,7 @@ class Reader:
 
 
 def sha256(file: str | Path) -> str:
-    """Return the SHA-256 of a file in hex. It is cached until the file's size or modification time changes."""
+    """Return the SHA-256 of a file in hex. The result is cached until the file's size or modification time changes."""
     stat = Path(file).stat()
     return _sha256(str(file), stat.st_size, stat.st_mtime_ns)
 

@@ -1,4 +1,4 @@
-"""Descriptions of files with unexpected content, from their first bytes, for error messages."""
+"""Descriptions of files that cannot be decoded, for error messages. The first bytes of a file show the file's kind."""
 
 BEGINNINGS = {
     b"version https://git-lfs": "it is a Git LFS pointer; type `git lfs pull` in its repository",
@@ -16,7 +16,7 @@ BEGINNINGS = {
 
 
 def described(beginning: bytes) -> str:
-    """Describe a file that could not be decoded, from its first 64 bytes."""
+    """Describe a file that could not be decoded. `beginning` holds the first 64 bytes of the file."""
     known = next((kind for mark, kind in BEGINNINGS.items() if beginning.startswith(mark)), None)
     return placeholder(beginning) or known or f"it begins with {beginning[:8]!r}"
 

@@ -50,7 +50,7 @@ counts = {"distinct_words": "distinct words"}
 Word = tuple[str, ...]
 """A predicted word, as the tuple of its names; the first name is displayed."""
 NOTHING: Word = ()
-"""Key of pixels without a word (NONE), in place of a Word."""
+"""Empty tuple, the key under which pixels without a word (predicted as NONE) are counted."""
 
 
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray, words: Mapping[str, Any]) -> dict[str, Any]:

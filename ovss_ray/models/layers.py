@@ -13,7 +13,10 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class Mlp(nn.Module):
-    """A stack of `depth` linear layers or pointwise convolutions (`layer`), with ReLU between them."""
+    """A stack of `depth` layers, with ReLU between the layers.
+
+    `layer` is nn.Linear, or a function of two numbers of channels that returns a pointwise convolution.
+    """
 
     def __init__(self, width: int, hidden: int, out: int, layer: type[nn.Linear] | object, depth: int = 3) -> None:
         super().__init__()
@@ -65,7 +68,10 @@ class Block(nn.Module):
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return tokens (B, L, C) after the block: residual attention and MLP, each after its norm."""
+        """Return the tokens (B, L, C) after the block.
+
+        First, the input x becomes x + attn(norm1(x)). Then x becomes x + mlp(norm2(x)).
+        """
         q, k, v = self.attn["qkv"](self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         x = x + self.attn["proj"](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))

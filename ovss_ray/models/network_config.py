@@ -88,8 +88,9 @@ class NetworkConfig(Settings):
 class WithClassifiers:
     """Mixin for a stage whose network has a classifier for each vocabulary, prepared once per run.
 
-    A classifier is a matrix (rows, D) of text embeddings; for most networks, a row belongs to a prompt or a synonym.
-    The network's method `classifier(vocabulary)` computes it. The network's attribute `classifiers` is the cache.
+    A classifier is a matrix (rows, D) of text embeddings. Each network defines the meaning of the rows. For example, a
+    row belongs to a class or to a synonym. The network's method `classifier(vocabulary)` returns a classifier. The
+    network's attribute `classifiers` is the cache of classifiers.
     """
 
     config: Any
@@ -115,16 +116,20 @@ class WithClassifiers:
         return str(digests.sha256_of(self.files(self.config)))
 
     def kept(self) -> Mapping[str, int]:
-        """Return {"text": n}, where n is the number of bytes that cached text embeddings take at present.
+        """Return {"text": n}, where n is the number of bytes of all cached text embeddings.
 
-        These embeddings are the cached classifiers of the network, and the cached embeddings of names.
+        The embeddings are in two caches. The network caches classifiers, and text.WORDS caches embeddings of names.
         """
         from ovss_ray.models import text
 
         return {"text": self.model.classifiers.held + text.WORDS.held}
 
     def classifier(self, vocabulary: Vocabulary) -> "Tensor":
-        """Return the classifier (rows, D) of a vocabulary: prepared for the run, cached, or newly computed."""
+        """Return the classifier (rows, D) of a vocabulary.
+
+        If the run prepared this classifier, the prepared array is returned as a tensor on the network's device.
+        Otherwise, the network's method `classifier` returns a cached classifier or computes a new one.
+        """
         import torch
 
         rows = self.prepared.get(_key(self.checkpoint, self.config, vocabulary)) if self.prepared else None

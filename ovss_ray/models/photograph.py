@@ -110,8 +110,9 @@ def _array_advice(image: np.ndarray) -> str:
 def resized_size(height: int, width: int, sides: Lengths) -> Size:
     """Return the size (h, w) of a resized photograph.
 
-    The short side becomes `sides.short_side`. If the long side would exceed `sides.long_side`, both sides shrink. The
-    float operations have the order of detectron2's ResizeShortestEdge, so that rounding agrees.
+    The short side becomes `sides.short_side`. If the long side would then exceed `sides.long_side`, the long side
+    becomes `sides.long_side`, and the short side shrinks in proportion. The float operations have the order of
+    detectron2's ResizeShortestEdge. So h and w are rounded as in detectron2.
     """
     scale = sides.short_side * 1.0 / min(height, width)
     lengths = [sides.short_side * 1.0 if side == min(height, width) else scale * side for side in (height, width)]
@@ -137,7 +138,8 @@ def geometry(image: np.ndarray, sides: Sides) -> Geometry:
 def alike(sizes: Sequence[Size], most: int) -> Iterator[list[int]]:
     """Yield lists of indices of photographs that can share a forward pass.
 
-    `sizes` are the padded sizes of the photographs. A list has at most `most` indices, of photographs of equal size.
+    `sizes` are the padded sizes of the photographs. All photographs of a list have the same padded size. A list has at
+    most `most` indices.
     """
     groups: dict[Size, list[int]] = {}
     for index, size in enumerate(sizes):
@@ -147,7 +149,10 @@ def alike(sizes: Sequence[Size], most: int) -> Iterator[list[int]]:
 
 
 def resized(image: np.ndarray, size: Size) -> Tensor:
-    """Return a photograph (H, W, 3) uint8 resized by PIL's bilinear filter, (3, h, w) uint8."""
+    """Return a photograph (H, W, 3) uint8 as a tensor (3, h, w) uint8, resized by PIL's bilinear filter.
+
+    `size` is (h, w).
+    """
     height, width = size
     pixels = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     return torch.from_numpy(pixels).permute(2, 0, 1)

@@ -141,9 +141,10 @@ class Stage(ABC):
 
     @classmethod
     def side(cls, config: Any) -> int | None:
-        """Return the side in pixels of the square on which predictions are scored; None: the photograph's size.
+        """Return the side in pixels of the square label maps on which predictions are scored, or None.
 
-        The method is called for binary stages only.
+        If the result is None, predictions are scored at the size of the photograph. Only a binary stage (see `binary`)
+        may return a side. The online service rejects a config if one of its stages returns a side.
         """
         return None
 
@@ -187,7 +188,10 @@ class StageConfig(Settings):
         return self.kind().key(self.settings(), vocabulary)
 
     def identity(self) -> dict[str, Any]:
-        """Return the stage's name, and the options that change its results: no paths, device or batch size."""
+        """Return the stage's name and options for the run's digest.
+
+        Options that do not change the results are left out (see Stage.elsewhere). Examples are paths and the device.
+        """
         settings = self.settings()
         ignored = set(self.kind().elsewhere(settings))
         return {"use": self.use, "options": settings.model_dump(mode="json", exclude=ignored)}
@@ -208,9 +212,11 @@ class StageConfig(Settings):
     def build(
         self, prepared: Prepared | None = None, *, benchmarks: Benchmarks | None = None, network: Any = None
     ) -> Stage:
-        """Return the stage with the prepared arrays and the benchmarks of its worker.
+        """Return an instance of the stage, for use in a worker.
 
-        `network`: network of another stage, which this stage uses instead of loading a network.
+        `prepared` has the arrays that `Stage.prepare` returned. If it is None, the stage has no prepared arrays.
+        `benchmarks` becomes the attribute `benchmarks` of the stage. If it is None, the attribute is not set.
+        `network` is the network of another stage. If it is None, a stage with a network loads its own.
         """
         shared = {} if network is None else {"network": network}
         stage: Stage = self.kind()(self.settings(), prepared, **shared)

@@ -10,10 +10,11 @@ from ovss_ray.pipeline.stage import StageConfig
 def check(stages: Iterable[StageConfig], expected: Mapping[str, str], node: str) -> None:
     """Check that this machine has the same weights as the machine where the command was started.
 
-    Missing files are downloaded if possible. A file is read once per process. `expected`: name of a stage → SHA-256 of
-    its files on the machine of the command (see digests.sha256_of). Stages without a digest in `expected` are not
-    checked. Raises OvssError with `node`, the files and both digests if the digests differ. Also raises OvssError if a
-    file is missing and cannot be downloaded.
+    `expected`: name of a stage → SHA-256 of the stage's files on the machine of the command (see digests.sha256_of).
+    Stages without an entry in `expected` are not checked. Missing files are downloaded if possible. `node` is the IP
+    address of this machine, for error messages.
+    Raises OvssError if a file is missing and cannot be downloaded. Raises OvssError if the digests of a stage differ.
+    The message names both digests and the files.
     """
     for stage in stages:
         if stage.use in expected:

@@ -97,9 +97,10 @@ def tested(resampled: np.ndarray, value: float, photographs: int) -> Difference 
     """Return the test of a difference between two runs.
 
     `value` is the difference over all images, in percentage points. `resampled` (R,) has the difference in each
-    resample. The differences are computed from widened values (see `class_sums.widened`). If a resample has no value,
-    the difference is NaN. Returns None if `value` or all of `resampled` is NaN, or for fewer than two photographs. The
+    resample, computed from widened values (see `class_sums.widened`). NaN marks a resample without a difference. The
     test has `photographs` − 1 degrees of freedom, so a class in few photographs needs a larger difference.
+    Returns None if `value` is NaN, or if all elements of `resampled` are NaN. Also returns None if `photographs` is
+    below two.
     """
     from scipy.special import stdtr, stdtrit  # takes 0.1 s
 

@@ -139,7 +139,7 @@ def test_the_demo_s_scores_are_those_of_the_head(weights: Path, model: network.O
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"path": "demo", "official": True}, "have no effect. Remove them, or use path: evaluation"),
+        ({"path": "demo", "official": True}, "have no effect. Remove these options, or set `path` to evaluation"),
         ({"path": "demo", "clip_boxes": "truth"}, "have no effect"),
         ({"fpn": "/e"}, "the option fpn is for ovsam_rn50x16_demo only, but the variant is ovsam_rn50x16. Remove fpn"),
         ({"variant": "ovsam_tiny", "sam": "/d"}, "neck and sam have no effect with ovsam_tiny"),

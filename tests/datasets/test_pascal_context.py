@@ -124,7 +124,7 @@ def test_a_mask_that_cannot_be_painted_names_the_photograph(masks: list[tuple[in
 
 
 def test_a_photograph_of_another_size_than_its_masks_is_an_error() -> None:
-    with pytest.raises(OvssError, match=r"x\.jpg: \(2, 2\) pixels .*, but the masks in .*merged\.json have \(2, 3\)"):
+    with pytest.raises(OvssError, match=r"x\.jpg: .* \(2, 2\) pixels .* the masks in .*merged\.json is \(2, 3\)"):
         pascal_context.convert_masks((2, 3), [], png(np.zeros((2, 2), np.uint8)), "x.jpg")
 
 

@@ -42,8 +42,8 @@ classes          a list of names. A class with several names is a nested list. I
                  such as on, no and 1 are names, too
 offset           label value − offset = index of the class in `classes`; default: 0
 values           label value of each class, in the order of `classes`, such as [7, 8, 11]; use it instead of `offset`
-ignore           label values that are not counted: a number such as -1, a list of them, or [] for none. It must not
-                 contain a class's value. Default: 255, unless it is in `values`
+ignore           label values that are not counted: a number such as -1, a list of them, or [] for none. `ignore`
+                 must not contain the value of a class. Default: 255. If 255 is in `values`, the default is []
 encoding         index (one number per pixel; the default) or rgb (a colour per pixel; no `offset`, no `values`)
 colours          only for rgb: a mapping from the name or index of a class to [red, green, blue]; `ignore` is then a
                  colour or a list of colours, by default none
@@ -193,8 +193,8 @@ def _position(key: str, names: tuple[str, ...]) -> int:
     counted = next((i for i in range(len(names)) if str(i) == key), None)
     if len({*named, counted} - {None}) > 1:
         raise OvssError(
-            f"colours.{key}: ambiguous: {key!r} is the name of class {named[0]} (counted from 0), and also the name or "
-            f"the index of another class. Rename class {named[0]}"
+            f"colours.{key}: ambiguous key. {key!r} is the name of the class at index {named[0]}, and also the name or "
+            f"the index of another class. Indices begin at 0. Rename the class at index {named[0]}"
         )
     if named:
         return named[0]
@@ -204,10 +204,10 @@ def _position(key: str, names: tuple[str, ...]) -> int:
 
 
 def signed(table: np.ndarray, below: tuple[int, ...], item: Item, data: bytes) -> np.ndarray:
-    """Decode a label file with negative values to labels (H, W) uint16. Raises OvssError.
+    """Decode a label file with negative values to labels (H, W) uint16.
 
     `below`: the negative values, such as -1. Pixels of these values become IGNORE. `table` converts all other values
-    (see `value_table`).
+    (see `value_table`). Raises OvssError for a damaged file, and for a value that `table` does not allow.
     """
     values = images.decode_labels(data, item.truth)
     counted = ~np.isin(values, below)

@@ -53,12 +53,12 @@ class Listed:
 
     names: tuple[Names, ...]
     numbers: tuple[int, ...] | None = None
-    """label value of each class in the list; None if the list has no numbers"""
+    """label value of each class in the list; None if the list has no label values"""
 
 
 @dataclass(frozen=True)
 class Line:
-    """Entry of a list of classes, and its position."""
+    """Entry of a class list, with the position of the entry."""
 
     where: str
     """position, such as "classes.txt, line 3" or "classes, entry 3"; error messages begin with it"""
@@ -79,11 +79,11 @@ def read(address: str) -> Listed:
     while len(lines) > 1 and not lines[-1].text.strip():
         lines.pop()
     if lines[0].text.strip().lower() in HEADINGS and len(lines) > 1:
-        raise OvssError(f"{lines[0].where} is {lines[0].text!r}, the heading of a column, not a class. Remove it")
+        raise OvssError(f"{lines[0].where} is {lines[0].text!r}, the heading of a column, not a class. Remove the line")
     if len(lines) == 1 and re.search(r"[,;|]", lines[0].text):
         raise OvssError(f"{lines[0].where} is the only line, and has several names. Write one class per line")
     if lines[0].text.strip() == str(len(lines) - 1):
-        raise OvssError(f"{lines[0].where} is {lines[0].text!r}, the number of classes, not a class. Remove it")
+        raise OvssError(f"{lines[0].where} is {lines[0].text!r}, the number of classes, not a class. Remove the line")
     return of_lines(lines, address)
 
 
@@ -95,7 +95,7 @@ def _parsed(text: str, address: str) -> Any:
 
 
 def of_data(raw: Any, source: str) -> Listed:
-    """Return the classes in decoded JSON or YAML. Raises OvssError if it has no class list."""
+    """Return the classes in decoded JSON or YAML. Raises OvssError if `raw` has no class list."""
     if isinstance(raw, dict) and (keys := [key for key in DATA_KEYS if key in raw]):
         return of_data(raw[keys[0]], source)
     if isinstance(raw, list) and raw and all(isinstance(entry, dict) and {"id", "name"} <= set(entry) for entry in raw):
@@ -120,9 +120,9 @@ def _numbered(pairs: Sequence[tuple[Any, Any]], source: str) -> Listed:
     numbers = [number for number, _ in pairs]
     if invalid := [number for number in numbers if type(number) is not int or number < 0 or numbers.count(number) > 1]:
         raise OvssError(
-            f"{source}: {invalid[0]!r} is an invalid or repeated label value. Label values are whole numbers of at "
-            "least 0, different for each class. Correct the label value. If it marks unlabelled pixels, remove it from "
-            "the list, and add it to `ignore`"
+            f"{source}: {invalid[0]!r} is an invalid or repeated label value. Each class needs a different whole "
+            "number of at least 0. Correct the label value. If this value marks unlabelled pixels, remove its class "
+            "from the list, and add the value to `ignore` in the YAML file of the data set"
         )
     ordered = sorted(pairs, key=lambda pair: pair[0])
     return Listed(inline([str(name) for _, name in ordered], source).names, tuple(number for number, _ in ordered))
@@ -133,7 +133,10 @@ def _is_names(value: Any) -> bool:
 
 
 def inline(names: Sequence[Names], source: str) -> Listed:
-    """Return the classes of a list; an entry is a name or a list of synonyms. Raises OvssError for an invalid entry."""
+    """Return the class list of `names`. An element is a class name, or a tuple with the synonyms of a class.
+
+    Raises OvssError if `names` is empty, and for an invalid name.
+    """
     if not names:
         raise OvssError(f"{source}: the list of classes is empty. Write the name of each class, such as [road, sky]")
     if not all(isinstance(name, str) for name in names):
@@ -168,9 +171,9 @@ def _refuse_gaps(lines: Sequence[Line]) -> None:
     for line in lines:
         if not line.text.strip():
             raise OvssError(
-                f"{line.where} is empty. Remove the empty line. The classes below it then have label values that are "
-                "lower by 1. If this is wrong, also list the label value of each class in the YAML file of the data "
-                "set, such as `values: [0, 2]`"
+                f"{line.where} is empty. Remove the empty line. In a list without label values, this lowers the label "
+                "value of each class below the line by 1. To keep these label values, also list the label value of "
+                "each class in the YAML file of the data set, such as `values: [0, 2]`"
             )
         if "\r" in line.text:
             raise OvssError(
@@ -187,9 +190,9 @@ def _all(pattern: re.Pattern[str], lines: Sequence[Line]) -> list[tuple[Line, re
 def _table(lines: Sequence[Line], source: str) -> list[list[str]] | None:
     """Return the rows of cells if the lines form a table, else None.
 
-    In a .csv or .tsv, lines form a table if all have the same number of cells, at least two. In other files, a
-    column of numbers, or a column with a title such as "name", is also necessary. Raises OvssError for a .csv or .tsv
-    whose lines have different numbers of cells.
+    In a table, all lines have the same number of cells, at least two. In files other than .csv and .tsv, one
+    column must also contain numbers, or have a title such as "name". Raises OvssError for a .csv or .tsv whose lines
+    have different numbers of cells.
     """
     stated = source.lower().endswith((".csv", ".tsv"))
     for mark in ("\t", ";", ","):
@@ -247,7 +250,7 @@ def _of_table(cells: list[list[str]], lines: Sequence[Line], source: str) -> Lis
 
 
 def _synonyms(name: Names) -> Names:
-    """Return the synonyms in a cell. Tables such as ADE20K's separate them by commas or semicolons."""
+    """Return the synonyms in a class name such as "car, auto". A single name is returned unchanged."""
     parts = [part.strip() for part in re.split("[;,]", name) if part.strip()] if isinstance(name, str) else name
     return tuple(parts) if len(parts) > 1 else name
 
@@ -261,10 +264,10 @@ def _is_count(text: str) -> bool:
 
 
 def _checked(lines: Sequence[Line], source: str, numbers: tuple[int, ...] | None = None) -> Listed:
-    """Return the class list whose names are the texts of `lines`. Raises OvssError for an invalid name or label value.
+    """Return the class list with the texts of `lines` as names and `numbers` as label values.
 
-    labelme's line "__ignore__" is left out, and its "_background_" becomes "background".
-
+    If `numbers` is None, the list has no label values. In lists of labelme, the first line "__ignore__" is left out,
+    and the name "_background_" becomes "background". Raises OvssError for an invalid name or label value.
     Logs a warning if all names are numbers, or if a name such as "void" means unlabelled pixels.
     """
     if lines and lines[0].text == "__ignore__":  # labelme: -1, and its labels begin at 0 with the next line

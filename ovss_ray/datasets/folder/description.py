@@ -64,12 +64,12 @@ class Description(Settings):
         nested = isinstance(self.ignore, tuple) and any(isinstance(value, tuple) for value in self.ignore)
         if self.encoding == "rgb" and (self.offset or self.values is not None or not self.colours):
             raise ValueError(
-                "`encoding: rgb` needs the key `colours` (class: [red, green, blue]), and must not have `offset` or "
-                "`values`"
+                "`encoding: rgb` needs the key `colours`, such as `colours: {road: [128, 64, 128]}`. The keys `offset` "
+                "and `values` are not allowed with `encoding: rgb`"
             )
         if self.encoding == "index" and (self.colours or nested):
             raise ValueError(
-                "`colours`, and colours in `ignore`, need `encoding: rgb`. Add this key, or remove the colours"
+                "`colours`, and colours in `ignore`, need `encoding: rgb`. Add `encoding: rgb`, or remove the colours"
             )
         if self.encoding == "rgb" and self.ignore is not None and not nested and np.size(self.ignore) not in (0, 3):
             raise ValueError("with `encoding: rgb`, `ignore` must be a colour [red, green, blue] or a list of colours")
@@ -82,11 +82,11 @@ class Description(Settings):
         return self
 
     def _fits_table(self) -> None:
-        """Raise ValueError if `table` is combined with keys for files, or if `ids` is set without `table`."""
+        """Raise ValueError if other keys do not fit `table`, or if `ids` is set without `table`."""
         if self.table is None and self.ids is not None:
             raise ValueError("`ids` names a column of a `table`. Add the key `table`, or remove `ids`")
         if self.table is not None and (self.image_suffix or self.label_suffix or self.unpaired != "error"):
-            raise ValueError("image_suffix, label_suffix and unpaired are for files. With a `table`, remove them")
+            raise ValueError("image_suffix, label_suffix and unpaired do not apply to a `table`. Remove these keys")
         if self.table is not None and not (isinstance(self.images, str) and isinstance(self.labels, str)):
             raise ValueError("with a `table`, `images` and `labels` must each name one column")
 
@@ -113,7 +113,11 @@ def read(path: str) -> Description:
 
 
 def values(described: Description, vocabulary: Vocabulary) -> Values:
-    """Return the label value of each class, and the ignored values. Raises OvssError if they contradict each other."""
+    """Return the label value of each class, and the ignored label values.
+
+    Raises OvssError if `described.values` does not have one label value per class. Also raises OvssError if the label
+    value of a class is out of range, repeated or ignored.
+    """
     names = vocabulary.names
     by_offset = tuple(range(described.offset, described.offset + len(names)))
     classes = by_offset if described.values is None else described.values

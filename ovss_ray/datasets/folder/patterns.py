@@ -42,10 +42,10 @@ class Match:
     folders: tuple[str, ...]
     """names of folders on the file's path, which distinguish files with equal stems
 
-    Two kinds of folders are listed. The first kind matches a wildcard. For example, for the pattern `*/photos/*.jpg`,
-    the file `a/photos/1.jpg` has ("a",). In the second kind, the patterns of a list differ. For example, for the
-    patterns `day/*.jpg` and `night/*.jpg`, the file `day/1.jpg` has ("day",). A folder whose name is used as `stem` is
-    not listed.
+    A folder is listed if a wildcard matches its name. For example, for the pattern `*/photos/*.jpg`, the file
+    `a/photos/1.jpg` has ("a",). A folder is also listed if the patterns of the search differ in the folder's step. For
+    example, for the patterns `day/*.jpg` and `night/*.jpg`, the file `day/1.jpg` has ("day",). A folder whose name is
+    used as `stem` is not listed.
     """
     ending: str
     """extension of the file, in lower case, with its dot"""
@@ -59,7 +59,7 @@ class Step:
 
     text: str
     varies: bool = False
-    """True if the patterns of a list differ in this step; the step is then part of `Match.folders`"""
+    """True if the patterns of the search differ in this step; `Match.folders` then lists the folder of this step"""
 
     @property
     def wild(self) -> bool:
@@ -69,7 +69,7 @@ class Step:
 
 @dataclass(frozen=True)
 class _Place:
-    """Folder that a search has reached. `named` has the names on its path that belong to `Match.folders`."""
+    """Folder that a search has reached. `named`: names of folders on the path so far, for `Match.folders`."""
 
     uri: str
     trail: Trail
@@ -233,7 +233,8 @@ def _steps(path: str) -> tuple[str, ...]:
 def _varying(patterns: Sequence[tuple[str, ...]]) -> list[list[bool]]:
     """Return a bool per pattern and step: whether the patterns differ in this step.
 
-    The value of the last step, a file name, is always False. If the numbers of steps differ, all values are False.
+    The value of the last step, a file name, is always False. If the patterns have different numbers of steps,
+    all values are False.
     """
     if len({len(steps) for steps in patterns}) != 1:
         return [[False] * len(steps) for steps in patterns]

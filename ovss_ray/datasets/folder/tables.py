@@ -11,7 +11,10 @@ from ovss_ray.io.files.cells import Cell
 
 
 def items(described: Description, bases: Sequence[str]) -> Items:
-    """List the rows of the tables below the first folder of `bases` that contains tables. Raises OvssError."""
+    """List the rows of the tables below the first folder of `bases` that contains tables.
+
+    Raises OvssError if no folder contains tables, or if a table has invalid columns or image ids.
+    """
     patterns = described.patterns("table")
     for base in bases:
         matches = Search(base, patterns)
@@ -37,8 +40,11 @@ def _rows(described: Description, tables: Sequence[str]) -> Iterator[Item]:
 
 
 def _id(table: str, value: str) -> str:
-    """Return an image id if it is safe as the path of a file. Raises OvssError."""
+    """Return `value`, an image id. Raises OvssError if `value` cannot be the path of a file."""
     steps = value.split("/")
     if not value.isprintable() or "\\" in value or {"", ".", ".."} & set(steps):
-        raise OvssError(f"{table}: ids: {value!r} cannot be the name of a file. Choose another column, or remove `ids`")
+        raise OvssError(
+            f"{table}: ids: the column has the value {value!r}, which cannot be the name of a file. Choose another "
+            "column, or remove `ids`"
+        )
     return value

@@ -106,7 +106,7 @@ def scene(occurring: Sequence[Thing], key: str, number: int, size: tuple[int, in
 
 
 def class_names(occurring: Sequence[Thing], key: str, number: int) -> list[str]:
-    """Return the names of the surfaces and things in a scene, without drawing it. Some of them may be hidden."""
+    """Return the class names of all surfaces and things in a scene, also if hidden. The scene is not drawn."""
     drawn, _ = _begun(key, number)
     things = _things(drawn, occurring)
     return list(dict.fromkeys([*surfaces_of(drawn), *map(name, things)]))
@@ -129,9 +129,10 @@ def _begun(key: str, number: int) -> tuple[np.random.Generator, tuple[int, int]]
 
 @lru_cache(16)
 def of_address(address: str) -> tuple[Scene, str]:
-    """Return the scene of an address VOCABULARY/SPLIT/NUMBER, and the vocabulary's name. Raises FileNotFoundError.
+    """Return the scene of an address VOCABULARY/SPLIT/NUMBER, and the vocabulary's name.
 
-    The latest scenes are cached, since the same process often reads an image and then its labels.
+    The latest scenes are cached, since the same process often reads an image and then its labels. Raises
+    FileNotFoundError for an invalid address.
     """
     vocabulary, key, number = _parsed(address)
     return scene(OCCURRING[vocabulary], key, number), vocabulary
@@ -160,7 +161,10 @@ def label_map(drawn: Scene, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def instance_map(drawn: Scene, vocabulary: Vocabulary) -> np.ndarray:
-    """Return the instance map (H, W) uint16: 1000 · (number of the thing, from 1) + index of its class; surfaces: 0."""
+    """Return the instance map of a scene, (H, W) uint16.
+
+    The value of a thing is 1000 · (number of the thing, from 1) + index of the thing's class. Surfaces are 0.
+    """
     things = [number for number, content in enumerate(drawn.contents) if isinstance(content, Thing)]
     values = np.zeros(len(drawn.contents), np.uint16)
     for place, number in enumerate(things, 1):
@@ -175,7 +179,7 @@ class Files(AbstractFileSystem):
     cachable = True
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:
-        """Return name, size and type of a file. Raises FileNotFoundError."""
+        """Return name, size and type of a file. Raises FileNotFoundError for an invalid address."""
         path = self._strip_protocol(path)
         return {"name": path, "size": len(_file(path)), "type": "file"}
 
@@ -187,7 +191,8 @@ class Files(AbstractFileSystem):
 def _file(path: str) -> bytes:
     """Return the content of an image or label file, 100 to 350 KB.
 
-    The content is cached. A reader first requests the size of the file, which is known only after the file is drawn.
+    Readers request the size of a file before the content. The size is known only after drawing, so the drawn content is
+    cached.
     """
     stem = path.removesuffix(".png")
     stem, _, kind = stem.partition("_")
@@ -201,7 +206,7 @@ def _file(path: str) -> bytes:
 
 
 def truth(item: Item, data: bytes) -> np.ndarray:
-    """Decode the label file of a scene to labels (H, W) uint16. Raises OvssError."""
+    """Decode the label file of a scene to labels (H, W) uint16. Raises OvssError for an invalid file."""
     return look_up(images.decode_labels(data, item.truth), value_table(847), item.truth)
 
 
@@ -231,10 +236,10 @@ def _benchmark(vocabulary: str, title: str, names: Sequence[str]) -> Benchmark:
 
 
 def _episodes(series: str, title: str, counts: Mapping[str, int]) -> Benchmark:
-    """Return a benchmark with an episode for each scene and each class in it. The last label is background.
+    """Return a benchmark with an episode for each class in each scene. The last label is background.
 
     `series`: key of another benchmark in BENCHMARKS, such as "seen". The episodes have the scenes, label files and
-    classes of that benchmark.
+    classes of that benchmark. `counts`: split → number of episodes.
     """
     scenes = BENCHMARKS[series]
     names, last = scenes.vocabulary.names, len(scenes.vocabulary)

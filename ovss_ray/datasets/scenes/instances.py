@@ -25,7 +25,10 @@ def of_instances(base: Benchmark) -> Benchmark:
 
 
 def instances(item: Item, data: bytes) -> Instances:
-    """Decode the instance file of a scene: one instance per thing with at least VISIBLE pixels. Raises OvssError."""
+    """Decode the instance file of a scene: one instance per thing with at least VISIBLE pixels.
+
+    Raises OvssError for a damaged file.
+    """
     values = images.decode_labels(data, item.truth)
     numbers, areas = np.unique(values[values > 0], return_counts=True)
     numbers, areas = numbers[areas >= VISIBLE], areas[areas >= VISIBLE]
@@ -43,5 +46,8 @@ def instances(item: Item, data: bytes) -> Instances:
 
 
 def truth_of_instances(item: Item, data: bytes) -> np.ndarray:
-    """Return a label map (H, W) uint16: label of the instance at each pixel, else IGNORE. Raises OvssError."""
+    """Return a label map (H, W) uint16: label of the instance at each pixel, IGNORE outside all instances.
+
+    Raises OvssError for a damaged file.
+    """
     return instances(item, data).label_map()

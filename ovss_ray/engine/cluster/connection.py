@@ -1,4 +1,4 @@
-"""Connection of a run to a Ray cluster: the cluster of its Ray job, another running cluster, or a new local cluster."""
+"""Connection of a run to Ray: the cluster of the run's Ray job, another running cluster, or a new local cluster."""
 
 import json
 import logging
@@ -91,8 +91,8 @@ def size() -> Size:
 def collects_metrics() -> bool:
     """Return whether the connected cluster may collect metrics.
 
-    Return True if another process has started the cluster. Otherwise, the environment variable ray_internals.METRICS
-    decides.
+    If another process has started the cluster, return True. If this process has started the cluster, the environment
+    variable ray_internals.METRICS decides. In this case, return False if the variable is unset or "0".
     """
     return not ray_internals.own_head() or os.environ.get(ray_internals.METRICS, "0") != "0"
 
@@ -101,8 +101,8 @@ def running_size() -> Size:
     """Return the live nodes of the running cluster. Raises OvssError if no cluster is running."""
     if not ray.is_initialized() and _starts(_address()):
         raise OvssError(
-            "--cluster: no Ray cluster is running on this machine. To use a cluster on other machines, type export "
-            "RAY_ADDRESS=HOST:6379. To plan for this machine, omit --cluster"
+            "--cluster: no Ray cluster is running on this machine. To use a cluster on other machines, run `export "
+            "RAY_ADDRESS=HOST:6379`. To plan for this machine, omit --cluster"
         )
     with connect():
         return size()

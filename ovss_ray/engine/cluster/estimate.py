@@ -48,7 +48,7 @@ class Probed:
 
 @dataclass(frozen=True)
 class Step:
-    """A pool in an estimate."""
+    """Pool of workers in the estimate of a run."""
 
     pool: Placed
     workers: int

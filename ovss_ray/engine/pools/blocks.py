@@ -17,9 +17,10 @@ from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
 
 FEW = 4
-"""Upper limit of the product (workers of the largest pool) × (number of pools) for blocks of a single batch.
+"""Maximum number of workers of a run whose blocks are always single batches.
 
-If the product is higher, a block has several batches."""
+The number of workers is counted as (initial workers of the largest pool) × (number of pools). Above the maximum, a
+block may have several batches."""
 MOST = 64
 """Maximum number of images in a block of several batches; 64 photographs of 512 × 683 pixels have 67 MB"""
 BYTES = 128e6
@@ -52,7 +53,7 @@ class Blocks:
     """number of manifest rows in each block that the first pool receives; a multiple of the first pool's batch"""
 
     def call(self, pool: Placed) -> int:
-        """Return the number of images with which a worker of a pool is called: one or more batches."""
+        """Return the number of images that a worker of `pool` receives per call, a multiple of `pool.batch`."""
         return pool.batch * max(1, self.images // pool.batch)
 
 
@@ -60,7 +61,11 @@ def sized(pools: Sequence[Placed], images: int, photograph: float = 0.0, store: 
     """Return the size of the blocks for a run of `images` images through these pools.
 
     `photograph`: bytes of a decoded photograph; 0 if unknown. `store`: bytes of the object stores of all nodes; 0 if
-    unknown. These two numbers limit only blocks of several batches. A block of a single batch may have any size.
+    unknown.
+
+    A block of a single batch may have any number of bytes. If `photograph` is known, a block of several batches has at
+    most BYTES bytes. If `store` is known too, HELD blocks of each worker together fill at most STORE_SHARE of `store`.
+    If `photograph` is unknown, the bytes of blocks are not limited.
     """
     batch, workers = max(pool.batch for pool in pools), max(pool.first for pool in pools)
     useful = -(-workers * len(pools) // FEW)
@@ -74,10 +79,10 @@ def sized(pools: Sequence[Placed], images: int, photograph: float = 0.0, store: 
 
 
 def photograph(images: pa.Table, benchmarks: Mapping[str, Benchmark]) -> float:
-    """Return the bytes that the largest photograph of a sample has after decoding; 0 if no photograph is readable.
+    """Return the bytes of the largest decoded photograph in a sample; 0 if no photograph of the sample is readable.
 
-    `images`: rows of manifests. The sample is SAMPLE of these rows, at equal distances. `benchmarks`: name → benchmark.
-    No photograph is decoded: the width and height are read from the beginning of its file.
+    `images`: manifest rows of a run. `benchmarks`: name → benchmark. The sample has up to SAMPLE rows, at equal
+    distances in `images`. Only the width and height of each photograph are read. The pixels are not decoded.
     """
     sample = images.take(np.unique(np.linspace(0, len(images) - 1, SAMPLE, dtype=np.int64)))
     largest = 0.0

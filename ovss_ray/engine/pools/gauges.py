@@ -1,8 +1,8 @@
-"""Counters and gauges of a run, as metrics of Ray: each node's agent offers them to Prometheus.
+"""Counters and gauges of a run, as metrics of Ray. Ray offers the metrics to Prometheus.
 
-They are exported by the process of the ledger (engine/ledger.py), since a driver outside the cluster would export
-nothing. The driver sends its values to the ledger every few seconds (see progress.Exported), not per batch. In
-Prometheus, each name has the prefix `ray_`, and the name of a counter has the suffix `_total`.
+The driver process sends its values to the ledger (engine/ledger.py) every few seconds (see progress.Exported), not per
+batch. The process of the ledger sets the metrics. If a driver outside the cluster set metrics, Ray would not export
+these metrics. In Prometheus, each name has the prefix `ray_`, and the name of a counter has the suffix `_total`.
 """
 
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ class Gauges:
     """name and labels of a counter → its value"""
 
     def set(self, samples: Sequence[Sample]) -> None:
-        """Export values. An exported counter never decreases, even if a restart of this process resets `totals`."""
+        """Export the values of samples. A counter stays unchanged if its new value is lower than its latest value."""
         for sample in samples:
             kind = KINDS[sample.name]
             labels = dict(zip((RUN, *kind.labels), (self.run, *sample.labels), strict=True))

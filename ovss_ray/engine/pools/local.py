@@ -1,8 +1,8 @@
 """Run images through a single pool of workers without Ray Data, on a cluster that this command has started.
 
-Ray Data is used for several pools, for clusters that nodes may join, and for more than SMALL images. It starts three
-further actors, and each worker imports Ray Data. In a small run on one machine, this would take a third of the CPU
-time.
+Ray Data is used for several pools, for clusters that nodes may join, and for more than SMALL images. Ray Data starts
+three actors of its own, and each worker imports Ray Data. In a small run on one machine, these actors and imports would
+take a third of the CPU time.
 """
 
 import gc
@@ -33,9 +33,10 @@ _idle: list["LocalPool"] | None = None
 
 @contextmanager
 def reused() -> Iterator[None]:
-    """In a `with` block, do not end the workers of a run when it ends: the next run in the block uses them again.
+    """Let the workers of a run wait for the next run, if both runs are in this `with` block.
 
-    The next run starts sooner, since the workers' processes have already imported the libraries.
+    The next run starts sooner, since the workers' processes have already imported the libraries. If the next run needs
+    workers with other Ray options, the waiting workers are killed.
     """
     global _idle
     _idle = []
@@ -46,7 +47,11 @@ def reused() -> Iterator[None]:
 
 
 def release(options: Mapping[str, Any] | None = None) -> list[Any]:
-    """Return the idle workers if Ray started them with `options`. Otherwise, end their processes and return []."""
+    """Return the workers that wait for the next run (see reused), or kill these workers and return [].
+
+    `options`: Ray's options for the workers of the next run, such as {"num_cpus": 2}. If the waiting workers have other
+    options, or if `options` is None, the waiting workers are killed. If no workers wait, return [].
+    """
     pools = list(_idle or ())
     (_idle or []).clear()
     workers = [worker for pool in pools for worker in pool.workers]
@@ -93,12 +98,14 @@ class LocalPool:
     ) -> Iterator[dict[str, Any]]:
         """Send the images of a manifest through the workers. Yield one receipt per written file of records.
 
-        `arguments` are those of Recorder. `write` writes a table of records, and returns its receipts. If the pool's
-        batches have `size` images or more, the workers call `write` for each batch. Otherwise, this process collects
-        at least `size` records for each call of `write`. The last call may have fewer.
+        `arguments`: arguments of Recorder, except `write`. `write`: function that writes a table of records, and
+        returns the receipts of the written files.
 
-        If the process of a worker dies, Ray restarts it and sends its batches again, as with Ray Data. Raises the
-        errors of Ray.
+        If the pool's batches have `size` images or more, the workers call `write` for each batch. Otherwise, this
+        process collects at least `size` records for each call of `write`. The last call may have fewer records.
+
+        If a worker's process dies, Ray starts a new process for the worker, and sends the worker's batches again.
+        Raises the errors of Ray.
         """
         alone = size <= self.pool.batch
         setup = ray.put({**arguments, "write": write if alone else None})
@@ -116,9 +123,9 @@ class LocalPool:
         self._rest(arguments)
 
     def _rest(self, arguments: Mapping[str, Any]) -> None:
-        """In a block of `reused`, make the workers wait for the next run. They free their networks.
+        """In a `with reused()` block, let the workers wait for the next run. Outside such a block, do nothing.
 
-        The ledger of this run forgets the workers. Otherwise, they would be killed at the end of the run.
+        Waiting workers free their networks. The ledger forgets the workers, so that Watch.end_round does not kill them.
         """
         if (idle := _idle) is not None:
             with suppress(RayError):  # then the workers end with this run

@@ -73,7 +73,7 @@ class Worker:
         return words.packed(self._computed(images))
 
     def _computed(self, images: Batch) -> Batch:
-        """Run the stages on one batch after the other. Return the columns to keep, of all batches together."""
+        """Run the stages on one batch after the other. Return the columns in `self.keep` for all batches."""
         done: list[Batch] = []
         good = False
         names = execution.names(images)
@@ -102,11 +102,12 @@ class Worker:
         return not self._begin(names)
 
     def _settled(self, batch: Batch, good: bool, again: bool = False) -> Batch:
-        """Run the stages on a batch. If a worker died while processing one of the images, process them one by one.
+        """Run the stages on a batch, and return the resulting columns.
 
-        `good`: True if this call of the worker had an earlier batch, and an image of that batch has no error. The
-        ledger then counts consecutive deaths from 0 again.
-        `again`: True if the ledger already has these images, since the whole block was registered.
+        If a worker died while processing one of the images, process all images of the batch one by one.
+        `good`: True if an image of the previous batch of this call has no error. The ledger then counts consecutive
+        deaths from 0 again. For the first batch of a call, `good` is False.
+        `again`: True if these images were already registered, together with the other batches of the call.
         """
         names = execution.names(batch)
         suspects = self._begin(names, alone=again, good=good)
@@ -115,7 +116,11 @@ class Worker:
         return _joined([self._alone(_row(batch, i), name, suspects.get(name)) for i, name in enumerate(names)])
 
     def _alone(self, row: Batch, name: str, verdict: str | None) -> Batch:
-        """Run the stages on a single image of a batch in which a worker died. `verdict`: reason to skip it, if any."""
+        """Process one image separately, and return its row.
+
+        If `verdict` is None or "", the stages process the image. Any other verdict is the reason to skip the image.
+        The stages then skip the image, and the row's error states the reason. An earlier error of the row is kept.
+        """
         if verdict and not row["error"][0]:
             row = {**row, "error": column([f"{', '.join(self.stages)}: {verdict}"])}
         else:
@@ -137,7 +142,7 @@ class Worker:
 
     @contextmanager
     def _deadline(self) -> Iterator[None]:
-        """Exit the process if the block takes longer than the deadline. This also works while C code runs."""
+        """Exit the process if the `with` block takes longer than `self.deadline` seconds, even while C code runs."""
         faulthandler.dump_traceback_later(self.deadline, exit=True, file=self.traces)
         try:
             yield
@@ -215,10 +220,11 @@ Compute = Callable[[StageConfig, Sequence[Vocabulary], Names], list[np.ndarray]]
 def prepare(
     pools: Sequence[Placed], vocabularies: Vocabularies, ledger: Any, compute: Compute | None = None
 ) -> dict[str, Any]:
-    """Return the arrays that are computed once per run, such as text embeddings: key → reference in the object store.
+    """Return the arrays that all workers share, such as text embeddings, as cache key → Ray object reference.
 
-    `compute` computes the arrays that are not cached. If `compute` is None, one Ray task per stage computes them. Such
-    a task gets the CPUs and GPUs of one worker. The ledger registers how many names are embedded.
+    Cached arrays are not computed again. `compute` computes all other arrays. If `compute` is None, one Ray task per
+    stage computes the arrays of the stage. The task gets the CPUs and GPUs of one worker. During the computation, the
+    ledger receives the number of embedded names.
     """
 
     def computed(pool: Placed, stage: StageConfig, missing: Sequence[Vocabulary]) -> list[np.ndarray]:

@@ -53,7 +53,7 @@ class Tracked:
     name: str
     """last part of the run's folder"""
     uid: str
-    """id of the tracked run, twelve hex digits from the identity and the folder; a resumed run has the same id"""
+    """id of the tracked run, twelve hex digits of a hash of identity and folder; a resumed run has the same id"""
     folder: str
     """folder of the run, an absolute path or an address"""
     identity: str
@@ -98,9 +98,10 @@ def plain(text: str) -> str:
 
 
 def parse(options: str | Sequence[str]) -> tuple[Choice, ...]:
-    """Return the trackers that are named in `options`, each one once. Nothing is sent yet.
+    """Return one Choice for each distinct value of the option `--track`. Nothing is sent yet.
 
-    Raises OvssError for an unknown tracker, a missing package, or a target that the tracker's `check` refuses.
+    `options`: one value such as "tensorboard", or several values. Raises OvssError for an unknown tracker, a missing
+    package, or a target that the tracker's `check` refuses.
     """
     listed = (options,) if isinstance(options, str) else options
     pairs = [option.partition(":") for option in dict.fromkeys(listed)]

@@ -34,7 +34,9 @@ SERVER = re.compile(r"[\w.-]+:\d+(/.*)?")
 DATABRICKS = "databricks"
 """Name that MLflow itself resolves to a server."""
 FOREIGN = re.compile(r"[^\w/.\- :]")
-"""Pattern of a character that MLflow refuses in names, such as the * in "config.vocabulary.*". It is sent as _."""
+"""Pattern of a character that MLflow refuses in names, such as the * in "config.vocabulary.*".
+
+The tracker sends _ instead of each refused character."""
 
 
 class Tracker:

@@ -1,8 +1,10 @@
 """Weights & Biases: a run of a project, on a server or in a folder.
 
 `--track wandb:PROJECT` or `--track wandb:ENTITY/PROJECT` names the project; the default is `ovss_ray`. Log in first, by
-`wandb login` or WANDB_API_KEY. With WANDB_MODE=offline, nothing is sent: the run is written below the run's folder, and
-`wandb sync` sends it later.
+`wandb login` or WANDB_API_KEY.
+
+With WANDB_MODE=offline, nothing is sent during the evaluation. wandb writes its files into the subfolder `wandb` of the
+run folder. If the run folder is not local, wandb writes into ./wandb. `wandb sync` sends these files later.
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,5 +76,5 @@ def check(target: str) -> None:
     if target.count("/") > 1 or "://" in target:
         raise OvssError(
             f"--track wandb:{plain(target)}: not a project. Type --track wandb:PROJECT or --track wandb:ENTITY/PROJECT."
-            " A server of your own is set by: wandb login --host URL"
+            " To use a server of your own, run `wandb login --host URL`"
         )

@@ -63,7 +63,10 @@ class ArrayCache:
             aside.unlink(missing_ok=True)
 
     def _forget(self) -> None:
-        """Delete the least recently used files, and temporary files of processes that died."""
+        """Delete temporary files that are older than an hour.
+
+        If all files together exceed `limit_bytes`, also delete the least recently used arrays, until the limit is met.
+        """
         stored = []
         for file in self.folder.iterdir():
             with contextlib.suppress(FileNotFoundError):  # another process has just deleted it

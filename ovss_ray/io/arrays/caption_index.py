@@ -43,7 +43,8 @@ class Hit(NamedTuple):
 def read_texts(path: str | Path, column: str = "caption") -> list[str]:
     """Return the captions of a text file, one per line, or of a column of a Parquet file (`.parquet`).
 
-    Empty lines are skipped. Raises OvssError for a file that cannot be read, is empty, or lacks the column.
+    Empty lines of a text file are skipped. Raises OvssError for a file that cannot be read, has no captions, or lacks
+    the column. Also raises OvssError for a Parquet file with a row without text.
     """
     if str(path).endswith(".parquet"):
         texts = _parquet(path, column)
@@ -69,14 +70,16 @@ def _parquet(path: str | Path, column: str) -> list[str]:
                 names = table.schema_arrow.names
                 offer = nearest(column, names)
                 raise OvssError(
-                    f"{path}: no column {column!r}; its columns are {names}.{offer} Set the option `column` to a column"
+                    f"{path}: no column {column!r}. The columns of this file are {names}.{offer} Set the option "
+                    "`column` to the column of the captions"
                 )
             texts = table.read([column])[column].to_pylist()
     except (OSError, pa.ArrowException) as failure:
         raise OvssError(f"{path}: cannot be read as Parquet: {failure}") from failure
     if wrong := [row for row, text in enumerate(texts) if not isinstance(text, str) or not text.strip()]:
         raise OvssError(
-            f"{path}: column {column!r} has no text in row {wrong[0]}: {texts[wrong[0]]!r}. Remove this row"
+            f"{path}: column {column!r} has no text in row {wrong[0]} (counted from 0), found {texts[wrong[0]]!r}. "
+            "Remove this row. If the option `vectors` names a file of embeddings, remove the same row from that file"
         )
     return texts
 
@@ -107,7 +110,9 @@ class CaptionIndex:
         return len(self.texts)
 
     def search(self, queries: np.ndarray, count: int) -> list[list[Hit]]:
-        """Return the `count` most similar captions of each query (Q, D) float32, best first; on ties, by row.
+        """Return the `count` captions that are most similar to each query, in descending order of similarity.
+
+        `queries` are (Q, D) float32. Captions of equal similarity are in the order of their rows in the index.
 
         First, 2 · count + SURPLUS candidates per query are found in float32, for all queries together. Rounding in this
         step may depend on the other queries. Therefore the candidates' similarities are computed again in float64, for
@@ -171,9 +176,10 @@ def distinct(vectors: np.ndarray, threshold: float) -> list[int]:
 def cached(texts: Sequence[str], key: str, half: bool, embed: Embed) -> np.ndarray:
     """Return the embeddings (N, D) of captions, memory-mapped from a file of the cache.
 
-    If the file does not exist, the embeddings are computed and written first. Of several processes that need the file,
-    only one computes. The dtype is float16 if `half` is True, else float32. The file's name contains a digest of the
-    texts, and `key`, which identifies the encoder. Raises OvssError if the cache cannot be written.
+    If the file does not exist, `embed` computes the embeddings, and the file is written. If several processes need the
+    same file, one process writes the file and the others wait. The dtype is float16 if `half` is True, else float32.
+    `key` identifies the encoder. The file's name depends on the texts, on `key` and on `half`. Raises OvssError if the
+    file cannot be read or written.
     """
     file = cache_folder() / "captions" / f"{digest(texts)[:24]}-{key}-{'float16' if half else 'float32'}.npy"
     try:
@@ -193,7 +199,11 @@ def _chunks(texts: Sequence[str], embed: Embed) -> Iterator[np.ndarray]:
 
 
 def write(file: Path, parts: Iterator[np.ndarray], count: int, half: bool) -> None:
-    """Write embeddings of `count` captions to an .npy file, then rename it to `file`. `parts`: arrays (n, D)."""
+    """Write the embeddings of `count` captions to the .npy file `file`. A failure leaves no partial file.
+
+    `parts` yields arrays (n, D), with `count` rows in total. The file's dtype is float16 if `half` is True, else
+    float32. Raises OSError if the file cannot be written.
+    """
     aside = file.with_name(f"{uuid.uuid4().hex}.part")
     try:
         first = next(parts)

@@ -13,7 +13,7 @@ from ovss_ray.errors import OvssError
 CHUNK = 4096
 """Approximate number of rows of a record batch in the file."""
 FEW = 1
-"""Number of record batches up to which a table stays in memory, without a file."""
+"""Maximum number of record batches of a table that stays in memory. A larger table is stored in a file."""
 BLOCK = 2**16
 """Number of rows of a block (see `blocks`)."""
 
@@ -21,9 +21,9 @@ BLOCK = 2**16
 def mapped(schema: pa.Schema, parts: Iterable[pa.Table]) -> pa.Table:
     """Return the rows of all `parts` as one table. All parts have the schema `schema`. They are read one by one.
 
-    A table of more than about FEW · CHUNK rows is memory-mapped: only the pages that are read occupy memory. Its file
-    is deleted together with the table. Raises OvssError if the file cannot be written. Errors that occur while a part
-    is read are passed on.
+    A table of more than about FEW · CHUNK rows is memory-mapped from a temporary file. Only the pages that are read
+    occupy memory. The disk space of the file is freed together with the table. Raises OvssError if the file cannot be
+    written. Errors that occur while a part is read are passed on.
     """
     stream = _joined(parts)
     first = list(islice(stream, FEW + 1))
@@ -70,10 +70,11 @@ def blocks(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
 
 
 def texts(table: pa.Table, name: str, place: np.ndarray | None = None) -> np.ndarray:
-    """Return the texts of a column in the rows `place`, or in all rows if `place` is None: an array (n,) of str.
+    """Return texts of the column `name` as an array (n,) of str. A missing text is "".
 
-    `place`: row numbers (n,) int64; −1 gives the text "". A missing text is "". If the column is missing, all texts
-    are "". Rows are looked up block by block, since pyarrow would otherwise first copy the whole column.
+    `place` are the numbers of the rows to return, (n,) int64. For the number −1, the text is "". If `place` is None,
+    the texts of all rows are returned. If the table lacks the column, all texts are "". Rows are looked up block by
+    block, since pyarrow would otherwise first copy the whole column.
     """
     if place is None:
         return filled(table, name).to_numpy()
@@ -93,7 +94,10 @@ def filled(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def places(ids: pa.ChunkedArray, among: pa.ChunkedArray) -> np.ndarray:
-    """Return the row number of each id in the column `among`, (n,) int64 for n ids; −1 if `among` lacks the id."""
+    """Return the numbers of the rows at which `ids` (n,) occur in the column `among`, as an array (n,) int64.
+
+    The numbers are in the order of `ids`. If `among` lacks an id, the number for this id is −1.
+    """
     if ids.equals(among):
         return np.arange(len(ids))
     return pc.fill_null(pc.index_in(ids, among), -1).to_numpy().astype(np.int64)

@@ -24,7 +24,11 @@ CLASSES = {8: np.int8, 9: np.uint8, 10: np.int16, 11: np.uint16, 12: np.int32, 1
 
 
 def label_map(data: bytes, variable: str, name: str) -> np.ndarray:
-    """Return a variable as (H, W) integers. Raises OvssError if the file is damaged or does not have the variable."""
+    """Return the variable `variable` of a file as (H, W) integers, in the variable's own dtype.
+
+    `data` is the content of the file. Error messages name the file `name`. Raises OvssError if the file is damaged, or
+    has no integer matrix with the name `variable`.
+    """
     try:
         if data[124:HEADER] != b"\x00\x01IM":
             raise ValueError("found no header of a little-endian MAT-file of version 5")

@@ -51,7 +51,7 @@ def archive_of(uri: str) -> str | None:
 
 
 def _inner(uri: str) -> bytes | None:
-    """Return the bytes of a file in an archive, or of a cell of a table; None for another address."""
+    """Return the bytes of a file in an archive, or of a cell of a table. For any other address, return None."""
     if cell := cells.parsed(uri):
         return cells.content(cell)
     member = _member(uri)
@@ -76,8 +76,8 @@ def _member(uri: str) -> Member | None:
 def pinned(uri: str) -> str:
     """Return the address of a file in an archive, with the file's position added (see `archives`).
 
-    Readers of this address need no index. Other addresses are returned unchanged. Raises OvssError if the archive is
-    damaged or has no such file.
+    A process that reads the new address needs no index of the archive. If `uri` is not inside an archive, `uri` is
+    returned unchanged. Raises OvssError if the archive is damaged or has no such file.
     """
     member = None if inline.is_inline(uri) else _member(uri)
     return member.uri if member else uri
@@ -127,7 +127,7 @@ def _lost_link(uri: str | Path) -> str:
 
 
 def stamp(uri: str) -> str:
-    """Return a string that changes when a file changes, without reading the file.
+    """Return a string that changes when a file changes. The content of the file is not read.
 
     - local file: size, modification time, change time and inode. A copy of the file has another stamp.
     - remote file: size, times and checksums, if known, and the URI. Without the URI, two files could have equal stamps.
@@ -160,8 +160,7 @@ def write(uri: str | Path, data: bytes | Iterator[bytes]) -> None:
     """Write a file completely, or not at all. `data` is the content, or an iterator over its pieces.
 
     A local file is written piece by piece under a temporary name, then renamed. For a remote file, all pieces are
-    first joined in memory, for a single PUT. Raises OvssError with the file's name if it cannot be written (no
-    permission, no space).
+    first joined in memory, for a single PUT. Raises OvssError if the file cannot be written.
     """
     path = addresses.local(uri)
     if path is None:
@@ -185,7 +184,10 @@ def write(uri: str | Path, data: bytes | Iterator[bytes]) -> None:
 
 
 def create(uri: str, data: bytes) -> bool:
-    """Write a file unless it exists. Return whether it was written. Raises OvssError (see `remote.create`)."""
+    """Write a file unless the file exists already, and return whether this call has written the file.
+
+    Except on S3, two simultaneous calls may both return True. Raises OvssError if the file cannot be written.
+    """
     if not is_local(uri):
         return remote.create(uri, data)
     if exists(uri):
@@ -234,11 +236,11 @@ def scan(folder: str | Path, recursive: bool = False) -> Iterator[str]:
 
 
 def entries(folder: str | Path) -> Iterator[tuple[str, bool]]:
-    """Yield each name in a folder and whether it is a folder, in arbitrary order.
+    """Yield each name in a folder, and True for a subfolder or False for a file, in arbitrary order.
 
-    If `folder` is an archive (.zip, .tar), its content is listed. An archive inside `folder` counts as a file. A folder
-    that does not exist has no names. Broken links count as files; pipes, sockets and devices are ignored.
-    Raises OvssError if the folder cannot be listed.
+    If `folder` is an archive (.zip, .tar), the archive's entries are listed. An archive inside `folder` counts as a
+    file. A folder that does not exist has no entries. Broken links count as files; pipes, sockets and devices are
+    ignored. Raises OvssError if the folder cannot be listed.
     """
     if inside := archives.split(f"{str(folder).rstrip('/')}/"):
         archive, path_inside = inside
@@ -287,7 +289,7 @@ def exists(uri: str | Path) -> bool:
 
 
 def is_folder(uri: str | Path) -> bool:
-    """Return whether a folder exists. An archive is a file; folders inside it are folders."""
+    """Return whether a folder exists. The folder may be inside an archive. The archive itself counts as a file."""
     if inside := archives.split(str(uri)):
         return archive_index.of(inside[0]).is_folder(inside[1])
     path = addresses.local(uri)

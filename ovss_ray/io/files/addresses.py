@@ -18,8 +18,8 @@ _QUERY = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
 _KEY = re.compile(r"[?&][^=/&]*(?:secret|password|token|signature|sig|credential|access_?key)[^=/&]*=.*", re.IGNORECASE)
 """Pattern of query parameters that may hold a key, such as `?token=…`.
 
-For http(s), every query is refused. For other schemes, `?` may be a part of a path. There, only a query that matches
-this pattern is refused."""
+For http(s), every query is refused. For other schemes, only a query that matches this pattern is refused, since paths
+may contain `?`."""
 
 
 def shown(uri: str | Path) -> str:

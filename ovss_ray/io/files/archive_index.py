@@ -70,7 +70,7 @@ class Index:
         return not path or bool(self._rows("SELECT 1 FROM folders WHERE parent = ? AND name = ?", parent, name))
 
     def entries(self, path: str) -> Iterator[tuple[str, bool]]:
-        """Yield each name in a folder, and whether it is a folder."""
+        """Yield each name in a folder, and True for a subfolder or False for a file."""
         yield from ((name, True) for (name,) in self._rows("SELECT name FROM folders WHERE parent = ?", path))
         last = ""
         while rows := self._rows(
@@ -139,10 +139,10 @@ def _fill(base: sqlite3.Connection, archive: str) -> None:
 
 
 def _place_of(base: sqlite3.Connection, path: str) -> str:
-    """Return the place of the file `path`, which is the target of a hard link (see Member.place).
+    """Return the place of the file `path`, to which a hard link leads (see Member.place).
 
-    If the target cannot be read, return the reason instead, such as "it is a sparse file". If the index lacks the
-    target, also return a reason.
+    If this file cannot be read, return the reason, such as "it is a sparse file". If the index lacks this file, return
+    a reason such as "it is a link to 'images/1.png'".
     """
     folder, _, name = path.rpartition("/")
     row = base.execute("SELECT place FROM members WHERE folder = ? AND name = ?", (folder, name)).fetchone()
@@ -150,10 +150,10 @@ def _place_of(base: sqlite3.Connection, path: str) -> str:
 
 
 def _members(archive: str) -> Iterator[tuple[str, str]]:
-    """Yield the path and the place (see Member.place) of each file.
+    """Yield two texts for each file: the file's path, and the file's place (see Member.place).
 
-    For a file that cannot be read, yield the reason instead of the place, such as "it is encrypted". For a hard link,
-    yield a text such as "same as images/1.png" instead of the place. The link leads to this path.
+    For a file that cannot be read, the second text is the reason, such as "it is encrypted". For a hard link to the
+    file images/1.png, the second text is "same as images/1.png".
     """
     listed = _of_zip if archive.lower().endswith(".zip") else _of_tar
     try:

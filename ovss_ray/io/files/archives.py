@@ -48,7 +48,7 @@ class Member:
     size: int
     """number of bytes of the content"""
     crc: int | None = None
-    """CRC-32 of the content; None in a tar archive, which has none"""
+    """CRC-32 of the content; None for a tar archive, which does not store a CRC-32"""
 
     @property
     def place(self) -> str:
@@ -62,7 +62,7 @@ class Member:
 
 
 def is_archive(name: str) -> bool:
-    """Return whether a name has the extension of an archive."""
+    """Return whether a name has the extension of an archive: one of ENDINGS or COMPRESSED, in upper or lower case."""
     return name.lower().endswith((*ENDINGS, *COMPRESSED))
 
 

@@ -1,4 +1,4 @@
-"""Cache folder of this project: cached copies of remote files, and the limit on the size of copies and indexes."""
+"""Cache folder of this project, for copies of remote files and indexes of archives. Their total size is limited."""
 
 import contextlib
 import hashlib
@@ -15,7 +15,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.io.files import addresses, remote
 
 LIMIT = "OVSS_CACHE_GB"
-"""Environment variable: limit of the copies and indexes in the cache, in GB"""
+"""Name of the environment variable with the maximum total size, in GB, of copies and indexes in the cache"""
 DEFAULT = 20.0
 """Default limit in GB"""
 YOUNG = 600.0
@@ -28,7 +28,11 @@ def cache_folder() -> Path:
 
 
 def limit() -> int:
-    """Return the limit of copies and indexes in bytes: $OVSS_CACHE_GB, or DEFAULT. Raises OvssError if invalid."""
+    """Return the maximum total size, in bytes, of copies and indexes in the cache.
+
+    The environment variable OVSS_CACHE_GB sets this size in GB. If the variable is unset or empty, DEFAULT is used.
+    Raises OvssError if the variable is not a finite number of at least 0.
+    """
     text = os.environ.get(LIMIT, "")
     try:
         value = float(text) if text else DEFAULT
@@ -74,8 +78,9 @@ def _trim(folder: Path, most: int, minute: int) -> None:
 def local_copy(uri: str) -> Path:
     """Return the path of a local file, or of a cached copy of a remote file.
 
-    A copy's folder is named by the SHA-256 of its content, so a changed file has another path. For the size of
-    the cache, see `trim`. Raises OvssError if the file cannot be read or copied.
+    The folder of a copy is named by the SHA-256 of the file's content. Therefore, the copy of a changed file has
+    another path. The cache has a limited size (see `trim`). Raises OvssError if the remote file cannot be read or
+    copied.
     """
     if (path := addresses.local(uri)) is not None:
         return Path(uri) if "://" not in uri else Path(path)

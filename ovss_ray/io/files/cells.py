@@ -2,8 +2,8 @@
 
 The address /data/val.parquet@3.17/image means: row group 3 of the file, row 17 of this group, column `image`. An Arrow
 file has record batches instead of row groups. A cell holds the bytes of a file, or a struct with a field `bytes`, as
-Hugging Face stores images. To read a cell, the column's whole row group is read. The latest groups are cached, since
-rows are mostly read in order.
+Hugging Face stores images. To read a cell, the whole column of the row group is read. The columns that were read last
+are cached, since rows are mostly read in order.
 """
 
 import re
@@ -72,13 +72,16 @@ def checked(table: str, columns: dict[str, str], ids: str | None) -> None:
     """Raise OvssError if a table lacks a column, or if a column has the wrong type.
 
     `columns["images"]` is the name of the column with photographs. `columns["labels"]` is the name of the column with
-    label maps. `ids`: name of the column with ids; None: no such column.
+    label maps. `ids` is the name of the column with ids. If `ids` is None, the table needs no column with ids.
     """
     schema = opened(table, _stamp(table)).schema
     for key, column in {**columns, **({"ids": ids} if ids else {})}.items():
         if schema.get_field_index(column) < 0:
             offer = nearest(column, schema.names)
-            raise OvssError(f"{addresses.shown(table)}: {key}: no column {column!r}; columns: {schema.names}.{offer}")
+            raise OvssError(
+                f"{addresses.shown(table)}: {key}: no column {column!r}. The columns of this table are {schema.names}."
+                f"{offer} Set `{key}` to one of these columns"
+            )
         kind = schema.field(column).type
         if key == "ids":
             if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
@@ -99,7 +102,10 @@ def _holds_files(kind: pa.DataType) -> bool:
 
 
 def rows(table: str, ids: str | None) -> Iterator[tuple[int, int, str | None]]:
-    """Yield (row group, row, id) of each image in a table. The id is from the column `ids`; None without `ids`."""
+    """Yield (row group, row, id) of each image in a table. `ids` is the name of the column with the ids.
+
+    If `ids` is None, every id is None. Raises OvssError for a damaged table.
+    """
     reader = opened(table, _stamp(table))
     for group, number in enumerate(reader.lengths):
         with damaged(table):
@@ -198,8 +204,9 @@ _GROUPS = _Groups()
 
 
 def read_parquet(content: bytes, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file and verify the checksums of its pages. Raises ArrowException, ValueError or OSError.
+    """Read a Parquet file from `content`, the bytes of the file, and verify the checksums of the file's pages.
 
+    If `columns` is None, all columns are read. Raises ArrowException, ValueError or OSError if the file is damaged.
     Arrow's threads are not used. With them, 2 of 100 processes that ended right after a read were aborted.
     """
     with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:

@@ -10,7 +10,10 @@ from ovss_ray.io.files import addresses
 
 
 def entries(path: str) -> Iterator[tuple[str, bool]]:
-    """Yield each name in a local folder and whether it is a folder (see `files.entries`). Raises OSError."""
+    """Yield each name in a local folder, and True for a subfolder or False for a file.
+
+    See `files.entries` for links, pipes, sockets and devices. Raises OSError if the folder cannot be listed.
+    """
     if not os.path.lexists(path):
         return
     with os.scandir(path) as listed:
@@ -56,13 +59,13 @@ def leads_nowhere(path: str) -> bool:
 
 @dataclass(frozen=True)
 class Trail:
-    """Folders from the start of a recursive search down to the current one, to detect links to a parent folder."""
+    """State of a recursive search, by which links back to a parent folder are detected."""
 
     reals: tuple[str, ...]
-    """real paths of folders. The last folder is the current one.
+    """real paths of the folders that contain the followed links, and last, the real path of the current folder
 
-    Before it, there is one folder for each link that the search has followed: the folder in which this link lies. For
-    remote folders, the tuple is empty.
+    Say a search begins in /a and follows the link /a/b/link to /c. In the folder /c/d, the tuple is ("/a/b", "/c/d").
+    For remote folders, the tuple is empty.
     """
 
     @classmethod

@@ -57,7 +57,7 @@ def failures(*more: type[Exception]) -> tuple[type[Exception], ...]:
 
 
 def locate(uri: str) -> tuple["AbstractFileSystem", str]:
-    """Return the fsspec file system of a URI, and the path in it. Raises OvssError if no library can open it."""
+    """Return the fsspec file system of a URI, and the path there. Raises OvssError if fsspec cannot open the URI."""
     refuse_secrets(uri)
     from fsspec.core import url_to_fs  # here, since most commands need local files only
     from fsspec.registry import register_implementation
@@ -115,7 +115,7 @@ def _transient(failure: BaseException) -> bool:
 
 
 def _repeated(request: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    """Return the result of a read. It is repeated after a transient failure, with growing pauses."""
+    """Return the result of a read. After a transient failure, the read is repeated, with growing pauses."""
     import tenacity  # here, as fsspec
 
     attempts = tenacity.Retrying(
@@ -128,7 +128,7 @@ def _repeated(request: Callable[..., T], *arguments: Any, **options: Any) -> T:
 
 
 def read(uri: str, start: int | None = None, end: int | None = None) -> bytes:
-    """Return the bytes of a file, from `start` to `end`. Raises OvssError."""
+    """Return the bytes content[start:end] of a file, as in a Python slice. Raises OvssError if the read fails."""
     backend, path = locate(uri)
     with explained(uri, "read"):
         return _repeated(backend.cat_file, path, start=start, end=end)
@@ -178,7 +178,8 @@ def write(uri: str, data: bytes) -> None:
 def create(uri: str, data: bytes) -> bool:
     """Write a file unless it exists. Return whether it was written. Raises OvssError.
 
-    S3 does this in one step. On other stores, two processes that write at the same moment may both get True.
+    On S3, the check and the write are one step, so that only one of several simultaneous calls returns True. On other
+    stores, two simultaneous calls may both return True.
     """
     if exists(uri):
         return False
@@ -237,7 +238,7 @@ def exists(uri: str) -> bool:
 
 
 def is_folder(uri: str) -> bool:
-    """Return whether a folder exists. On a web server, check whether its address with a final slash exists."""
+    """Return whether a folder exists. On a web server, the folder's address with a final slash is checked."""
     if _is_web(locate(uri)[0]):
         return exists(uri.rstrip("/") + "/")
     return (info(uri) or {}).get("type") == "directory"
@@ -257,9 +258,9 @@ def stamp(uri: str) -> str:
 
 
 def entries(uri: str) -> Iterator[tuple[str, bool]]:
-    """Yield each name in a folder and whether it is a folder, in arbitrary order. Raises OvssError.
+    """Yield each name in a folder, and True for a subfolder or False for a file, in arbitrary order.
 
-    A folder that does not exist has no names. On S3, one page of the listing at a time is in memory.
+    Raises OvssError if the listing fails. A missing folder has no entries. On S3, the listing is read page by page.
     """
     backend, path = locate(uri)
     folder = f"{path.strip('/')}/".removeprefix("/")

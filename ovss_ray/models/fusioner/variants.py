@@ -64,8 +64,7 @@ VARIANTS = {
 """Network name → sizes. fusioner_tiny is trained by this project on drawn scenes (configs/train_fusioner_tiny.yaml).
 The CLIP of fusioner_tiny is clip_tiny. In training, scenes of about 256 × 320 pixels were halved to about 128 × 160
 pixels. So fusioner_tiny resizes photographs to a short side of 128 pixels. The tokeniser of clip_tiny knows only the
-words in models/tokens/scenes.txt. The words of the templates "vild" are in this file. All other words become
-"<unknown>"."""
+words in models/tokens/scenes.txt, among them all words of the templates "vild". Other words become "<unknown>"."""
 
 
 def checkpoints(name: str) -> tuple[str, ...]:
@@ -74,7 +73,10 @@ def checkpoints(name: str) -> tuple[str, ...]:
 
 
 def remaining(name: str, file: Path) -> tuple[str, ...]:
-    """Return the names of the checkpoints that `file` does not contain: only CLIP can be missing."""
+    """Return the names of the checkpoints to load in addition to `file`, the network's first checkpoint.
+
+    If `file` contains CLIP, no other checkpoint is needed. Otherwise, CLIP's checkpoint is needed.
+    """
     return () if zoo.has_entry(file, "img_model.") else checkpoints(name)[1:]
 
 

@@ -60,7 +60,8 @@ class Layout:
     def check(self, classes: int) -> None:
         """Raise OvssError if the logits (k, H, W) of k = `classes` classes need more than LARGEST bytes.
 
-        For a resized photograph, the limit includes the logits (k, h, w) before the resize: both stay in memory.
+        If the photograph was resized, the logits (k, h, w) are in memory at the same time. Then LARGEST limits the
+        total bytes of the logits (k, h, w) and (k, H, W).
         """
         height, width = self.original or (self.height, self.width)
         bytes_of_class = 4 * (height * width + self._resized * self.height * self.width)

@@ -41,7 +41,10 @@ class Backbone(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Stay in evaluation mode: CLIP is frozen in all trainings, and so are the statistics of its norms."""
+        """Set evaluation mode, whatever the value of `mode`, and return the backbone.
+
+        In all trainings, the parameters of CLIP and the statistics of CLIP's batch norms stay unchanged.
+        """
         return super().train(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -78,8 +81,8 @@ class Tower(WholeImageTower):
     def forward(self, images: Tensor) -> list[Tensor]:  # type: ignore[override]  # the maps of a Backbone, not taps
         """Return four maps (B, C, h / s, w / s) of images (B, 3, h, w) in ImageNet's normalisation.
 
-        The stride s of each map is in Variant.strides. The images are converted to CLIP's normalisation, and resized by
-        the factor `ratio`.
+        First, the images are converted to CLIP's normalisation, and resized by the factor `ratio`. The stride s of each
+        map is in Variant.strides, in pixels before the resize.
         """
         mean, std = (part.to(images.device) for part in CLIP)
         pixels = images * IMAGENET.std.to(images.device) + IMAGENET.mean.to(images.device)

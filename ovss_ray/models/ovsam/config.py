@@ -49,7 +49,10 @@ class OvsamConfig(NetworkConfig):
                 "variant: ovsam_rn50x16_demo"
             )
         if self.variant == "ovsam_tiny" and (self.neck or self.sam):
-            raise ValueError("neck and sam have no effect with ovsam_tiny, whose file has both. Remove these options")
+            raise ValueError(
+                "the options neck and sam have no effect with ovsam_tiny: the checkpoint of ovsam_tiny contains the "
+                "neck and the prompt encoder. Remove the options neck and sam"
+            )
         return self
 
     def paths(self) -> tuple[str | None, ...]:

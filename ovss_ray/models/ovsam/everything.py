@@ -53,10 +53,11 @@ class Everything(Generator):
     def named(
         self, seen: Embedded, regions: Proposals, classes: Classifier, base: Tensor, novel: Tensor, top: int = 0
     ) -> Named:
-        """Return the scores of an image's regions, and their `top` best classes.
+        """Return the scores of an image's regions, and the `top` best classes of each region.
 
-        `base` and `novel` (K,) bool mark the base classes and the novel classes (see head.ensemble). A region's scores
-        equal the scores that Ovsam.predict returns for the region's click.
+        If `top` is 0, no best classes are returned. `base` and `novel` (K,) bool mark the base classes and the novel
+        classes (see head.ensemble). A region's scores equal the scores that Ovsam.predict returns for the region's
+        click.
         """
         parts = [
             naming.named(self.model, seen, block, classes, base, novel, top=top)

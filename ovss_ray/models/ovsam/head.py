@@ -61,14 +61,15 @@ class Head(nn.Module):
         `image` (P, C, g, g) are image embeddings with C channels. `tokens` (P, N, C) are N tokens for each prompt.
         `positions` (g², C) are the position encodings of the cells of the image embedding.
 
-        The official code multiplies the output of `label_mlp` by zero, so it is not computed here.
+        The official code multiplies the output of `label_mlp` by zero. So `label_mlp` is not applied here.
         """
         return self.mask_decoder.decode(self.label_token.weight, image, tokens, positions)[1]
 
     def regions(self, pyramid: Sequence[Tensor], rois: Tensor, levels: Tensor, side: int) -> Tensor:
         """Return features (P, C, side, side) of regions, pooled from the maps of a pyramid.
 
-        `rois` (P, 5) are the regions, as in `aligned`. `levels` (P,) are the indices of their maps in `pyramid`.
+        `rois` (P, 5) are the boxes of the regions, as in `aligned`. Region i is pooled from pyramid[levels[i]], where
+        `levels` is (P,) int64. `side` is the number of cells along a side of a pooled region.
         """
         pooled = rois.new_zeros(len(rois), pyramid[0].shape[1], side, side)
         for level, (features, stride) in enumerate(zip(pyramid, self.strides, strict=True)):
@@ -83,9 +84,11 @@ class Head(nn.Module):
 
 
 def aligned(features: Tensor, rois: Tensor, side: int, stride: int) -> Tensor:
-    """Return regions of a map, pooled by RoIAlign: (P, C, side, side). He et al., ICCV 2017, arXiv 1703.06870.
+    """Return the features (P, C, side, side) of regions of a map, pooled by RoIAlign.
 
-    `features` are (B, C, h, w). Columns of `rois` (P, 5): index of the image, then x0 y0 x1 y1 in pixels of the input.
+    RoIAlign is from He et al., ICCV 2017, arXiv 1703.06870. `features` (B, C, h, w) are the maps of B images. A cell of
+    a map covers `stride` × `stride` pixels of the network's input. Column 0 of `rois` (P, 5) is the index of an image.
+    Columns 1 to 4 are a box x0 y0 x1 y1 in pixels of the network's input.
     """
     if features.device.type == "cpu" and not (torch.is_grad_enabled() and features.requires_grad):
         return _kernel()(features, rois, 1 / stride, side, side, -1, True)

@@ -46,7 +46,7 @@ class Embedded:
     pyramid: tuple[Tensor, ...]
     """(1, embed, 4 g / 2ⁱ, 4 g / 2ⁱ) float32, for i from 0 to 3: the feature pyramid, which the class head reads"""
     clip: Tensor
-    """(1, C, h', w') float32: the map that CLIP's branch reads; for a ResNet, its last map"""
+    """(1, C, h', w') float32: the map that CLIP's branch reads; Backbone.seen or Tower.seen is the index of this map"""
     placed: Placed
     path: Path
 
@@ -95,9 +95,12 @@ def padded_input(image: np.ndarray, pixels: int) -> Tensor:
 def prompts(points: Numbers | None, labels: Numbers | None, corners: Numbers | None, where: Placed) -> Prompts:
     """Return P prompts in pixels of the network's input, on the CPU.
 
-    `points` (P, 2) are one point per prompt, `points` (P, n, 2) are n points per prompt; x and y in pixels of the
-    photograph. `labels` (P, n) are 1 for points on the object and 0 for others; default: all 1. `corners` (P, 4) are
-    boxes x0 y0 x1 y1. Raises OvssError for other shapes, if there is no prompt, and for labels without points.
+    `points` and `corners` are in pixels of the photograph. `points` (P, 2) have x and y of one point per prompt.
+    `points` (P, n, 2) have n points per prompt. `labels` (P, n) are 1 for points on the object, and 0 for other points.
+    If `labels` is None, all labels are 1. `corners` (P, 4) have the box x0 y0 x1 y1 of each prompt. If both `points`
+    and `corners` are given, a prompt consists of its points and its box.
+
+    Raises OvssError if both `points` and `corners` are None, for labels without points, and for arrays of other shapes.
     """
     if points is None and corners is None:
         raise OvssError("empty prompt; pass points, boxes, or both")
@@ -131,21 +134,27 @@ def _signs(labels: Numbers | None, shape: tuple[int, ...]) -> np.ndarray:
         ) from failure
     if array.shape not in (shape, (shape[0] * shape[1],)) or not np.isin(array, (0, 1)).all():
         raise OvssError(
-            f"labels: expected 0 or 1 per point, of shape {shape} (P, n), found {labels!r} of shape {array.shape}"
+            f"labels: expected 0 or 1 per point, in an array (P, n) of shape {shape}, "
+            f"found an array of shape {array.shape}: {labels!r}"
         )
     return array.reshape(shape).astype(np.int64)
 
 
 def scaled_boxes(corners: Numbers, where: Placed, scale: bool = True) -> Tensor:
-    """Return boxes (P, 4) float32 in pixels of the network's input; with `scale` false, in pixels of the photograph."""
+    """Return boxes (P, 4) float32: `corners`, scaled from pixels of the photograph to pixels of the network's input.
+
+    If `scale` is False, the boxes are not scaled. Raises OvssError for other shapes, and for values that are not finite
+    numbers.
+    """
     array = _array("boxes", corners, (2,), 4)
     return torch.from_numpy(array * np.array(where.scale * 2) if scale else array).float()
 
 
 def _array(what: str, values: Numbers, dimensions: tuple[int, ...], last: int) -> np.ndarray:
-    """Return `values` as a float64 array. `dimensions`: allowed numbers of axes. `last`: length of the last axis.
+    """Return `values` as a float64 array.
 
-    Raises OvssError for other shapes, empty arrays, and values that are not finite numbers. `what`: name in messages.
+    `dimensions` are the allowed numbers of axes. The last axis must have the length `last`. Raises OvssError for other
+    shapes, for empty arrays, and for values that are not finite numbers. The error messages call the array `what`.
     """
     try:
         array = np.asarray(values, np.float64)

@@ -85,8 +85,7 @@ class Ovsam(nn.Module):
     def masks(self, seen: Sequence[Embedded], prompts: Sequence[Prompts]) -> list[Tensor]:
         """Return the mask logits (P, 4 g, 4 g) of the prompts of each image; P may differ between images.
 
-        Prompts with the same number of points share passes of at most BATCH prompts, even across images. A prompt is
-        never padded, since a padding point would change its mask.
+        A pass decodes at most BATCH prompts with the same number of points, possibly of several images.
         """
         side = 4 * self.variant.grid
         each = [(i, p) for i, image in enumerate(prompts) for p in range(len(image.points))]
@@ -103,7 +102,7 @@ class Ovsam(nn.Module):
         return result
 
     def decode(self, image: Tensor, prompts: Prompts) -> Tensor:
-        """Return mask logits (P, 1, 4 g, 4 g); `image` (P, embed, g, g): the image embedding for each prompt."""
+        """Return mask logits (P, 1, 4 g, 4 g). `image` (P, embed, g, g) has the image embedding for each prompt."""
         return self.mask_decoder(image + self.pe.dense(prompts), self.pe.tokens(prompts), self.pe.positions())
 
     @torch.inference_mode()
@@ -111,8 +110,8 @@ class Ovsam(nn.Module):
     def regions(self, seen: Embedded, logits: Tensor) -> dict[str, Tensor]:
         """Return `rois` (P, 5), `roi_levels` (P,) and `embeddings` (P, D) of the tight boxes around masks (logits > 0).
 
-        `logits` are (P, 4 g, 4 g). Columns of `rois`: index of the image (0), x0 y0 x1 y1 in pixels of the input. A
-        region is pooled from one level of the feature pyramid. `roi_levels` has this level, 0 to 3 (see head.levels).
+        `logits` are (P, 4 g, 4 g). Column 0 of `rois` is 0. Columns 1 to 4 are x0 y0 x1 y1 in pixels of the network's
+        input. `roi_levels` has the pyramid level, 0 to 3, from which each region is pooled (see head.levels).
         """
         corners = head.boxes(logits, self.variant.pixels / logits.shape[-1])
         rois, levels = head.with_index(corners), head.levels(corners, self.variant.pixels)
@@ -145,11 +144,11 @@ class Ovsam(nn.Module):
         self, seen: Embedded, logits: Tensor, classes: Classifier, base: Tensor, novel: Tensor,
         clip_boxes: Tensor | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
-        """Return the class scores of masks: the tensors that `predict` returns under the same keys.
+        """Return the class scores of masks: the result of `predict` without the keys neck, low_res_masks and masks.
 
         `logits` (P, 4 g, 4 g) are mask logits. `base` and `novel` (K,) bool mark base classes and novel classes,
         which have different weights in head.ensemble. `clip_boxes` (P, 4) are the boxes for CLIP's branch in pixels
-        of the input; default: the masks' boxes. Mode "demo" has no CLIP branch.
+        of the network's input. If `clip_boxes` is None, CLIP's branch gets the boxes around the masks.
         """
         parts = self.regions(seen, logits)
         by_head = head.logits(parts.pop("embeddings"), classes)
@@ -174,13 +173,14 @@ class Ovsam(nn.Module):
     ) -> Mapping[str, Any]:  # fmt: skip
         """Return masks and classes of P prompts on an image (H, W, 3) uint8 RGB, with intermediate results.
 
-        `points` (P, 2) or (P, n, 2) and `boxes` (P, 4) are in pixels of the image; with both, prompt i has the points
-        and the box of row i. `labels` (P, n) are 1 for points on the object, 0 for others; in training, all were 1.
-        Classes are `names`, or `embeddings` (K, S, D) of S names per class. `base` and `novel` list base classes and
-        novel classes, by index or name. CLIP's scores have a higher weight for novel classes (head.ensemble). By
-        default, all classes outside `base` are novel. `path` is the mode (inputs.PATHS). If `image` is a result of
-        `embed`, the mode of `embed` is used. `clip_boxes` (P, 4) are the boxes for CLIP, in pixels of the image;
-        default: `boxes`, else the masks' boxes. With `official`, the boxes for CLIP are not scaled to the input.
+        `points` (P, 2) or (P, n, 2) and `boxes` (P, 4) are in pixels of the image. If both are given, prompt i has the
+        points and the box of row i. `labels` (P, n) are 1 for points on the object, and 0 for other points. By default,
+        all labels are 1, as in training. Pass the classes as `names`, or as `embeddings` (K, S, D) of S names per
+        class. `base` and `novel` list base classes and novel classes, by index or name. CLIP's scores have a higher
+        weight for novel classes (head.ensemble). By default, all classes outside `base` are novel. `path` is the mode
+        (inputs.PATHS). If `image` is a result of `embed`, the mode of `embed` is used. `clip_boxes` (P, 4) are the
+        boxes for CLIP, in pixels of the image. By default, CLIP gets `boxes`. If both are None, CLIP gets the boxes
+        around the masks. If `official` is True, the boxes for CLIP are not scaled to the network's input.
 
         Keys of the result: neck (1, embed, g, g); low_res_masks (P, 1, 4 g, 4 g); rois (P, 5) and roi_levels (P,), see
         `regions`; masks, an array (P, H, W) bool; labels (P,), the best class of each prompt; head_logits, clip_logits
@@ -208,8 +208,8 @@ class Ovsam(nn.Module):
     def measured(self, seen: Embedded, logits: Tensor, offset: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return boxes (P, 4) int32, packed bits, and stability (P,) float32 of P masks at the size of the image.
 
-        The packed bits are one array (n,) uint8: mask after mask, the bits of each mask inside its box.
-        `logits` are (P, 4 g, 4 g). The stability compares the masks at the thresholds +`offset` and −`offset`.
+        `logits` are (P, 4 g, 4 g). Each mask is cut out at its box, and packed by np.packbits. The packed masks are
+        joined to one array (n,) uint8. The stability is the IoU of a mask at +`offset` with the mask at −`offset`.
         """
         place = seen.placed
         frame = Frame(logits.shape[-1], self.variant.pixels, place.resized, place.size, self.device)
@@ -221,7 +221,7 @@ class Ovsam(nn.Module):
 
     @torch.inference_mode()
     def full_size(self, seen: Embedded, logits: Tensor, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Return masks (P, H, W) bool of logits (P, 4 g, 4 g). `size` is (H, W); default: the image's."""
+        """Return masks (P, H, W) bool of logits (P, 4 g, 4 g). If `size` (H, W) is None, the image's size is used."""
         frame = Frame(logits.shape[-1], self.variant.pixels, seen.placed.resized, size or seen.placed.size, self.device)
         return thresholded(logits, frame)
 
@@ -241,10 +241,10 @@ class Ovsam(nn.Module):
 
 
 def _seen_by_clip(corners: Numbers | None, where: inputs.Placed, official: bool, count: int) -> Tensor | None:
-    """Return the boxes (P, 4) for CLIP's branch, or None if `corners` is None.
+    """Return the boxes (P, 4) for CLIP's branch, or None if there are no boxes.
 
-    The boxes are scaled to the network's input, except if `official` is True. Raises OvssError if the number of boxes
-    is not `count`, or if `official` is True and `corners` is None.
+    If `official` is False, the boxes are scaled to the network's input. Raises OvssError if `official` is True without
+    boxes, or if the number of boxes is not `count`.
     """
     if corners is None:
         if official:
@@ -280,7 +280,7 @@ def load(
 ) -> Ovsam:
     """Load an Open-Vocabulary SAM for inference.
 
-    `files` are the checkpoints, as for parts.state_of. `variant` has the sizes of a network that is not in VARIANTS.
+    `files` are the checkpoints, as for parts.state_of. If `variant` is None, the network has the sizes VARIANTS[name].
     Raises OvssError if a file is missing or does not fit the network.
     """
     precision = runtime.checked_precision(precision)

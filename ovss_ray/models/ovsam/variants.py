@@ -27,7 +27,7 @@ class Variant:
     clip_grid: int = 12
     """side of the grid to which a region's features are pooled for CLIP's branch"""
     tower: ClipSizes | None = None
-    """sizes of a vision transformer that replaces the ResNet (then `resnet_…` is unused); None: the ResNet"""
+    """sizes of CLIP's vision transformer; None: CLIP's image tower is the ResNet with the sizes `resnet_…`"""
     ratio: float = 1.0
     """sides of the transformer's input, as a fraction of the sides of the network's input"""
     shallow: int = 0
@@ -43,7 +43,7 @@ class Variant:
     words: str = ""
     """name of the tokeniser's word table (text.tokenise); empty: CLIP's byte pairs"""
     pixels: int = 1024
-    """side of the network's square input, in pixels; the longer side of an image is resized to it"""
+    """side of the network's square input, in pixels; the longer side of an image is resized to this length"""
     patch: int = 16
     """pixels of the network's input per cell of the image embedding"""
     width: int = 1280
@@ -120,12 +120,18 @@ PARTS: Mapping[str, Mapping[str, str]] = {
     DEMO_NECK: {"neck_student.": "neck."},
     DEMO_FPN: {"fpn_neck.": "fpn_neck.", "roi_conv.": "mask_decoder.roi_conv."},
 }
-"""Checkpoint name → {prefix of entries in the checkpoint's file: their prefix in the network}. Other entries are not
-used. If several files have the same entry, the last of these files (in the order of `checkpoints`) is used."""
+"""Checkpoint name → {prefix of entries in the checkpoint's file: prefix of the same entries in the network}.
+
+Entries with other prefixes are not used. Files are read in the order of `checkpoints`. If a later file has an entry of
+an earlier file, the entry of the later file is used.
+"""
 
 
 def checkpoints(name: str) -> tuple[str, ...]:
-    """Return the names of a network's checkpoints. The first is of the trained layers, the second is of CLIP."""
+    """Return the names of a network's checkpoints.
+
+    The first checkpoint contains the trained layers. The second checkpoint contains CLIP.
+    """
     if name == "ovsam_tiny":
         return (name, CLIP_TINY)
     if name == "ovsam_rn50x16_demo":

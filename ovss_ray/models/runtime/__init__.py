@@ -55,7 +55,8 @@ def checked_precision(precision: str) -> str:
 def computing(threads: int | None = None, exact: bool = False) -> Iterator[None]:
     """Set torch's number of CPU threads in a `with` block. With `exact`, also select deterministic kernels.
 
-    If `exact` is True, the number of threads is 1. Otherwise, it is `threads`; None: the number stays the same.
+    If `exact` is True, torch uses one thread and `threads` has no effect. If `exact` is False, torch uses `threads`
+    threads. If `exact` is False and `threads` is None, the number of threads stays the same.
     """
     # The debug mode is the same switch as use_deterministic_algorithms, which would import the whole of torch.compile.
     before = torch.get_num_threads(), torch.get_deterministic_debug_mode()

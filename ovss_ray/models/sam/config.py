@@ -20,9 +20,10 @@ class SamConfig(NetworkConfig):
     bfloat16. bf16 is meant for GPUs and changes masks slightly; the speed of bf16 is not measured yet. int8: the image
     encoder computes in 8-bit integers, on CPUs only, see models/runtime/int8.py"""
     compile: bool | Literal["reduce-overhead", "max-autotune"] = False
-    """True: compile the image encoder when a worker starts. "reduce-overhead" or "max-autotune": compile it in
-    this mode of torch.compile, which also uses CUDA graphs. A compiled encoder pads incomplete batches, so they take as
-    long as full batches. `python -m perf sam-encoder` measures cost and gain"""
+    """False: the image encoder is not compiled. True: each worker compiles the image encoder when the worker starts, in
+    the default mode of torch.compile. "reduce-overhead" and "max-autotune" select another mode of torch.compile. On a
+    GPU, these two modes also use CUDA graphs. A compiled encoder pads an incomplete batch, so an incomplete batch takes
+    as long as a full batch. `python -m perf sam-encoder` measures the cost and the gain of compilation"""
 
     def identity(self) -> str:
         """Return the variant, and the SHA-256 of its checkpoint. Raises OvssError if the file is missing."""

@@ -15,7 +15,7 @@ MASKS = 4
 
 
 class MaskDecoder(MaskHead):
-    """The decoder from an image embedding and a prompt's tokens to mask logits and their predicted IoU."""
+    """Decoder that gets image embeddings and prompt tokens. It predicts mask logits, and the IoU of each mask."""
 
     iou_token: nn.Embedding
 

@@ -13,7 +13,7 @@ from ovss_ray.models.sam_layers.grid import Block, projection
 
 
 class ImageEncoder(nn.Module):
-    """The encoder from pixels to the embedding that all prompts of an image share."""
+    """Encoder that computes the embedding of an image. All prompts for the image share the embedding."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
@@ -25,7 +25,10 @@ class ImageEncoder(nn.Module):
         self.neck = projection(width, embed)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return embeddings (B, D, g, g) of normalised and padded images (B, 3, pixels, pixels)."""
+        """Return embeddings (B, D, g, g) of normalised and padded images.
+
+        `images` are (B, 3, pixels, pixels), where `pixels` is the side of the network's input, `variant.pixels`.
+        """
         x = self.patch_embed["proj"](images).permute(0, 2, 3, 1) + self.pos_embed
         for block in self.blocks:
             x = block(x)

@@ -19,8 +19,8 @@ from ovss_ray.models.sam_layers.generator import Crop, Encoded, Proposals
 from ovss_ray.models.sam_layers.points import Settings
 
 SEVERAL = MASKS - 1
-"""Number of masks per click. The decoder has one more mask, which is meant for unambiguous prompts. A click is
-ambiguous, so the generator does not use this mask"""
+"""Number of masks per click. The decoder's first mask is meant for unambiguous prompts. A click is ambiguous, so the
+generator uses all masks except the first"""
 
 
 class Generator(generator.Generator):

@@ -118,7 +118,10 @@ class Sam(nn.Module):
 
     @runtime.in_full_precision
     def encode(self, images: Tensor) -> Tensor:
-        """Return embeddings (B, D, g, g) float32 of images from `preprocess`, (B, 3, pixels, pixels) float32."""
+        """Return embeddings (B, D, g, g) float32 of a batch of images.
+
+        `images` (B, 3, pixels, pixels) float32 are stacked results of `preprocess`. `pixels` is `variant.pixels`.
+        """
         if not self.sizes:
             return self._encode(images)
         parts = []
@@ -135,7 +138,8 @@ class Sam(nn.Module):
     def decode(self, embeddings: Tensor, prompts: Prompts, which: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return logits (P, 4, 4 g, 4 g) and predicted IoU (P, 4) of each prompt's four masks (decoder.MASKS).
 
-        `embeddings` are (B, D, g, g). `which` (P,) int64 is the index of each prompt's image; None: a single image.
+        `embeddings` are (B, D, g, g). `which` (P,) int64 is the index of each prompt's image. If `which` is None, all
+        prompts are for the only image, so B must be 1.
         """
         image = embeddings.expand(len(prompts.points), -1, -1, -1) if which is None else embeddings[which]
         encoder = self.prompt_encoder
@@ -144,8 +148,9 @@ class Sam(nn.Module):
     def preprocess(self, image: np.ndarray) -> Tensor:
         """Return the network's input (3, pixels, pixels) float32 of an image (H, W, 3) uint8 RGB.
 
-        The image is resized by PIL's bilinear filter, normalised, and padded with zeros on the right and at the bottom.
-        Raises ValueError for other arrays (see photograph.rgb).
+        `pixels` is `variant.pixels`. The image is resized by PIL's bilinear filter, normalised, and padded with zeros
+        on the right and at the bottom. Grey and RGBA images also work. Raises ValueError for other arrays (see
+        photograph.rgb).
         """
         image = rgb(image)
         size = resized_size(image.shape[0], image.shape[1], self.variant)
@@ -241,10 +246,11 @@ def _numbers(what: str, values: object, shape: tuple[int, ...]) -> np.ndarray:
 def load(
     name: str, files: Sequence[Path], device: str = "cpu", precision: str = "fp32", variant: Variant | None = None
 ) -> Sam:
-    """Load a SAM for inference from its official checkpoint.
+    """Load a SAM for inference from a checkpoint with the official names.
 
-    If the network is not in VARIANTS, pass its sizes as `variant`. Raises OvssError if the file is missing or does not
-    fit the network.
+    `files` has one path, the path of the checkpoint. `name` is the name of the network in VARIANTS. If the network is
+    not in VARIANTS, pass its sizes as `variant`; then `name` appears only in error messages. Raises OvssError if the
+    checkpoint is missing or does not fit the network.
     """
     precision = runtime.checked_precision(precision)
     with torch.device("meta"):

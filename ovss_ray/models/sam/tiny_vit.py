@@ -133,7 +133,7 @@ class Stage(nn.Module):
 
 
 class TinyVitEncoder(nn.Module):
-    """The encoder from pixels to the embedding that all prompts of an image share."""
+    """Encoder that computes the embedding of an image. All prompts for the image share the embedding."""
 
     def __init__(self, variant: Variant, tiny: TinyVit) -> None:
         super().__init__()
@@ -144,7 +144,10 @@ class TinyVitEncoder(nn.Module):
         self.neck = projection(tiny.widths[-1], variant.embed)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return embeddings (B, D, g, g) of normalised and padded images (B, 3, pixels, pixels)."""
+        """Return embeddings (B, D, g, g) of normalised and padded images.
+
+        `images` are (B, 3, pixels, pixels), where `pixels` is the side of the network's input, `variant.pixels`.
+        """
         return self.neck(self.features(images))
 
     def features(self, images: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class Variant:
     globals: tuple[int, ...]
     """indices of the blocks with attention over the whole image; the other blocks attend within windows"""
     pixels: int = 1024
-    """side of the network's square input, in pixels; the longer side of an image is resized to it"""
+    """side of the network's square input, in pixels. The longer side of a resized image has this length"""
     patch: int = 16
     """side of a patch in pixels of the input"""
     window: int = 14
@@ -72,7 +72,7 @@ VARIANTS = {
         decoder_heads=4, decoder_mlp=256, fit_width=64,
     ),
 }  # fmt: skip
-"""Network name → sizes. sam_tiny is trained by this project on drawn scenes (configs/train_sam_tiny.yaml)."""
+"""Network name → sizes. This project trains sam_tiny on synthetic scenes (configs/train_sam_tiny.yaml)."""
 
 
 PROMPTED = "sam_prompt.weights"

@@ -1,7 +1,10 @@
 """SAM's two-way transformer, and the mask decoder that contains it (Kirillov et al., 2023, §3 and appendix A).
 
-The parameters have the official names. A prompt has N prompt tokens. For M masks, the
-transformer has T = 1 + M + N tokens. Dimensions: P prompts, g side of the embedding, L = g² cells, D channels.
+The parameters have the official names. The transformer gets T = 1 + M + N tokens per prompt. The decoder predicts M
+masks, and each mask has a mask token. N tokens encode the prompt. The remaining token is the argument `first` of
+MaskHead.decode.
+
+Dimensions: P prompts, M masks per prompt, g side of the embedding, L = g² cells, D channels.
 """
 
 from typing import Protocol
@@ -72,9 +75,10 @@ class TwoWayBlock(nn.Module):
     def forward(self, tokens: Tensor, image: Tensor, initial: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return tokens (P, T, D) and image (P, L, D) after the block.
 
-        `initial` (P, T, D) are the tokens before the first block, `positions` (L, D) the cells' position encodings.
-        Attention adds `initial` to `tokens`, and `positions` to `image`, in queries and keys. The self-attention of the
-        first block does not add `initial`, since `tokens` equals `initial` there.
+        `initial` (P, T, D) are the tokens before the first block. `positions` (L, D) are the position encodings of the
+        cells. Queries and keys of tokens are computed from `tokens` + `initial`. Queries and keys of cells are computed
+        from `image` + `positions`. Values are computed without these sums. There is one exception: the self-attention
+        of the first block does not add `initial`, since `tokens` equals `initial` there.
         """
         q = tokens if self.first else tokens + initial
         seen = self.self_attn(q, q, tokens)
@@ -105,11 +109,11 @@ class TwoWayTransformer(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """The decoder from an image embedding and tokens to the logits of M masks per prompt.
+    """Decoder that gets image embeddings and prompt tokens, and predicts the logits of M masks per prompt.
 
-    `token` is the name of an additional learned token, such as "iou_token" in SAM; empty: none. This token must stay
-    registered before the mask tokens. Training draws random initial values in the order of registration, so another
-    order would change the values.
+    `token` is the name of an additional learned token, such as "iou_token" in SAM. If `token` is empty, the decoder has
+    no such token. The additional token must stay registered before the mask tokens. Training draws random initial
+    values in the order of registration, so another order would change the values.
     """
 
     def __init__(self, sizes: DecoderSizes, masks: int, token: str = "") -> None:

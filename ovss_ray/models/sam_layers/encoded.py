@@ -45,14 +45,14 @@ class WithImages:
         return {"images": self.seen.held}
 
     def image(self, name: str) -> np.ndarray | None:
-        """Return the image that is cached under a name, (H, W, 3) uint8 RGB, or None."""
+        """Return the image (H, W, 3) uint8 RGB with the key `name`. If the image is not cached, return None."""
         seen = self.seen.kept(name)
         return seen.image if seen else None
 
     def encoded(self, image: np.ndarray, name: str | None, encode: Callable[[np.ndarray], Maps]) -> Maps:
-        """Return the encoding of an image (H, W, 3). If it is not cached, `encode` computes it.
+        """Return the encoding of an image (H, W, 3). If the encoding is not cached, `encode` computes it.
 
-        The key of the cache is `name`, or for an image without a name, `hashed(image)`.
+        The key of the cache is `name`. If `name` is None, the key is `hashed(image)`.
         """
         # A copy is cached: the image may be in shared memory, which Ray could not free.
         maps: Maps = self.seen.get(name or hashed(image), lambda: Seen(image.copy(), encode(image))).embedded

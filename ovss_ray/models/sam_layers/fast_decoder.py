@@ -6,11 +6,10 @@ The results are equal except for rounding. Computation is saved as follows:
 - In later blocks and in the final attention, few tokens (T) attend to many cells (L). So the tokens are transformed,
   not the cells: a score (Wq q)·(Wk x) is computed as (Wkᵀ Wq q)·x. Wv is applied after the weighted sum over cells.
   The bias of the keys is left out, since it adds the same number to all scores of a query: softmax is unchanged.
-- When cells attend to tokens, the output matrix is applied to the few token values, not to all cells.
-- The predicted IoU depends on the tokens only. So prompts with a low IoU are discarded before masks are computed.
+- When cells attend to tokens, the output matrix is applied to T token values, not to L cells.
+- The predicted IoU depends on the tokens only. So the caller can discard prompts before masks are computed.
 - Only the last M masks of the decoder are computed. For SAM, the mask for unambiguous prompts is left out.
-- A transposed convolution of stride and size 2 is computed as a matrix product. For this, channels are the last axis.
-  The pixels are brought into row-major order only at the end, in the masks.
+- A transposed convolution of stride and size 2 is computed as a matrix product.
 
 Dimensions: B images, P prompts, M masks per prompt, T tokens, L cells, N heads; D channels of the embedding, c
 of a head.
@@ -87,7 +86,8 @@ class FastDecoder:
     def answer(self, seen: Seen, prompts: Prompts, which: Tensor | None = None) -> Answered:
         """Return the tokens and images after all blocks, for P prompts that consist of points.
 
-        `which` (P,) int64 is the index of each prompt's image; None: a single image.
+        `which` (P,) int64 is the index of each prompt's image. If `which` is None, all prompts are for the only image,
+        so B must be 1.
         """
         tokens = self.prompts.tokens(prompts)
         outputs = torch.cat([self.first.weight, self.decoder.mask_tokens.weight])

@@ -81,7 +81,7 @@ class Crop:
     image: int
     """index of the image in its batch"""
     size: Size
-    """H, W of that image"""
+    """H, W: size of the whole image"""
     box: regions.Box
     points: np.ndarray
     """(P, 2) float64: the clicks, x and y in pixels of the crop"""
@@ -100,7 +100,10 @@ class Encoded:
 
 
 class Generator:
-    """Mask generator with a FastDecoder; subclasses encode images. `pixels` is the side of the square input."""
+    """Mask generator with a FastDecoder. Subclasses encode images.
+
+    `pixels` is the side of the network's square input.
+    """
 
     def __init__(
         self, fast: FastDecoder, pixels: int, device: torch.device, precision: str, settings: Settings | None = None
@@ -181,7 +184,7 @@ class Generator:
         return fit > least if least > 0 else np.ones(fit.shape, bool)
 
     def _masks(self, answer: Answered, selected: np.ndarray) -> Tensor:
-        """Return the logits (M, s, s) of the masks for which `selected` (P, M) is true."""
+        """Return the logits (n, s, s) of the n masks for which `selected` (P, M) is True."""
         rows = np.flatnonzero(selected.any(1))
         with autocast(self.device, self.precision):
             logits = self.fast.masks(answer, up(rows, self.device)).float()
@@ -216,10 +219,10 @@ class Generator:
         return rows[nms(inner[rows], proposals.predicted_iou[rows], self.settings.box_nms_thresh)]
 
     def merge(self, parts: Sequence[Proposals], size: Size) -> Proposals:
-        """Join the regions of an image's crops, without duplicates from different crops.
+        """Join the regions of an image's crops. Of duplicate regions, only the region from the smallest crop stays.
 
-        With the setting `min_mask_region_area`, specks and small holes are removed, too. Raises OvssError if the packed
-        masks exceed regions.BYTES.
+        If the setting `min_mask_region_area` is above 0, specks and small holes of masks are also removed. Raises
+        OvssError if the packed masks take more than regions.BYTES bytes.
         """
         proposals = Proposals.joined(parts)
         if len(parts) > 1:
@@ -265,7 +268,7 @@ def corners(boxes: np.ndarray, origins: np.ndarray) -> np.ndarray:
 
 
 def _limit(taken: int, cap: int) -> None:
-    """Raise OvssError if the packed masks of an image or crop take more than `cap` bytes. They take `taken` bytes."""
+    """Raise OvssError if `taken` exceeds `cap`. Both are bytes of the packed masks of an image or crop."""
     if taken > cap:
         raise OvssError(
             f"too many masks: an image's masks take {taken:,} bytes; the limit is {cap:,}. Cut the image into tiles, "

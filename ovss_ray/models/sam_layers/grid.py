@@ -62,8 +62,8 @@ class GridAttention(nn.Module):
     def distances(self, q: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """Return the relative-position bias for rows and the bias for columns, (B, N, h, w, side) each.
 
-        The last axis is the key's row or column. `q` are queries (B, N, h·w, c). The sum of both biases is added to the
-        attention scores.
+        `q` are queries (B, N, h·w, c), where h = w = `side`. In the bias for rows, the last axis is the row of the key.
+        In the bias for columns, the last axis is the column of the key. Both biases are added to the attention scores.
         """
         grid = q.unflatten(2, (side, side))
         rows = torch.einsum("bnhwc,hkc->bnhwk", grid, between(self.rel_pos_h, side))
@@ -125,7 +125,10 @@ def between(embedding: Tensor, side: int) -> Tensor:
 
 
 class Block(nn.Module):
-    """A transformer block with attention inside windows of `window` × `window` patches; 0: global attention."""
+    """A transformer block with attention inside windows of `window` × `window` patches.
+
+    If `window` is 0, attention is global.
+    """
 
     def __init__(self, sizes: GridSizes, window: int) -> None:
         super().__init__()
@@ -155,7 +158,10 @@ class Block(nn.Module):
 
 
 def projection(width: int, embed: int) -> nn.Sequential:
-    """Return SAM's "neck": the layers from the last block's channels to the channels of the image embedding."""
+    """Return SAM's "neck", the convolutions after the last block.
+
+    The input has `width` channels. The output is the image embedding, with `embed` channels.
+    """
     return nn.Sequential(
         nn.Conv2d(width, embed, 1, bias=False),
         ChannelNorm(embed, EPSILON),

@@ -84,7 +84,10 @@ def measure_together(logits: Tensor, frame: Frame, offset: float) -> tuple[Tenso
 
 
 def numbers(images: Sequence[Sequence[Measured]]) -> list[np.ndarray]:
-    """Return Measured.numbers (M, 6) int64 of each image's masks, all copied from the device at once."""
+    """Return an array (M, 6) int64 per image, with the rows of Measured.numbers of all masks of the image.
+
+    The numbers of all images are copied from the device at once.
+    """
     every = [part.numbers for parts in images for part in parts]
     fetched = down(torch.cat(every)) if every else np.zeros((0, 6), np.int64)
     counts = [sum(len(part.numbers) for part in parts) for parts in images]
@@ -94,10 +97,11 @@ def numbers(images: Sequence[Sequence[Measured]]) -> list[np.ndarray]:
 def packed(
     images: Sequence[Sequence[Measured]], boxes: Sequence[np.ndarray], selected: Sequence[np.ndarray]
 ) -> list[list[np.ndarray]]:
-    """Return a list of masks for each image: an array (n,) uint8 per selected mask, its packed bits inside its box.
+    """Return a list for each image. The list has an array (n,) uint8 for each selected mask of the image.
 
-    For each image, `boxes` (M, 4) int64 are the boxes of all masks. `selected` (m,) int64 are the indices of the
-    selected masks. All masks are copied from the device at once.
+    An array has the packed bits of a mask inside the mask's box. For each image, `boxes` (M, 4) int64 are the boxes of
+    all masks. `selected` (m,) int64 are the indices of the selected masks. The selected masks of all images are copied
+    from a GPU at once.
     """
     device = next((part.bits.device for parts in images for part in parts if isinstance(part.bits, Tensor)), None)
     if device is None:

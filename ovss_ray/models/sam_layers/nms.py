@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 MANY = 1000
-"""Number of boxes above which torchvision's batched_nms sorts its result again, which may reorder equal scores"""
+"""Maximum number of boxes for which torchvision's batched_nms sorts only once. If there are more boxes, batched_nms
+sorts the kept boxes again. The second sort may change the order of boxes with equal scores"""
 
 
 def nms(corners: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
@@ -36,10 +37,11 @@ def nms(corners: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray
 
 
 def clean(mask: np.ndarray, least: int) -> tuple[np.ndarray, bool]:
-    """Fill small holes in a mask (H, W) bool, then remove small pieces. Return the mask, and whether it changed.
+    """Fill small holes in a mask (H, W) bool, then remove small pieces of the mask.
 
-    Small: fewer than `least` pixels. A piece is an 8-connected region of the mask, a hole one of the background. If all
-    pieces are small, the largest piece stays.
+    A piece is an 8-connected region of the mask. A hole is an 8-connected region of the background. Pieces and holes
+    are small if they have fewer than `least` pixels. If all pieces are small, the largest piece stays. Return the
+    mask, and whether a small hole or a small piece was found.
     """
     outside, holes = _without_specks(~mask, least, keep_one=False)
     cleaned, pieces = _without_specks(~outside, least, keep_one=True)
@@ -47,9 +49,9 @@ def clean(mask: np.ndarray, least: int) -> tuple[np.ndarray, bool]:
 
 
 def _without_specks(mask: np.ndarray, least: int, keep_one: bool) -> tuple[np.ndarray, bool]:
-    """Return a mask (H, W) bool without pieces of fewer than `least` pixels, and whether pieces were removed.
+    """Return a mask (H, W) bool without pieces of fewer than `least` pixels, and whether the mask had such pieces.
 
-    With `keep_one`, the largest piece always stays.
+    If `keep_one` is True, the largest piece stays, even if this piece has fewer than `least` pixels.
     """
     import cv2  # tenths of a second to import, which configs and reports should not cost
 

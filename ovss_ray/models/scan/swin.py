@@ -75,8 +75,8 @@ class WindowAttention(nn.Module):
     def attend(self, qkv: Tensor, mask: Tensor) -> Tensor:
         """Return the attention outputs (n·L, C) of n windows from `qkv` (n, L, 3 C).
 
-        `mask` (N, L, L) is added to the attention logits of all n windows. It is the sum of the position bias and the
-        edge mask.
+        `mask` (N, L, L) has one matrix per head. The matrix is added to the head's attention logits in every window.
+        The mask is the sum of the position bias and the edge mask.
         """
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[None])  # 4 axes: else torch takes a slow path

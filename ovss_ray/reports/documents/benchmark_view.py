@@ -22,10 +22,10 @@ IDS = 50
 
 
 def of(number: int, name: str, benchmark: BenchmarkReport) -> dict[str, Any]:
-    """Return name → content, for those parts of a benchmark's section that need only the benchmark's report.
+    """Return the data that a page's template shows in the section of a benchmark.
 
-    Other parts, such as the gallery, also need the records (see run_page). If `number` is 1, the HTML id of the
-    section is "benchmark-1".
+    The data come only from the benchmark's report. Data that need the records, such as the gallery, are not included
+    (see run_page). `name` is the benchmark's name. If `number` is 1, the HTML id of the section is "benchmark-1".
     """
     headings = values.class_headings(benchmark)
     return {
@@ -141,7 +141,12 @@ def confusion_rows(listed: Sequence[Confusion], labels: Sequence[str]) -> list[d
 
 
 def matrix(partial: Partial | None, listed: Sequence[Confusion], labels: Sequence[str], most: int) -> dict[str, Any]:
-    """Return headings and cells of the confusion matrix of at most `most` classes (see confusions.matrix)."""
+    """Return {"columns": names, "rows": rows} of the confusion matrix of at most `most` classes.
+
+    The classes are those of the costliest confusions (see confusions.matrix). Each row is a pair: name of the true
+    class, and one cell per column. A cell has the percentage as "value". The key "right" of a cell is True if the true
+    and the predicted class are the same. If `partial` is None, both lists are empty.
+    """
     if partial is None:
         return {"rows": [], "columns": []}
     rows, columns, shares = confusing.matrix(partial, listed, most)

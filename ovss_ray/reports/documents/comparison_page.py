@@ -31,7 +31,8 @@ Differences = Mapping[tuple[str, str], Paired]
 def write(uri: str, runs: Runs, differences: Differences, unlike: bool = False, images: int = 101) -> None:
     """Write the page to a file. `images` is the total number of images in all galleries.
 
-    If a run cannot be paired with the first run, raises OvssError. With `unlike`, the page states the reason instead.
+    If `unlike` is False, raises OvssError for a run that cannot be paired with the first run. If `unlike` is True, the
+    page states why the run cannot be paired.
     """
     reasons = [f"{run}, {name}: {paired.refused}" for (run, name), paired in differences.items() if paired.refused]
     if reasons and not unlike:
@@ -179,8 +180,8 @@ def _gallery(name: str, runs: Runs, images: int, room: int) -> tuple[list[str], 
 def _most_different(cells: Sequence[Cells]) -> list[str]:
     """Return the ids of images that all runs have scored, largest difference of mIoU first.
 
-    An image is sorted by the largest absolute difference between its mIoU in any run and in the first run. A missing
-    mIoU counts as 0.
+    For each image, the mIoU in every run is compared with the mIoU in the first run. The largest absolute difference
+    decides the order. A missing mIoU counts as 0.
     """
     mious = [dict(zip(of.ids, np.nan_to_num(of.image_miou).tolist(), strict=True)) for of in cells]
     shared = [image for image in mious[0] if all(image in of for of in mious)]

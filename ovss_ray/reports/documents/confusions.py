@@ -1,4 +1,7 @@
-"""The confusions that lower mIoU most: pixels of a class that were predicted as another class, in all images."""
+"""The confusions that lower mIoU most, over all images of a benchmark.
+
+A confusion consists of the pixels of one label that were predicted as another label, or as no class.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,9 +37,10 @@ class Confusion:
 
 
 def costliest(partial: Partial, cells: Cells | None, most: int) -> list[Confusion]:
-    """Return the `most` confusions of the highest cost, highest first.
+    """Return at most `most` confusions, highest cost first.
 
-    `cells` are the confusion matrices of the single images. If `cells` is None, confusions have no example images.
+    `cells` has the confusion matrices of the single images. If `cells` is None, every confusion has 0 `images` and no
+    `examples`.
     """
     n = len(partial.counts)
     truth, prediction = np.nonzero(partial.counts)

@@ -91,7 +91,10 @@ class Album:
         def load() -> Benchmark:
             benchmark = catalog.load(self._name)
             if list(benchmark.labels) != self._reading.card["labels"]:
-                raise OvssError(f"the labels of {self._name} differ from the labels in this run's records")
+                raise OvssError(
+                    f"the labels of {self._name} differ from the labels in this run's records, so photographs and "
+                    "ground truth cannot be shown. Restore the labels with which the run was started"
+                )
             return benchmark
 
         return self._try("photograph", load)
@@ -112,11 +115,11 @@ class Album:
     def _asked(self, run: int, part: str) -> Question:
         """Return the Question of a run's label maps: their classes, and the label that each class counts as.
 
-        `part` is the name of a few-shot episode's class; "" for other images. For a few-shot episode, return the
-        benchmark's Question for this class. For other images, return the Question in the run's file benchmark.json. If
-        an earlier version wrote this file without the key `index`, return the benchmark's Question. If the benchmark
-        cannot be loaded, return the Question in the file for all images.
-        Raises OvssError if the list of classes differs from image to image.
+        `part` is the class of a few-shot episode, and "" for other images. The Question of an episode is from the
+        benchmark. The Question of other images is from the run's file benchmark.json. Files of earlier versions lack
+        the key `index`. With such a file, the benchmark is the source for all images. Without a benchmark (see
+        `_benchmark`), the file is the source for all images.
+        Raises OvssError if each image has its own words.
         """
         folder, reading = self._runs[run]
         config, card = folder.config(), reading.card
@@ -150,7 +153,7 @@ def saved_maps(folder: RunFolder, name: str) -> dict[str, str]:
 
 
 def colour(label: int) -> tuple[int, int, int]:
-    """Return a label's RGB colour, as on the service's page. The hues of labels k and k + 1 differ by 0.618 of 360°."""
+    """Return a label's RGB colour, 0 to 255. The page of the online service shows the same colours."""
     hue = 0.618034 * label % 1.0
     value, saturation = ((0.95, 0.72), (0.72, 0.85), (0.85, 0.45))[label % 3]
     parts = [abs((hue * 6 + shift) % 6 - 3) - 1 for shift in (0, 4, 2)]

@@ -135,7 +135,7 @@ def _gallery(
     images: int,
     room: int,
 ) -> Gallery:
-    """Return the gallery of a benchmark, or the reason why it has none."""
+    """Return the gallery of a benchmark. A gallery that cannot have images has a note with the reason."""
     if not images:
         return Gallery(notes=("The page was requested without images.",))
     if cells is None or partial is None or not cells.ids:
@@ -157,6 +157,6 @@ def _without_cells(reading: Reading, partial: Partial | None) -> str:
 
 
 def check_local(uri: str) -> None:
-    """Raise OvssError if a browser cannot open the page `uri`, since it is not a file on this machine."""
+    """Raise OvssError if the page `uri` is not a file on this machine. A browser could not open the page."""
     if not files.is_local(uri):
         raise OvssError(f"--open: {uri} is not a file on this machine. Copy it, and open the copy in a browser")

@@ -52,10 +52,10 @@ def selected(
 
 
 def _of_classes(cells: Cells, iou: np.ndarray) -> list[str]:
-    """Return one image id per class, for the WORST_CLASSES classes with the lowest IoU, lowest first.
+    """Return the ids of example images for the WORST_CLASSES classes with the lowest IoU, lowest IoU first.
 
-    The image of a class has the most false negatives and false positives of the class, in pixels. Classes without any
-    such pixel have no image.
+    The example of a class is the image with the most wrong pixels: false negatives plus false positives of the class.
+    A class without wrong pixels has no example.
     """
     order = [int(label) for label in np.argsort(iou, kind="stable") if not np.isnan(iou[label])][:WORST_CLASSES]
     return [name for label in order for name in _most_wrong(cells, label)]

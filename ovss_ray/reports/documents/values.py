@@ -25,7 +25,10 @@ def with_values(benchmarks: Collection[BenchmarkReport]) -> list[metrics.Table]:
 
 
 def class_headings(benchmark: BenchmarkReport) -> dict[str, str]:
-    """Return key → heading for the values per class in the report, without metrics that were not measured."""
+    """Return key → heading for the values of each class in a report, such as {"iou": "IoU"}.
+
+    Values of metrics that were not measured are left out.
+    """
     present = benchmark.classes[0].model_dump() if benchmark.classes else {}
     measured = [of for of in known([benchmark]) if of.measured_as in benchmark.measured or not benchmark.measured]
     named = {key: words for metric in measured for key, words in metric.class_headings.items()}
@@ -54,9 +57,11 @@ def interval(ends: Ends | None) -> str:
 
 
 def covered(benchmark: BenchmarkReport, metric: metrics.Table | None = None) -> str:
-    """Return the numbers of scored and of expected images, such as "98/100, not final" if images are missing.
+    """Return the numbers of scored and of expected images, such as "100/100", or "98/100, not final".
 
-    With `metric`, the first number counts only the images that this metric has measured.
+    If `metric` is given, the first number counts only the images that this metric has measured. If the benchmark is
+    not final, the text ends with "not final". The text has the same ending if the metric has not measured all scored
+    images.
     """
     scored = benchmark.images.scored
     measured = benchmark.measured.get(metric.measured_as, scored) if metric else scored
@@ -65,6 +70,9 @@ def covered(benchmark: BenchmarkReport, metric: metrics.Table | None = None) -> 
 
 
 def selection(benchmark: BenchmarkReport) -> str:
-    """Return the split, with the restrictions in words if only a part of its images was requested."""
+    """Return the split of a benchmark, such as "val".
+
+    If only a part of the images was requested, the restriction follows, such as "val (first 10 only)".
+    """
     only = ", ".join(benchmark.selection.restrictions)
     return f"{benchmark.selection.split} ({only} only)" if only else benchmark.selection.split

@@ -1,4 +1,8 @@
-"""Pixel counts of a run as two CSV files: of each class within each image, and of the whole confusion matrix."""
+"""Pixel counts of a run as two CSV files.
+
+The file images.csv counts the pixels of each class in each image. The file confusions.csv has the confusion matrix of
+each benchmark.
+"""
 
 import csv
 import io
@@ -27,7 +31,10 @@ OF_IMAGES = (
 `image_miou`.
 """
 OF_CONFUSIONS = ("benchmark", "truth_index", "truth", "prediction_index", "prediction", "pixels")
-"""Columns of confusions.csv: a row per pair (true, predicted label) that has pixels. "No class" has an empty index."""
+"""Columns of confusions.csv. Each row counts the pixels with one true label and one predicted label.
+
+Pairs of labels without pixels have no row. If no class was predicted, `prediction_index` is empty.
+"""
 _PIECE = 1 << 16
 """Number of characters after which `_lines` yields a piece of the CSV."""
 
