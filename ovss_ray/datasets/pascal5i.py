@@ -3,7 +3,7 @@
 Data: http://host.robots.ox.ac.uk/pascal/VOC/voc2012, and the label files SegmentationClassAug. Label values are 1 to 20
 for the classes, 0 for everything else, and 255 for outlines. Outlines are not counted. If SegmentationClassAug is
 missing, SegmentationClass is read. The author of SegmentationClassAug states that both folders have the same labels for
-the images of all episodes (see voc.py). Fold f has the classes 5f + 1 to 5f + 5. The episodes of the folds are listed in
+the images of all episodes (see voc.py). Fold f has the classes 5f + 1 to 5f + 5. The episodes of folds are listed in
 `data/splits/pascal/val/fold0.txt` to `fold3.txt` of https://github.com/juhongm999/hsnet. Copy the folder `data/splits`
 to the data root. LSeg and Fusioner use the same lists. Paper: Shaban et al., "One-Shot Learning for Semantic
 Segmentation", BMVC 2017.

@@ -144,10 +144,10 @@ class Classifier:
 
 @contextmanager
 def reported(listener: Callable[[float, int], None]) -> Iterator[None]:
-    """Call `listener` during the block whenever `embed` has embedded a batch of prompts.
+    """Call `listener(done, total)` in the `with` block whenever `embed` has embedded a batch of prompts.
 
-    `listener` receives the number of names embedded so far, and the number of all names in this call of `embed`. The
-    first number is a fraction if only some prompts of a name are embedded.
+    `total` is the number of different names in this call of `embed`. `done` is the number of prompts embedded so far,
+    divided by the number of templates. For example, 3 prompts with 2 templates count as 1.5 names.
     """
     before = _LISTENER.set(listener)
     try:
@@ -183,9 +183,9 @@ def _prompts_done(names: int, total: int, templates: int, prompts: int) -> None:
 def embed_cached(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Return the same embeddings (K, D) as `embed`. Only names that are missing in the cache WORDS are computed.
 
-    All missing names are computed together. With deterministic kernels (option `exact`), each name is computed
-    alone. Then the last bits of its embedding do not depend on other names. Exact embeddings have their own entries in
-    the cache.
+    By default, one call of `embed` computes all missing names. If kernels are deterministic (option `exact`), each
+    missing name is computed in a call of its own. Then the last bits of an embedding do not depend on other names. The
+    cache stores exact embeddings under separate keys.
     """
     alone = torch.are_deterministic_algorithms_enabled()
     digest = hashlib.sha256(json.dumps(list(templates)).encode()).hexdigest()[:12]
@@ -262,11 +262,12 @@ def embed_prompts(tower: Tower, prompts: Sequence[str], listener: Callable[[int]
 
 
 def tokenise(prompts: Sequence[str], context: int = 77, words: str = "") -> tuple[Tensor, Tensor]:
-    """Return tokens (P, context) int64 of P prompts, and lengths (P,): tokens per prompt, with start and end token.
+    """Return tokens (P, context) int64 of P prompts, and the number of tokens of each prompt, (P,) int64.
 
-    Prompts are converted to lower case. The default encoding is CLIP's byte pairs. With `words`, the encoding is
-    the table tokens/{words}.txt: a word's token is its line number, from 0. Words outside the table become "<unknown>".
-    A prompt that is too long is cut, but keeps the end token.
+    The number includes the start token and the end token. Prompts are converted to lower case. If `words` is "", the
+    encoding is CLIP's byte pairs. Else `words` is the name of a table, tokens/{words}.txt. A word's token is then the
+    line number of the word in the table, from 0. Words outside the table become "<unknown>". A prompt that is too long
+    is cut, but keeps the end token.
     """
     tokens = _by_word(prompts, context, words) if words else _tokeniser()(list(prompts), context)
     return tokens, tokens.argmax(1) + 1  # the end token has the highest number of all

@@ -28,7 +28,7 @@ FAKE = "ovss_ray_fake"
 """Key in a checkpoint that marks its weights as fake (models/fake.py)."""
 
 NAMES = 1 << 20
-"""Number of bytes at the beginning of a file that `has_entry` searches for an entry name. Zip files have no limit."""
+"""Number of bytes that `has_entry` searches at the beginning of a file. In zip files, `has_entry` has no limit."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def family_of(name: str, kind: str = "model") -> tuple[str, str]:
     """Return the package name of a network's family, and the network's name without the package.
 
     "san_tiny" is searched in all families of ovss_ray, "my_package.my_family:tiny" only in my_package.my_family. Raises
-    UnknownName for an unknown name. Its message begins with "unknown" and `kind`, such as "unknown model". Raises
-    OvssError if the package is not a family.
+    UnknownName for an unknown name. The error message begins with "unknown" and `kind`, such as "unknown model".
+    Raises OvssError if the package is not a family.
     """
     return _look_up(name, kind, variants)
 
@@ -134,10 +134,10 @@ def weights_folder() -> Path:
 def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...]:
     """Return the paths of a network's checkpoints, in the order of its family's function `checkpoints`.
 
-    `paths` are the user's paths in the same order. If a path is None, or `paths` is too short, the shipped or published
-    file is used. The published file is downloaded if needed. The first file may contain other checkpoints, such as
-    CLIP's (see the family's `remaining`). The result then has no paths for the contained checkpoints, unless the user
-    set the path of one of them. Raises UnknownName and OvssError (see `find`).
+    `paths` are the user's paths in the same order. If a path is None or missing, the shipped or published file is used.
+    The published file is downloaded if needed. The first file may contain other checkpoints, such as CLIP's (see the
+    family's `remaining`). If the user set a path of a contained checkpoint, the result has paths of all checkpoints.
+    Else the result has no paths of contained checkpoints. Raises UnknownName and OvssError (see `find`).
     """
     family, inner = family_of(name)
     names = getattr(import_module(f"{family}.variants"), "checkpoints", None)
@@ -157,12 +157,12 @@ def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...
 
 
 def find(name: str, path: str | Path | None = None) -> Path:
-    """Return the path of a checkpoint: `path`, or by default the shipped or published file, downloaded if needed.
+    """Return the path of a checkpoint's file on this machine, after a download if needed.
 
-    `path` may be a URI, such as s3://bucket/san.pth. Then each machine downloads the file once, into its folder of
-    weights. Raises UnknownName for an unknown name. Raises OvssError if the file is missing and cannot be downloaded.
-    The message has the searched path, the download page, and the command to type. Without `path`, also raises OvssError
-    if the size or the digest is wrong (see `verify`).
+    If `path` is None, the shipped or published file is used, and its size and digest are checked (see `verify`). In
+    this case, raises UnknownName for an unknown name. If `path` is a URI, such as s3://bucket/san.pth, each machine
+    downloads the file once, into its folder of weights. Raises OvssError if the file is missing and cannot be
+    downloaded, or if the check fails. The error message says what the user can do.
     """
     if path is not None and "://" in str(path):
         return _copy(str(path), weights_folder())
@@ -208,8 +208,8 @@ def _copy(uri: str, folder: Path) -> Path:
 def _download(name: str) -> Path:
     weights = weights_of(name)
     if weights.manual:
-        place = f"not at {weights_folder() / weights.file}, and have no direct URL" if weights.file else "not published"
-        raise OvssError(f"the weights of {name} are missing: they are {place}. {_advice(name)}")
+        place = f"no file {weights_folder() / weights.file}, and no direct URL" if weights.file else "not published"
+        raise OvssError(f"the weights of {name} are missing: {place}. {_advice(name)}")
     if not weights.url:
         owner = weights.part_of or name
         raise OvssError(f"{weights.file} is missing in {_shipped_folder(owner)}. Install ovss_ray again")

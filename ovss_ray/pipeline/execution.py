@@ -71,7 +71,7 @@ def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -
     """Run the stages in order over a batch. Its rows need the columns in columns.MANIFEST.
 
     A failed image is marked in `error`, and later stages skip it. Other images of the batch are not affected. The
-    column `seconds` gets an entry for each stage, and for each part that a stage times itself (Stage.parts).
+    column `seconds` gets the time of each stage, and the times of the stage's parts (see Stage.parts).
 
     If a stage writes `words`, the words of a row become the row's vocabulary in all later stages. Stages that read
     `vocabulary` skip a row without words. The prediction for such a row is NONE at all pixels: no predicted class.
@@ -171,7 +171,7 @@ def _merge(batch: Batch, done: Batch, good: np.ndarray, writes: Sequence[str]) -
 
 
 def _timed(batch: Batch, seconds: Mapping[str, float], shares: np.ndarray) -> np.ndarray:
-    """Return the column `seconds` of a batch, with a stage's times added: one dict per row.
+    """Return the column `seconds` of a batch, with a stage's times added to the dict of each row.
 
     The argument `seconds` maps the names of the stage and its parts to times of the whole batch. Row i gets the
     fraction `shares[i]` of each time. The fraction is 0 for a row that the stage skipped.

@@ -23,8 +23,8 @@ def arrays(
     `stages` are pairs (place, stage) in the order of the run. The place is where the stage runs, such as a pool.
     `compute(place, stage, vocabularies)` returns one array per vocabulary. It is called only with vocabularies whose
     array is not in the cache.
-    If a stage gives images their own words, this stage and all later stages get no arrays. Their vocabularies are not
-    known before the run.
+    If a stage gives images their own words, this stage and all later stages get no arrays. The reason is that the
+    images' vocabularies are not known before the run.
     """
     cache = ArrayCache()
     for place, stage in stages:

@@ -39,7 +39,7 @@ def with_words(batch: Batch, vocabularies: Vocabularies, stage: str) -> tuple[Ba
 
 
 def wordless(stage: Stage, batch: Batch) -> np.ndarray:
-    """Return for each row whether the stage skips the row because it has no words, (n,) bool.
+    """Return (n,) bool: for each row, whether the stage skips the row because the row has no words.
 
     If the stage does not read `vocabulary`, or the batch has no column `words`, all values are False.
     """

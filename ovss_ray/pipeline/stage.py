@@ -33,10 +33,10 @@ class Stage(ABC):
 
     Row i of every column belongs to one image. A stage receives `image_id` and the columns in `reads`. It returns the
     columns in `writes`, with the same number of rows. Equal rows always give equal results. If a stage raises an
-    exception, only the image that caused it fails (see `execution.run`).
+    exception, only the image that caused the exception fails (see `execution.run`).
 
-    A stage that writes `words` gives images their own vocabularies. For the stages after it, a row's `vocabulary` is
-    the digest of its words. Rows without words skip the stages that read `vocabulary`.
+    A stage that writes `words` gives images their own vocabularies. In all later stages, the `vocabulary` of a row is
+    the digest of the row's words. Stages that read `vocabulary` skip rows without words.
     """
 
     reads: tuple[str, ...]

@@ -216,7 +216,7 @@ def _vocabularies(reading: Reading) -> dict[str, str | None]:
 
 
 def _other_truth(first: Cells, second: Cells) -> str:
-    """Return a reason if the ground truth of an image differs between two runs (see _truth); else an empty text."""
+    """Return a text for `Paired.refused` if the ground truth of two runs differs; an empty text if it is equal."""
     unequal = np.flatnonzero(np.any(_truth(first) != _truth(second), axis=1))
     if len(unequal):
         return (
@@ -227,9 +227,9 @@ def _other_truth(first: Cells, second: Cells) -> str:
 
 
 def _other_files(first: Reading, second: Reading) -> str:
-    """Return a reason if digests of label files differ between two runs; else an empty text.
+    """Return a text for `Paired.refused` if the label files of two runs differ; else an empty text.
 
-    A label file without a digest in one of the runs is not compared.
+    The digests of the label files are compared. If a run has no digest for an image, the image is not compared.
     """
     before, after = _digests(first), _digests(second)
     if other := [name for name, digest in before.items() if after.get(name, digest) != digest]:
@@ -248,10 +248,11 @@ def _digests(reading: Reading) -> dict[str, str]:
 
 
 def _truth(cells: Cells) -> np.ndarray:
-    """Return a fingerprint of each image's ground truth, (n, 2) int64: number of pixels, and sum of their weights.
+    """Return two numbers per image that depend on the image's ground truth, (n, 2) int64.
 
-    The weight of a pixel is (label index + 1)². The positions of pixels have no influence, only the areas of classes.
-    Other changes of a label file are found by its digest (see _other_files).
+    The first number is the number of evaluated pixels. The second number is the sum of (label index + 1)² over these
+    pixels. Both numbers depend only on the areas of the classes. If pixels have moved, but all areas are equal, only
+    `_other_files` detects the change.
     """
     n = len(cells.ids)
     sums = np.zeros((n, 2), np.int64)

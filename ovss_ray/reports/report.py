@@ -20,10 +20,11 @@ TRACKING = "tracking.json"
 
 
 def build(folder: RunFolder, fold: Fold = records.fold) -> Report:
-    """Build the report from the records in the folder of a run, and write it there as report.json.
+    """Build the report from the records in the folder of a run, and write the report there as report.json.
 
-    Values are percent, float64. A benchmark is `final` if every image of its manifest has a record without an error. If
-    files belong to no image, the benchmark must also have `unpaired: skip` to be `final`.
+    Values are percent, float64. A benchmark is `final` under two conditions. First, every image of its manifest has a
+    record without an error. Second, every file of the data set belongs to an image, or the benchmark has the setting
+    `unpaired: skip`.
     """
     return assemble(folder, totals.read(folder, fold, cells=True))
 
@@ -78,7 +79,10 @@ def _benchmark(reading: Reading, bounds: bool) -> dict[str, Any]:
 
 
 def _folds(benchmarks: Mapping[str, BenchmarkReport]) -> dict[str, dict[str, float | None]]:
-    """Return data set → metric → mean over its folds, for data sets with all folds among the benchmarks."""
+    """Return data set → metric → mean of the metric over the folds of the data set.
+
+    The result has only data sets with all folds among the benchmarks. If a fold lacks a value, the mean is None.
+    """
     (keys,) = (metric.headings for metric in metrics.derived() if metric.needs == metrics.FOLD)
     means: dict[str, dict[str, float | None]] = {}
     for family in dict.fromkeys(name.partition(":")[0] for name in benchmarks):

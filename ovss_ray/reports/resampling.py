@@ -4,8 +4,8 @@ A resample draws n times from the n images, with replacement. If several images 
 photograph, as few-shot episodes do, photographs are drawn instead of images (cluster bootstrap). Method: Efron and
 Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 and 13.
 
-The images are sorted by their ids, and all sums are int64. So the resamples do not depend on the order of the records
-or on their files. NumPy guarantees that the raw random numbers of PCG64 never change. It has no such guarantee for
+The images are sorted by their ids, and all sums are int64. So the order in which records are read has no
+influence. NumPy guarantees that the raw random numbers of PCG64 never change. It has no such guarantee for
 `Generator.integers` (NEP 19). So the draws are computed here from the raw random numbers.
 """
 
@@ -52,7 +52,7 @@ class Cells:
     pixels: np.ndarray
     """(m,) int64: number of pixels of each cell"""
     image_miou: np.ndarray
-    """(n,) float64 percent, a multiple of 1 / 2³²: mIoU of each image alone; NaN if it has no counted pixel"""
+    """(n,) float64 percent: mIoU of each image, a multiple of 1 / 2³²; NaN for an image with ignored pixels only"""
     labels: int
     """number of labels, L"""
 
@@ -114,7 +114,10 @@ class Cells:
         return self._sums(self.matrix.sum(axis=1)[None])
 
     def resampled(self, resamples: int = RESAMPLES, seed: int = SEED) -> ClassSums:
-        """Return the sums over the images of each resample, R = `resamples`. Raises ValueError if there is no image."""
+        """Return the sums over the images of each resample, as a ClassSums with a row per resample.
+
+        Raises ValueError if there is no image.
+        """
         blocks = (self.matrix @ counts for counts in draws(self.photographs, resamples, seed))
         return self._sums(np.concatenate(list(blocks), axis=1).T)
 
@@ -160,7 +163,8 @@ def draws(units: int, resamples: int, seed: int = SEED) -> Iterator[np.ndarray]:
 def _clusters(ids: pa.ChunkedArray, listed: pa.Table) -> np.ndarray:
     """Return the index of each image's photograph, (n,) int64, counted from 0 in the order of the images.
 
-    Images with the same `image_uri` have the same photograph. An image without an address has its own photograph.
+    Images with the same `image_uri` have the same photograph. If an image has no `image_uri`, no other
+    image has the same photograph.
     """
     addresses = listed["image_uri"].take(pc.index_in(ids, listed["image_id"])).to_pylist()
     keys = [("uri", uri) if uri else ("id", name) for uri, name in zip(addresses, ids.to_pylist(), strict=True)]

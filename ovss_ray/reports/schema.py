@@ -45,7 +45,7 @@ class Files(Part):
     """Counts of changed files, records without digests, and files that belong to no image."""
 
     changed: int = 0
-    """number of images whose files have changed after they were scored"""
+    """number of images that were scored before their photograph or label file changed"""
     undigested: int = 0
     """number of records of an earlier version, without digests of their files"""
     compact: int = 0
@@ -107,7 +107,7 @@ class RelationsOf(Part):
 
 
 class WordsOf(Part):
-    """Words of the user in place of the classes of a benchmark, or templates of the user for its classes."""
+    """The user's words and templates for a benchmark. The words replace or extend the classes of the benchmark."""
 
     file: str
     """file that was passed as `--vocabulary`; empty for words in the config"""
@@ -134,7 +134,7 @@ class Group(Part):
     """number of labels with pixels in the ground truth"""
     miou: Percent = None
     pooled_iou: Percent = None
-    """sum of intersections divided by sum of unions"""
+    """sum of the intersections of all labels in the group, divided by the sum of the unions of these labels"""
 
 
 class ClassScore(Part):
@@ -163,7 +163,7 @@ class PublishedFigure(Part):
     kind: str
     where: str
     metric: str | None
-    """name of the metric with the same convention; None if the convention is unknown"""
+    """name of the metric in `measured`, such as "miou" for the convention "either"; None for an unknown convention"""
     measured: Percent
     difference: Percent
     """measured minus published value, in percentage points; None if the values are not comparable"""
@@ -213,7 +213,7 @@ class BenchmarkReport(Part):
     @model_validator(mode="before")
     @classmethod
     def _earlier(cls, raw: Any) -> Any:
-        """Add the missing key `files` to a report of an earlier version, whose records have no digests."""
+        """Add `files` to a report that lacks this key. Set `files.undigested` to the number of scored images."""
         if isinstance(raw, Mapping) and "files" not in raw and isinstance(images := raw.get("images"), Mapping):
             return {**raw, "files": {"undigested": images.get("scored", 0)}}
         return raw
@@ -249,7 +249,7 @@ class Report(Part):
     version: Literal[1] = 1
     benchmarks: Mapping[str, BenchmarkReport]
     folds: Mapping[str, Mapping[str, Percent]] = {}
-    """data set → metric → mean over its four folds, as in folds["pascal5i"]["fold_miou"]"""
+    """data set → metric → mean of the metric over the data set's folds, as in folds["pascal5i"]["fold_miou"]"""
     run: Run
 
     @property

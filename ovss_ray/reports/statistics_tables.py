@@ -128,7 +128,10 @@ def show_buckets(name: str, reading: Reading, console: Console, bounds: bool = T
 
 
 def _covered(name: str, benchmark: BenchmarkReport) -> str:
-    """Return the name of a benchmark with the numbers of scored and expected images, and "not final" if incomplete."""
+    """Return the name of a benchmark with its image counts, such as "camvid (200/233 images, not final)".
+
+    The counts are the numbers of scored and of expected images. If the benchmark is final, "not final" is left out.
+    """
     state = "" if benchmark.final else ", not final"
     return f"{name} ({benchmark.images.scored}/{benchmark.images.expected} images{state})"
 

@@ -71,7 +71,7 @@ def _details(name: str, benchmark: BenchmarkReport) -> Iterator[str | Table]:
 
 
 def own_words(words: WordsOf) -> str:
-    """Return a sentence on words of the user: source, number and labels."""
+    """Return a sentence on the user's words and templates: their source and number, and the labels of the words."""
     source = f"{words.file or 'the config'}, sha256 {words.sha256[:12]}"
     templates = f"; templates: {len(words.templates)}, such as {words.templates[0]!r}" if words.templates else ""
     if not words.mapping:
@@ -284,7 +284,7 @@ def _errors(name: str, benchmark: BenchmarkReport) -> Table:
 
 
 def show_images(rows: list[dict[str, Any]], console: Console, most: int) -> None:
-    """Print the first `most` rows of Reading.images, which have the lowest mIoU; nothing if `most` is 0."""
+    """Print a table of the `most` worst images; nothing if `most` is 0. `rows` are the rows of Reading.images."""
     if not most:
         return
     table = Table("image", title=f"the {min(most, len(rows))} worst of {len(rows)} images", title_justify="left")

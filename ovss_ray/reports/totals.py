@@ -59,8 +59,8 @@ class Total:
         """Return the sum over the images in the table `part`. `labels`: number of labels of the benchmark.
 
         `part` has either records or the rows of compact files. Records of other versions may lack columns. If `images`
-        is True, the sum of records also has the values of each image. If `cells` is True, the sum of records also has
-        the cells of each image's confusion matrix. Compact files have no values or cells of single images.
+        is True, the result also has the values of each image. If `cells` is True, the result also has the cells of each
+        image's confusion matrix. If `part` is from compact files, `images` and `cells` have no effect.
         """
         if compact.is_compact(part):
             return sum((cls._of_sums(**row) for row in compact.sums(part, labels)), cls())

@@ -1,10 +1,13 @@
 """Detection of files that have changed since they were scored, so that their images are scored again.
 
-A record holds a digest and a stamp (size and times) of its photograph, and of its label file. When a run resumes, it
-compares these stamps with the current stamps of the files, since this is cheap. A file is read only if stamps differ or
-are unknown, or if records disagree on its digest (see `looked_up`). Then the digest of its content goes into the
-manifest, and records with another digest are ignored (see records.settle). This also works for records that another
-machine wrote, and after the manifest was deleted.
+A record holds a digest and a stamp of the image's photograph, and of the image's label file. A stamp is a text with the
+size and the times of a file. When a run resumes, the stamps in the records are compared with the current stamps of the
+files. No file is read for this comparison. A file is read only if it may have changed, for example since the stamps
+differ. `looked_up` lists all cases.
+
+When a file is read, the digest of its content is written to the manifest. Records of the image with another digest are
+then ignored (see records.settle). The detection also works if another machine wrote the records, or if the manifest was
+deleted.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

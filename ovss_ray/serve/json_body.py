@@ -14,7 +14,7 @@ from ovss_ray.serve.refusal import Refused
 AS_JSON = ("points", "box", "map", "base")
 """Fields whose value is JSON text in a form, but a list or object in a JSON document"""
 PREFIX = re.compile(r"data:image/[\w.+-]+;base64,")
-"""Beginning of a data URL, which browsers write before base64"""
+"""Beginning of a data URL. Browsers write this text before an image in base64"""
 DIGEST = re.compile("[0-9a-f]{64}")
 """Pattern of the sha256 of an image, by which a prompt names an earlier image"""
 EXAMPLE = '{"image": "BASE64", "classes": ["sky", ["tree", "bush"]]}'
@@ -23,8 +23,9 @@ EXAMPLE = '{"image": "BASE64", "classes": ["sky", ["tree", "bush"]]}'
 def read(body: bytes, allowed: Collection[str]) -> tuple[bytes, dict[str, Any]]:
     """Return the bytes of the image, and the other fields with the values that a form would have.
 
-    `allowed`: names of the fields. If "image" is in `allowed`, the document may have the sha256 of an earlier image in
-    place of an image. For such a document, the returned bytes are empty, and the returned field `image` is the sha256.
+    The field `image` of the document contains an image in base64. `allowed` lists the names of the other fields. If
+    "image" is in `allowed`, the field `image` may contain the sha256 of an earlier image. If it does, the returned
+    bytes are empty, and the returned fields include `image` with the sha256.
 
     Raises HTTPException: 415 if the body is not a JSON object; 422 for an unknown field, or if the image is missing or
     not base64.

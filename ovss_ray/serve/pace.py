@@ -9,11 +9,11 @@ LARGE = 200_000
 WEIGHT = 0.5
 """Weight of the latest batch in the learned factor, 0 to 1"""
 HALF = 60.0
-"""Seconds in which the learned factor's deviation from 1 is halved, if no large image updates the factor"""
+"""Half-life of the learned factor's distance from 1, in seconds since the latest batch of at least LARGE pixels"""
 SHARE = 0.7
 """Fraction of a request's time that its stages may take; the rest is for decoding, waiting and writing the answer"""
 LEAST = 250_000
-"""Number of pixels that are always accepted, even if the measured pace is too slow for them"""
+"""Number of pixels. An image up to this size is not refused because of a slow pace"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Pace:
     def learned(self, images: int, pixels: int, seconds: float) -> "Pace":
         """Return the pace, updated by the `seconds` of a batch.
 
-        A batch with fewer than LARGE pixels changes nothing. A pace of 0 remains 0.
+        A batch with fewer than LARGE pixels changes nothing. If `fixed` and `each` are 0, the pace never changes.
         """
         expected = self.seconds(images, pixels)
         if pixels < LARGE or not expected:
@@ -50,17 +50,17 @@ class Pace:
     def pixels(self, seconds: float, most: int) -> int:
         """Return the number of pixels of the largest image to accept.
 
-        An image of this size takes the fraction SHARE of `seconds`. If the number is below LEAST, return LEAST. If the
-        result would be above `most`, return `most`. If the time does not depend on the image's size, return `most`.
+        An image of this size takes the fraction SHARE of `seconds`. The result is at least LEAST, except if `most` is
+        smaller. The result is never above `most`. If the time does not depend on the image's size, return `most`.
         """
         room, each = SHARE * seconds - self.factor * self.fixed, self.factor * self.each
         return min(most, max(LEAST, int(1e6 * room / each))) if each else most
 
 
 def slowest(paces: Iterable[Pace]) -> Pace | None:
-    """Return a pace with the largest `factor` · `fixed` and `factor` · `each` of several replicas.
+    """Return a new pace that is at least as slow as each of the paces. Return None if there are no paces.
 
-    Return None without replicas.
+    `fixed` is the largest `factor` · `fixed` of all paces. `each` is the largest `factor` · `each`. `factor` is 1.
     """
     current = list(paces)
     if not current:

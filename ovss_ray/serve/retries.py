@@ -40,8 +40,10 @@ Attempt = Callable[[float], urllib3.BaseHTTPResponse]
 def send(attempt: Attempt, address: str, seconds: float, patience: float) -> urllib3.BaseHTTPResponse:
     """Send a request until its answer is final, and return the last answer.
 
-    `patience`: seconds after which no further attempt is made; 0: a single attempt. `seconds`: timeout of an attempt.
-    From the second attempt on, the timeout is not longer than the rest of `patience`. A rest below 1 s counts as 1 s.
+    No attempt begins later than `patience` seconds after the first one. If `patience` is 0, there is a single attempt.
+    The timeout of the first attempt is `seconds`. The timeout of a later attempt is `seconds` or the time left of
+    `patience`, whichever is shorter. A time left below 1 s counts as 1 s.
+
     Raises urllib3's HTTPError if the last attempt had no answer.
     """
     begun, warned = time.monotonic(), False
@@ -100,7 +102,7 @@ def delay(answer: urllib3.BaseHTTPResponse | None, number: int) -> float:
 
 
 def refusal(body: bytes) -> dict[str, Any]:
-    """Return the JSON document of a refused request; an empty one if the body is something else."""
+    """Return the JSON object in the body of a refusal. If the body is not a JSON object, return {}."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):

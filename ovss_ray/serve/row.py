@@ -27,7 +27,7 @@ FORGOTTEN = "send the image again"
 SPECIMEN = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
 """Test image (H, W, 3) uint8, on which every model is run before the first request"""
 NO_IMAGE = np.empty((0, 0, 3), np.uint8)
-"""Placeholder (0, 0, 3) uint8 for an image that was not sent, since a worker should have cached it"""
+"""Placeholder (0, 0, 3) uint8 in a row if a client sent only the digest of an image. Workers cache earlier images"""
 
 
 class Delayed(Exception):
@@ -38,9 +38,9 @@ class Delayed(Exception):
 
 
 class TooSlow(Exception):
-    """Error for a request whose time is over, at least half of it spent in stages.
+    """Error for a request without an answer within its time limit. A second attempt would be too slow again.
 
-    A second attempt would be too slow again.
+    Stages worked on the request for at least half of the time limit.
     """
 
 
@@ -54,8 +54,9 @@ def row(image: np.ndarray, vocabulary: Vocabulary) -> Row:
 def pointed(image: np.ndarray, vocabulary: Vocabulary, question: Mapping[str, Any]) -> Row:
     """Return the row of a prompt request (see PROMPT_COLUMNS).
 
-    `image` is (H, W, 3) uint8 RGB, or NO_IMAGE if only its digest was sent. `question` is the value of the column
-    `prompts`: a dict with points and box, and with the SHA-256 of the image under the key "image".
+    `image` is (H, W, 3) uint8 RGB. If the client sent only the digest of an image, `image` is NO_IMAGE. `question`
+    becomes the value of the column `prompts`. `question["image"]` is the SHA-256 of the image. The other keys contain
+    the points and the box of the prompt.
     """
     return {**row(image, vocabulary), "prompts": dict(question), "cached": False}
 

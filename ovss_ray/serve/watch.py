@@ -80,7 +80,10 @@ class Watch:
         return self._pace(pools, kind).pixels(seconds, most)
 
     def seconds(self, pools: Sequence[str], kind: Kind, pixels: int) -> tuple[float, int]:
-        """Return the seconds that an image takes in all pools, and the smallest number of replicas that a pool has."""
+        """Return the seconds that an image takes in `pools`, and a number of replicas.
+
+        The seconds are the sum over the pools. The number of replicas is that of the pool with the fewest replicas.
+        """
         replicas = min((len(self._paces.get(pool, ())) for pool in pools), default=0)
         return self._pace(pools, kind).seconds(1, pixels), replicas
 
@@ -107,7 +110,10 @@ class News:
         """number of lines of the HTTP process that were printed"""
 
     def answered(self, name: str, dropped: int, lines: Sequence[str]) -> list[str]:
-        """Return the new lines after an answer of the HTTP process. The arguments are fields of its Watch."""
+        """Return the lines to print after an answer of the HTTP process. Lines of earlier calls are not repeated.
+
+        The arguments are the fields `name`, `dropped` and `lines` of the Watch of the HTTP process.
+        """
         news = []
         if name != self._name:
             if self._name:
@@ -119,7 +125,11 @@ class News:
         return news
 
     def silent(self, cause: str) -> list[str]:
-        """Return the new lines if no HTTP process runs. `cause`: error that keeps it from starting; "": none."""
+        """Return the lines to print if no HTTP process runs.
+
+        `cause` is the error that prevents the start of a new process. If no error is known, `cause` is "". If the
+        previous call was `silent`, too, only a different error gives a line.
+        """
         news = [] if self._gone or not self._name else [f"http: replica {self._name} has gone; none left"]
         if cause and cause != self._cause:
             news.append(f"http: no replica starts: {cause}. Ray Serve tries again every few seconds")

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 UNITS = 2**32
-"""Number of units in one percent. Values are summed as integers in these units, so the order does not matter."""
+"""Number of units in one percent.
+
+Values are summed as integers in this unit, so the sum does not depend on the order of the values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,9 +23,12 @@ class ClassSums:
     image_sum: np.ndarray
     """(R,): sum of the images' mIoU, in units of 1 / 2³² percent"""
     images: np.ndarray
-    """(R,): number of images with a counted pixel"""
+    """(R,): number of images that have an mIoU"""
     effective: np.ndarray
-    """(L,) float64: effective number of photographs with each label, before resampling (see reports.resampling)"""
+    """(L,) float64: effective number of photographs with each label, before resampling
+
+    If a label has equally many pixels in all photographs with the label, this is their number.
+    Otherwise, the effective number is smaller (see reports.resampling.Cells.effective)."""
     units: int
     """number of photographs before resampling; several images may be parts of one photograph"""
 
@@ -44,7 +49,7 @@ class ClassSums:
 
     @property
     def image_miou(self) -> np.ndarray:
-        """(R,) float64 percent: mean of the images' mIoU; NaN for a resample without a counted pixel."""
+        """(R,) float64 percent: mean of the images' mIoU; NaN for a resample in which no image has an mIoU."""
         return self.image_sum / UNITS / np.where(self.images > 0, self.images, np.nan)
 
 
@@ -58,10 +63,11 @@ def percent(part: np.ndarray, whole: np.ndarray, where: np.ndarray | None = None
 
 
 def widened(values: np.ndarray, of_all: np.ndarray, number: np.ndarray | int) -> np.ndarray:
-    """Return of_all + (values − of_all) · √(m / (m − 1)): the values of resamples, with a larger spread.
+    """Return the values of resamples with a larger spread: of_all + (values − of_all) · √(m / (m − 1)).
 
-    `values` are (R,), or (R, L) for labels. `of_all` is the value of all images. `number` is m, the number of
-    photographs: an integer, or (L,) for labels. A number below 2 counts as 2. NaN stays NaN.
+    `values` (R,) contains a value for each resample. `of_all` is the value over all images. `number` is m, the number
+    of photographs. For values of labels, the shapes are (R, L), (L,) and (L,). If `number` is below 2, m is 2. NaN
+    stays NaN.
 
     Without the factor, resamples vary too little: the bootstrap divides a variance by m instead of m − 1.
     Hesterberg calls this narrowness bias ("What Teachers Should Know About the Bootstrap", The American Statistician,
@@ -73,11 +79,12 @@ def widened(values: np.ndarray, of_all: np.ndarray, number: np.ndarray | int) ->
 
 
 def fixed_sum(values: np.ndarray, of_all: np.ndarray) -> np.ndarray:
-    """Return the sum over a fixed set of labels in each resample, (R,) float64 percent.
+    """Return for each resample the sum of the values of a fixed set of labels, (R,) float64 percent.
 
-    `values` (R, L) are the labels' values in the resamples, `of_all` (L,) their values over all images. The set
-    consists of the labels that are not NaN in `of_all`. If a label is NaN in a resample, its value in `of_all` is used.
-    So every resample has the same set of labels. The result is a multiple of 1 / 2³² percent; NaN for an empty set.
+    `values` (R, L) contains the value of each label in each resample. `of_all` (L,) contains the value of each label
+    over all images. The set consists of the labels that are not NaN in `of_all`. If the value of one of these labels is
+    NaN in a resample, the value in `of_all` is used. The result is a multiple of 1 / 2³² percent. If the set is empty,
+    the result is NaN.
     """
     averaged = ~np.isnan(of_all)
     if not averaged.any():

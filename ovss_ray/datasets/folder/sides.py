@@ -46,7 +46,7 @@ class Side:
     def files(self, number: int, bases: Sequence[str]) -> Iterator[File]:
         """Yield the files that fit the patterns, and files that nearly fit, such as files with another extension.
 
-        Only one folder of `bases` is searched: the first folder with a fitting file. If no folder has a fitting file,
+        All yielded files are below the first folder of `bases` with a fitting file. If no folder has a fitting file,
         nothing is yielded. `File.near` states why a file does not fit. `number` is 0 for photographs, 1 for label
         files. Raises OvssError if a subfolder in a pattern does not exist.
         """

@@ -91,11 +91,11 @@ class Worker:
         return _joined(done) if len(done) > 1 else done[0]
 
     def _begin_together(self, names: list[str]) -> bool | None:
-        """Register the images of several batches in the ledger, with one message for all batches.
+        """Register the images of several batches in the ledger with one message, if the pool is light.
 
-        If there is only one batch, register nothing and return None. Do the same if a stage of the pool can use a GPU.
-        The caller then registers each batch separately. In all other cases, register the images. Return False if a
-        worker has died while processing one of these images, else True.
+        Return None if there is only one batch, or if the pool is not light. Nothing is registered then, and the caller
+        registers each batch separately. Otherwise, return False if a worker has died while processing one of these
+        images, else True.
         """
         if len(names) <= self.pool.batch or not self.pool.light:
             return None

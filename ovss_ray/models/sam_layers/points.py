@@ -41,23 +41,32 @@ class Settings:
     pred_iou_thresh: float = 0.88
     """predicted IoU above which a mask is kept; 0: keep all"""
     stability_score_thresh: float = 0.95
-    """minimum stability of a mask: the IoU between its versions at two thresholds of the logits; 0: keep all"""
+    """minimum stability of a mask; 0: keep all
+
+    The stability is the IoU of two binary masks from the same logits. The thresholds of the logits are plus and minus
+    `stability_score_offset`."""
     stability_score_offset: float = 1.0
-    """the two thresholds for the stability are plus and minus this value, in logits"""
+    """distance from 0 of the two thresholds that define the stability (see `stability_score_thresh`), in logits"""
     box_nms_thresh: float = 0.7
     """IoU of two boxes above which only the mask of higher predicted IoU is kept"""
     crop_n_layers: int = 0
-    """number of layers of crops besides the whole image; layer n has 4ⁿ crops, n from 1"""
+    """number of layers of crops after layer 0, which is the whole image; layer n has 4ⁿ crops"""
     crop_nms_thresh: float = 0.7
     """like box_nms_thresh, for masks of different crops; the mask of the smaller crop is kept"""
     crop_overlap_ratio: float = 512 / 1500
-    """overlap of the crops of the first layer, as a fraction of the image's shorter side"""
+    """overlap of neighbouring crops in layer 1, as a fraction of the image's shorter side
+
+    From layer to layer, the overlap halves."""
     crop_n_points_downscale_factor: int = 1
     """factor by which the points per side decrease from layer to layer"""
     point_grids: tuple[np.ndarray, ...] | None = None
-    """(n, 2) float64 for each layer, the whole image first: x and y of points, as fractions of a crop's size"""
+    """for each layer from 0, the points of a crop as (n, 2) float64; None: make grids from `points_per_side`
+
+    x is a fraction of the crop's width, y a fraction of the crop's height."""
     min_mask_region_area: int = 0
-    """area in pixels below which holes in a mask are filled, and separate pieces removed; 0: change nothing"""
+    """number of pixels below which a hole in a mask is filled, and a separate piece is removed; 0: change nothing
+
+    If all pieces are below this number, the largest piece stays."""
 
     def grids(self) -> list[np.ndarray]:
         """Return the points of each layer, (n, 2) float64 in 0..1. Raises OvssError if a layer has no points."""
@@ -104,11 +113,11 @@ def crops(size: Size, layers: int, overlap: float) -> Iterator[tuple[int, Box]]:
 
 
 def cut_off(corners: np.ndarray, crop: Box, size: Size) -> np.ndarray:
-    """Return (R,) bool: True for each mask that the crop may cut off at the left, top, right or bottom.
+    """Return (R,) bool: True for each mask that the crop may cut off.
 
-    For example, a mask may be cut off at the left if two conditions hold. The left side of the mask's box is at most
-    EDGE pixels from the left edge of the crop. The left side of the box is more than EDGE pixels from the left edge of
-    the image.
+    Each side of the mask's box is compared with the same side of the crop and of the image. If a side is near the
+    crop's side, but not near the image's side, the mask may be cut off. Near means at most EDGE pixels away.
+
     `corners` (R, 4) are x0 y0 x1 y1 of the masks' boxes in the image, ends inclusive.
     """
     near = [np.abs(corners - np.array(edges)) <= EDGE for edges in (crop, (0, 0, size[1], size[0]))]

@@ -57,10 +57,10 @@ class Prompts:
         boxes: Tensor | None = None,
         masks: Tensor | None = None,
     ) -> "Prompts":
-        """Return P prompts from points, boxes, masks, or a combination of them. At least one kind is needed.
+        """Return P prompts from points, boxes, masks, or a combination. At least one kind is needed.
 
-        `points` are (P, n, 2), x and y, with `labels` (P, n); `boxes` are (P, 4), x0 y0 x1 y1. Points without a box
-        are followed by a padding point, as in the official code.
+        `points` (P, n, 2) are x and y. Points need `labels` (P, n). `boxes` (P, 4) are x0 y0 x1 y1. `masks` are as in
+        Prompts.masks. If there are points but no boxes, each prompt gets a padding point, as in the official code.
         """
         count, device = next((len(x), x.device) for x in (points, boxes, masks) if x is not None)
         where = [] if points is None else [points.float()]
@@ -78,7 +78,8 @@ class Prompts:
 def embedding(rows: int, width: int) -> nn.Embedding:
     """Return an nn.Embedding without initial values.
 
-    The usual constructor draws random values. On the meta device, this would import torch.compile, which is slow.
+    The constructor of nn.Embedding draws random values. On the meta device, a random draw would import torch.compile.
+    This import is slow.
     """
     return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 

@@ -1,4 +1,4 @@
-"""Size of the photograph inside SAM's square input. No torch is imported here."""
+"""Sizes of images that are resized to fit into SAM's square input. No torch is imported here."""
 
 Size = tuple[int, int]
 """H, W in pixels."""

@@ -1,7 +1,7 @@
 """Fake weights of a SAN (see models/fake.py) that predict several labels per photograph. The labels are meaningless.
 
-With plain random weights, a network predicts the same label everywhere. So some tensors are scaled. Three biases are
-shifted, so that mean outputs are near zero. Then the outputs of different queries and words differ.
+With plain random weights, a network predicts the same label everywhere. So `state_dict` scales some tensors. By
+default, `state_dict` also shifts three biases (see `_recentre`).
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,9 @@ QUIET = {
 """Like SCALES, but only used if `state_dict` is called without `overrides`. The factors weaken CLIP's first blocks,
 whose random attention would make all patches alike."""
 TRAINING_CLASSES = 171
-"""Number of classes in COCO-Stuff, SAN's training set. A checkpoint has a loss weight for each, and for "no object"."""
+"""Number of classes in COCO-Stuff, the training set of SAN
+
+A checkpoint has one loss weight for each class, and one for "no object"."""
 
 
 def state_dict(variant: Variant, seed: int = 0, overrides: Mapping[str, np.ndarray] | None = None) -> dict[str, Tensor]:
@@ -54,7 +56,11 @@ def state_dict(variant: Variant, seed: int = 0, overrides: Mapping[str, np.ndarr
 
 @torch.inference_mode()
 def _recentre(model: San, seed: int) -> None:
-    """Shift three biases so that the mean embeddings of queries, masks and words are near zero, on random images."""
+    """Shift three biases, so that the outputs of different queries and different words differ.
+
+    The shifts are measured on random images. Mask logits become negative on average, so that few masks cover a pixel.
+    The mean embeddings of masks and of words become nearly zero.
+    """
     images = torch.stack([model.preprocess(image)[0][:, :320, :320] for image in clouds(seed)])
     maps, tokens = model.clip_visual_extractor(model.clip_input(images), model.variant.fusion)
     queries, patches = model.side_adapter_network(images, maps)

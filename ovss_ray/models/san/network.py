@@ -1,7 +1,7 @@
 """SAN, the side adapter network: masks from a small network next to CLIP, classes from CLIP itself.
 
 Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVPR 2023, arXiv 2302.12242. Submodules and
-parameters have the names of the official code (https://github.com/MendelXu/SAN), so that its checkpoints fit.
+parameters have the names of the official code (https://github.com/MendelXu/SAN), so official checkpoints fit.
 
 Dimensions: B batch, H W pixels of the photograph, Hp Wp of the padded input, h w mask grid, N heads; Q queries,
 K classes, D features.
@@ -50,7 +50,8 @@ class Prediction:
 class RecognitionHead(nn.Module):
     """The last blocks of CLIP's image tower, which compute an embedding per mask.
 
-    Each mask has an SLS token: a copy of the class token that attends to patches with the bias of the side network.
+    Each mask has an SLS token, which begins as a copy of the class token. The side network computes a bias for the
+    attention of each SLS token to the patches.
     """
 
     def __init__(self, variant: Variant) -> None:
@@ -69,13 +70,10 @@ class RecognitionHead(nn.Module):
         return F.normalize(self.ln_post(self.sls_tokens(tokens, bias)) @ self.proj, dim=-1)
 
     def sls_tokens(self, tokens: Tensor, bias: Tensor) -> Tensor:
-        """Return the SLS tokens (B, Q, width) after the last block. Before the first block, they equal the class token.
+        """Return the SLS tokens (B, Q, width) after the last block. `tokens` and `bias` are as in `forward`.
 
-        Class and patch tokens are computed as in plain CLIP. An SLS token attends only to itself and to the patches.
-        The `bias` is added to the attention scores of the patches. In the official code, an SLS token also attends to
-        the class token and to other SLS tokens. The official code lowers the scores of those tokens by 100, so that
-        their attention weights are nearly zero. Here these weights are zero. The last block computes only the SLS
-        tokens.
+        An SLS token attends only to itself and to the patches. `bias` is added to the attention scores of the patches.
+        In the official code, the class token and other SLS tokens also have attention weights, which are nearly zero.
         """
         seen, queries = tokens.shape[1], bias.shape[2]
         x = torch.cat([tokens, tokens[:, :1].expand(-1, queries, -1)], 1)
@@ -112,7 +110,10 @@ class Words(TextTower):
         self.bg_embed = nn.Parameter(torch.empty(1, variant.embed))
 
     def classifier(self, embeddings: Tensor) -> Tensor:
-        """Return the classifier (K + 1, D) of embeddings (K, D): unit rows times the logit scale, "no object" last."""
+        """Return the classifier (K + 1, D) of K classes with embeddings (K, D). The last row is "no object".
+
+        The norm of each row is the logit scale.
+        """
         rows = torch.cat([embeddings, self.bg_embed])
         return F.normalize(rows, dim=-1) * self.logit_scale.exp()
 
@@ -140,9 +141,9 @@ class San(nn.Module):
 
     @runtime.in_full_precision
     def forward(self, images: Tensor) -> Features:
-        """Return the Features of images from `preprocess`, (B, 3, Hp, Wp) float32, all of one size.
+        """Return the Features of images (B, 3, Hp, Wp) float32. Each image is a result of `preprocess`.
 
-        Do not pad images of different sizes to a common size: padding takes part in attention.
+        Do not pad results of different sizes to a common size: padding takes part in attention.
         """
         with runtime.autocast(images.device, self.precision):
             maps, tokens = self.clip_visual_extractor(self.clip_input(images), self.variant.fusion)
@@ -171,11 +172,10 @@ class San(nn.Module):
         return computed
 
     def clip_input(self, images: Tensor) -> Tensor:
-        """Return padded images (B, 3, Hp, Wp), resized for CLIP: bilinear without antialiasing.
+        """Return padded images (B, 3, Hp, Wp), resized bilinearly for CLIP, without antialiasing.
 
         The distance between samples is exactly 1 / Variant.ratio pixels. Each channel is resized as a separate image,
-        so that the result does not depend on the number of threads. If torch runs on a single thread, it resizes an
-        image with three channels by another kernel, which rounds differently.
+        so that the result does not depend on torch's number of threads.
         """
         planes = images.flatten(0, 1)[:, None]
         shrunk = F.interpolate(planes, scale_factor=self.variant.ratio, mode="bilinear", align_corners=False)
@@ -185,7 +185,7 @@ class San(nn.Module):
         """Return a photograph (H, W, 3) uint8 RGB as network input (3, Hp, Wp) float32, and its size before padding.
 
         The photograph is resized by PIL's bilinear filter, normalised, and zero-padded on the right and at the bottom.
-        Raises ValueError for other arrays (see photograph.rgb).
+        Grey and RGBA arrays also work. Raises ValueError if `image` is anything else (see photograph.rgb).
         """
         image = rgb(image)
         placed = self.geometry(image)
@@ -198,9 +198,10 @@ class San(nn.Module):
 
     @runtime.in_full_precision
     def classifier(self, vocabulary: Vocabulary) -> Tensor:
-        """Return the classifier of a vocabulary: unit rows (K + 1, D) times the logit scale, "no object" last.
+        """Return the classifier (K + 1, D) of a vocabulary. The last row is "no object".
 
-        The rows of recent vocabularies and the embeddings of recent names are cached.
+        The norm of each row is the logit scale. The rows of recent vocabularies and the embeddings of recent names are
+        cached.
         """
         return self.classifiers.get(
             vocabulary.digest, lambda: classifier(self.ov_classifier, vocabulary, text.embed_cached)
@@ -209,7 +210,7 @@ class San(nn.Module):
     def labels(self, masks: Tensor, logits: Tensor, image: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
         """Return the label map (H, W) uint16 from mask logits (Q, h, w) and class logits (Q, K + 1).
 
-        If classes have equal prompts, their scores are equal except for rounding. The label is then the first of them.
+        If several classes have the same prompts, only the first of these classes occurs in the label map.
         """
         labels = label_map(masks, class_probabilities(logits), self.geometry(image))
         return text.first_of_equal(vocabulary)[labels]
@@ -217,9 +218,9 @@ class San(nn.Module):
     @torch.inference_mode()
     @runtime.in_full_precision
     def predict(self, image: np.ndarray, vocabulary: Vocabulary | Iterable[str]) -> Prediction:
-        """Return masks, their classes and the label map of a photograph (H, W, 3) uint8 RGB for a vocabulary.
+        """Return the Prediction for a photograph (H, W, 3) uint8 RGB and a vocabulary.
 
-        Grey and RGBA arrays also work. Raises ValueError for other arrays (see photograph.rgb).
+        Grey and RGBA arrays also work. Raises ValueError if `image` is anything else (see photograph.rgb).
         """
         image = rgb(image)
         vocabulary = Vocabulary.of(vocabulary)
@@ -239,15 +240,18 @@ def pool(bias: Tensor, size: Iterable[int]) -> Tensor:
 
 
 def class_probabilities(logits: Tensor) -> Tensor:
-    """Return class probabilities (…, K): the softmax over logits (…, K + 1), without the last column, "no object"."""
+    """Return class probabilities (…, K) from logits (…, K + 1), whose last column is "no object".
+
+    The softmax is over all K + 1 columns. Then the last column is dropped.
+    """
     return logits.softmax(-1)[..., :-1]
 
 
 @torch.inference_mode()
 def classifier(tower: Words, vocabulary: Vocabulary, embed: text.Embed | None = None) -> Tensor:
-    """Return SAN's classifier of a vocabulary: unit rows (K + 1, D) float32 times the logit scale, "no object" last.
+    """Return SAN's classifier (K + 1, D) float32 of a vocabulary. The last row is "no object".
 
-    `embed` is the function that embeds texts; default: text.embed.
+    The norm of each row is the logit scale. `embed` is the function that embeds texts. The default is text.embed.
     """
     with runtime.full_precision(tower.bg_embed.device):
         rows = (embed or text.embed)(tower, text.whole_names(vocabulary), text.templates(vocabulary, "vild"))
@@ -259,10 +263,8 @@ def load(
 ) -> San:
     """Load a SAN for inference from its official checkpoint.
 
-    `variant` has the sizes of the network. The default is VARIANTS[name].
-
-    The module is built on the meta device, without initial values. Its parameters are then the tensors of the file.
-    Raises OvssError if the file is missing or does not fit the network.
+    `files` has one element, the checkpoint. `variant` has the sizes of the network. The default is VARIANTS[name].
+    Raises OvssError if the checkpoint is missing or does not fit the network.
     """
     precision = runtime.checked_precision(precision)
     with torch.device("meta"):

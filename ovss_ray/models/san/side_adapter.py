@@ -103,7 +103,7 @@ class Fusion(nn.Module):
         self.input_proj = nn.Sequential(ChannelNorm(width, eps=1e-6), nn.Conv2d(width, side_width, 1))
 
     def forward(self, features: Tensor, size: torch.Size) -> Tensor:
-        """Project a map (B, width, h', w'), then resize it: (B, side width, h, w)."""
+        """Return a map (B, width, h', w') of CLIP, projected and then resized to (B, side_width, h, w)."""
         return F.interpolate(self.input_proj(features), tuple(size), mode="bilinear", align_corners=False)
 
 
@@ -122,11 +122,10 @@ class MaskDecoder(nn.Module):
         self.bias_scaling = nn.Linear(1, 1)
 
     def forward(self, queries: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mask logits (B, Q, h, w) and attention bias (B, N, Q, h, w); `patches` are (B, C, h, w).
+        """Return the mask logits (B, Q, h, w) and the attention bias (B, N, Q, h, w).
 
-        The attention bias is the dot product ⟨query, W x + b⟩, scaled and shifted by `bias_scaling`. Here x are the
-        features of a patch. W and b are the weight and bias of the last layer of `attn_mlp` for one head of CLIP. The
-        dot product is computed as ⟨Wᵀ query, x⟩ + ⟨query, b⟩. So the map W x is not needed, which is large for N heads.
+        `queries` are (B, Q, C), `patches` are (B, C, h, w). To save memory, the last layer of `attn_mlp` is applied to
+        the queries, not to the patches. The dot products are equal except for rounding.
         """
         q = self.query_mlp(queries)
         masks = torch.einsum("bqc,bchw->bqhw", q, self.pix_mlp(patches))

@@ -1,8 +1,8 @@
 """Semantic-assisted calibration of proposal embeddings with a frozen CLIP that sees the whole photograph.
 
 Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", CVPR 2024, arXiv 2312.04089, §3.2.
-Parameters have the names of the official code. Dimensions: B batch, Q queries, g side of CLIP's patch grid, C
-channels of CLIP's image tower, D features, L tokens.
+Parameters have the names of the official code. Dimensions: B batch, Q queries, n side of CLIP's input in pixels,
+g side of CLIP's patch grid; C channels of CLIP's image tower, D features, L tokens.
 """
 
 from collections.abc import Collection, Sequence
@@ -26,8 +26,7 @@ class Overview:
     class_tokens: Tensor
     """(B, blocks, C): class token after each block that Variant.replaced lists
 
-    CLIP also encodes a crop of each region. There, these class tokens replace some tokens of the crop's background (see
-    shift.py).
+    The contextual shift replaces background tokens of crops with these class tokens (see shift.py).
     """
     embeddings: Tensor
     """(B, D): embeddings of the photographs, not normalised"""
@@ -115,7 +114,7 @@ class QueryLayer(nn.Module):
         self.norm2 = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return queries (B, Q, D) after the layer. Each query's attention output is its projected value vector."""
+        """Return queries (B, Q, D) after the layer."""
         x = self.norm1(x + self.self_attn(x, _itself))
         return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
 
@@ -142,7 +141,10 @@ class QueryTransformer(nn.Module):
 
 
 class Calibrated(nn.Module):
-    """The modules that calibrate proposal embeddings. Scan inherits them, so that parameters have official names."""
+    """Base class of Scan, with the modules that calibrate proposal embeddings.
+
+    The official names of the parameters have no common prefix. So Scan is a subclass, and has no submodule Calibrated.
+    """
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()

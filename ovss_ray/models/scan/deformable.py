@@ -1,9 +1,9 @@
 """Deformable attention: a token attends to a few points in the maps of several scales.
 
 Zhu et al., "Deformable DETR: Deformable Transformers for End-to-End Object Detection", ICLR 2021, arXiv 2010.04159. The
-parameters have the official names. Dimensions: B images, h w of a map, C channels, N heads, S scales; P points
-of a head in a scale; T tokens of all scales, the coarsest first. On the axis N·S·P, heads vary slowest and points
-fastest.
+parameters have the official names. Dimensions: B images, h w of a map, C channels, N heads, S scales; P points of a
+head in a scale; T tokens of all scales. On the axis T, the tokens of the coarsest scale are first. On the axis N·S·P,
+points vary fastest, scales slower, and heads slowest.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,8 +37,8 @@ class DeformableAttention(nn.Module):
     def forward(self, queries: Tensor, values: Tensor, cells: "Cells") -> Tensor:
         """Return attention (B, T, C) of queries (B, T, C) to values (B, T, C). Sampling is in float32.
 
-        If gradients are enabled, the values are sampled by `Cells.sampled`. Otherwise, they are sampled by
-        `Cells.summed`, which is then faster on a CPU.
+        If gradients are enabled, `Cells.sampled` samples the values. If gradients are disabled, `Cells.summed` samples
+        the values. `Cells.summed` is faster on a CPU if gradients are disabled.
         """
         weights = self.attention_weights(queries).float().unflatten(-1, (self.heads, -1)).softmax(-1).flatten(2)
         offsets = self.sampling_offsets(queries).float().unflatten(-1, (-1, 2))
@@ -53,7 +53,7 @@ class Cells:
         self.sizes, self.heads = sizes, heads
         sides = torch.tensor([[w, h] for h, w in sizes], device=device)
         self.sides = sides.repeat_interleave(POINTS, 0).repeat(heads, 1)
-        """for each point, w and h of the map of its scale, (N·S·P, 2) int64"""
+        """(N·S·P, 2) int64: for each point, w and h of the map of the point's scale"""
         centres = torch.cat([cell_centres(size, device) for size in sizes])
         self.places = centres[:, None] * self.sides - 0.5
         """(T, N·S·P, 2) float32: for each token and point, the token's x and y in the map of the point's scale. The
@@ -66,15 +66,16 @@ class Cells:
         corners = torch.stack([first, first + 1, first + below, first + below + 1], -1)
         head = torch.arange(heads, device=device).repeat_interleave(len(sizes) * POINTS)
         self.around = corners * heads + head[:, None]
-        """(N·S·P, 4) int64: for each point, four row numbers in the table of `summed`
+        """(N·S·P, 4) int64: for each point, row numbers of four neighbouring cells in the table of `summed`
 
-        These numbers are for a point in the top left corner of the first image. `_corners` adds an offset to them,
-        which depends on the image and on the position of the point."""
+        The four cells are in the first image, in the top left corner of the point's map with border. From these row
+        numbers, `_corners` computes the row numbers of the four cells around the point in each image."""
 
     def sampled(self, values: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
         """Return weighted sums (B, T, C) of the values at points, by torch's `grid_sample`.
 
-        Values are (B, T, C), weights (B, T, N·S·P). Offsets (B, T, N·S·P, 2) are x and y in cells of the sampled scale.
+        `values` are (B, T, C), `weights` (B, T, N·S·P). `offsets` (B, T, N·S·P, 2) are x and y from a token to each of
+        its points. The unit of an offset is a cell of the map of the point's scale.
         """
         grid = self._by_scale((2 * (self.places + offsets) + 1) / self.sides - 1)
         shares = self._by_scale(weights[..., None])
@@ -86,10 +87,10 @@ class Cells:
         return sums.unflatten(0, (-1, self.heads)).flatten(1, 2).transpose(1, 2)
 
     def summed(self, values: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
-        """Return the result of `sampled`, (B, T, C), as weighted sums of rows of a table.
+        """Return the weighted sums (B, T, C) that `sampled` returns, computed without torch's `grid_sample`.
 
-        The table (B·R·N, C / N) holds the cells of all scales; each map has a border of one cell with zeros. The
-        value at a point is a weighted sum of four rows.
+        The cells of all maps are the rows of a table (B·R·N, C / N). Each map has a border of zeros, one cell wide.
+        The value at a point is a weighted sum of four rows.
         """
         rows, shares = self._corners(offsets, weights)
         bordered = [
@@ -115,7 +116,7 @@ class Cells:
         return rows, torch.stack([upper - upper * right, upper * right, lower - lower * right, lower * right], -1)
 
     def _by_scale(self, x: Tensor) -> Tensor:
-        """Return values of points (B, T, N·S·P, k), with the scales as first axis: (S, B·N, T, P, k)."""
+        """Return `x` (B, T, N·S·P, k) with the axes (S, B·N, T, P, k). `x` has k numbers for each point."""
         return x.unflatten(2, (self.heads, len(self.sizes), -1)).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
 
     def _maps(self, tokens: Tensor) -> Iterator[tuple[Tensor, torch.Size]]:

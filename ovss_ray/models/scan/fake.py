@@ -37,7 +37,9 @@ CALIBRATED = "lightweight_transformer.layers.{}.norm2.bias"
 CROPS = 4
 """Maximum number of crops that `_recentre` takes from each random image, to compute the mean output for crops"""
 TRAINING_CLASSES = 171
-"""Number of COCO-Stuff's classes, on which SCAN was trained. Checkpoints have a loss weight for each and for "void"."""
+"""Number of classes in COCO-Stuff, the training set of SCAN
+
+A checkpoint has one loss weight for each class, and one for "void"."""
 
 
 def state_dict(variant: Variant, seed: int = 0) -> dict[str, Tensor]:

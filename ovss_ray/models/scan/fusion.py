@@ -10,20 +10,23 @@ from torch import Tensor
 from ovss_ray.models.scan.variants import Options
 
 TINY = 1e-8
-"""Constant added to probabilities before their logarithm (rule "log" only)"""
+"""Constant that `with_void` adds to probabilities before the logarithm"""
 
 
 def in_vocabulary(logits: Tensor) -> Tensor:
-    """Return class probabilities (Q, K): the softmax of logits (Q, K + 1), without its last column, "void"."""
+    """Return class probabilities (Q, K) from logits (Q, K + 1), whose last column is "void".
+
+    The softmax is over all K + 1 columns. Then the last column is dropped.
+    """
     return logits.softmax(-1)[:, :-1]
 
 
 def out_of_vocabulary(clip_logits: Tensor, valid: Tensor) -> Tensor:
-    """Return class probabilities (Q, K) of crops: the softmax of logits (V, K + 1) without the column "void".
+    """Return class probabilities (Q, K) of the queries' crops. The row of a query without a crop is all ones.
 
-    `valid` (Q,) bool marks the queries that have a crop. Queries without a crop get ones, so that only their
-    in-vocabulary probabilities affect the fused scores. If no query is valid, all queries get ones; the official code
-    raises an error in this case.
+    `valid` (Q,) bool marks the V queries with a crop. `clip_logits` (V, K + 1) are the logits of these crops, with
+    "void" as last column. First the column "void" is dropped. Then the softmax is over the K classes. If no query has
+    a crop, the result is all ones. The official code raises an error in this case.
     """
     probabilities = clip_logits.new_ones(len(valid), clip_logits.shape[1] - 1)
     probabilities[valid] = clip_logits[:, :-1].softmax(-1)
@@ -42,14 +45,14 @@ def fused(inside: Tensor, outside: Tensor, weight: float) -> Tensor:
 def scores(logits: Tensor, clip_logits: Tensor, valid: Tensor, options: Options) -> Tensor:
     """Return the class scores of all queries: (Q, K), or (Q, K + 1) if `ensemble_weight` is None.
 
-    Inputs: `logits` (Q, K + 1) of proposals, `clip_logits` (V, K + 1) of crops, and `valid` (Q,) bool. The rules are
-    those of the official code:
+    `logits` (Q, K + 1) are the logits of proposals. `clip_logits` (V, K + 1) are the logits of crops. `valid` (Q,) bool
+    marks the V queries with a crop. The rules are those of the official code:
 
-    - `ensemble_weight` above 0: the weighted geometric mean of both probabilities (`fused`). If `fusion` is
-      "log", `with_void` normalises the mean.
-    - `ensemble_weight` 0: the probabilities of crops alone. If some queries have a crop, the others get zeros.
-      If no query has a crop, all scores are ones, so the first class is predicted.
-    - `ensemble_weight` None: the logits of proposals themselves, "void" included.
+    - If `ensemble_weight` is None, the scores are `logits`, with the column "void".
+    - If `ensemble_weight` is 0, the scores are the result of `out_of_vocabulary`, but a query without a crop gets
+      zeros. If no query has a crop, all scores stay ones.
+    - If `ensemble_weight` is above 0, the scores are the result of `fused`. If `fusion` is "log", `with_void`
+      normalises these scores.
     """
     if options.ensemble_weight is None:
         return logits
@@ -69,9 +72,10 @@ def named(logits: Tensor) -> dict[str, Tensor]:
 
 
 def named_of_crops(logits: Tensor, clip_logits: Tensor, valid: Tensor, weight: float) -> dict[str, Tensor]:
-    """Return probabilities of crops and fused scores, under the names of these tensors in the official code.
+    """Return a dictionary of two tensors (Q, K): the probabilities of crops, and the fused scores.
 
-    The arguments are those of `scores`.
+    `logits`, `clip_logits` and `valid` are as in `scores`. `weight` is the value of `ensemble_weight`. The keys are the
+    tensors' names in the official code.
     """
     outside = out_of_vocabulary(clip_logits, valid)
     return {"fusion.out_vocab_prob": outside, "fusion.fused": fused(in_vocabulary(logits), outside, weight)}

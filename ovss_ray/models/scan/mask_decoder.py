@@ -25,11 +25,11 @@ class Proposals:
     embeddings: Tensor
     """(B, Q, D)"""
     mask_logits: Tensor
-    """(B, Q, h, w), at 1/4 of the padded input"""
+    """(B, Q, h, w): h and w are a quarter of the padded photograph's height and width"""
 
 
 class MaskNetwork(nn.Module):
-    """Pixel decoder and masked decoder, from the backbone's maps to proposals; `sem_seg_head` in checkpoints."""
+    """The pixel decoder, followed by the masked decoder. The name of this module in checkpoints is `sem_seg_head`."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
@@ -37,9 +37,9 @@ class MaskNetwork(nn.Module):
         self.predictor = MaskDecoder(variant)
 
     def forward(self, maps: Sequence[Tensor], every: bool = False) -> list[Proposals]:
-        """Return a list with the proposals after the decoder's last layer. `maps` are the outputs of Swin.
+        """Return the list of Proposals that MaskDecoder.forward describes, with the same `every`.
 
-        If `every` is true, the list also has the proposals before the first layer and after each other layer.
+        `maps` are the outputs of Swin, the finest first.
         """
         mask_features, levels = self.pixel_decoder(maps)
         return self.predictor(levels, mask_features, every)
@@ -56,8 +56,8 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, places: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
         """Return the queries (B, Q, C) after attention and norm.
 
-        `x` (B, Q, C) are the queries, `places` (Q, C) their position embeddings. `keys` and `values` are (B, L, C).
-        `seen` (B, Q, L) bool is True for the cells to which a query attends.
+        `x` (B, Q, C) are the queries, `places` (Q, C) their position embeddings. `keys` and `values` (B, L, C) are
+        for the L = h·w cells of a level. `seen` (B, Q, L) bool is True for the cells to which a query attends.
         """
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -159,8 +159,8 @@ def resized(features: Tensor, size: torch.Size) -> Tensor:
 def attended(mask_logits: Tensor) -> Tensor:
     """Return (B, Q, h·w) bool: whether a query attends to each cell of a level. `mask_logits` are (B, Q, h, w).
 
-    A query attends to the cells inside its mask (probability of at least 0.5). If the mask is empty, it attends
-    everywhere.
+    A query attends to the cells inside its mask (probability of at least 0.5). If the mask is empty, the query attends
+    to all cells.
     """
     inside = mask_logits.flatten(2).sigmoid() >= 0.5
     return inside | ~inside.any(-1, keepdim=True)

@@ -115,8 +115,8 @@ class Scan(Calibrated):
         """Return the network's inputs for a photograph (H, W, 3) uint8 RGB, on the CPU.
 
         The photograph is resized by PIL's bilinear filter, normalised for each tower, and zero-padded. CLIP gets the
-        padded photograph, resized to n × n by nearest-neighbour sampling; the aspect ratio changes. Raises ValueError
-        if `image` has another shape or dtype (see photograph.rgb).
+        padded photograph, resized to n × n by nearest-neighbour sampling; the aspect ratio changes. Grey and RGBA
+        arrays also work. Raises ValueError if `image` is anything else (see photograph.rgb).
         """
         image = photograph.rgb(image)
         placed = self.geometry(image, short_edge)
@@ -148,9 +148,9 @@ class Scan(Calibrated):
     ) -> Cut:  # fmt: skip
         """Return the regions of an image (H, W, 3) uint8 RGB, and the tokens that the contextual shift replaces.
 
-        `mask_logits` (Q, h', w') and `class_tokens` (blocks, C) are the image's rows of Features. The tokens to replace
-        are drawn by shift.generator. To repeat the draws of an earlier call instead, pass its Shift.indices (n,) as
-        `shift_indices`. Raises OvssError if they do not fit.
+        `mask_logits` (Q, h', w') and `class_tokens` (blocks, C) are features of this image, without the batch axis. If
+        `shift_indices` is None, the tokens are drawn at random. To repeat an earlier draw, pass the Shift.indices (n,)
+        of that draw. Raises OvssError if `shift_indices` do not fit the regions (see shift.replay).
         """
         cut = regions.of_masks(mask_logits, inputs.geometry, options.mask_threshold, self.variant.clip)
         blocks, ratio = len(self.variant.replaced), options.replace_ratio
@@ -162,7 +162,7 @@ class Scan(Calibrated):
 
     @runtime.in_full_precision
     def embed(self, cuts: Iterable[Cut], batch: int = BATCH) -> Tensor:
-        """Return the unnormalised embeddings (sum of V, D) float32 of the regions of several images, image by image.
+        """Return embeddings (R, D) float32 of all R regions in `cuts`, in order. The embeddings are not normalised.
 
         CLIP embeds a crop of each region, which takes most of SCAN's time. A batch has at most `batch` crops, which may
         be from several images. Crops are made batch by batch, so their memory does not grow with the number of regions.
@@ -187,7 +187,7 @@ class Scan(Calibrated):
 
     @runtime.in_full_precision
     def classifier(self, vocabulary: Vocabulary) -> Tensor:
-        """Return the classifier's rows (K + 1, D) of a vocabulary, of unit norm, "void" last.
+        """Return the classifier (K + 1, D) of a vocabulary. Each row has unit norm. The last row is "void".
 
         The rows of recent vocabularies and the embeddings of recent names are cached.
         """
@@ -197,18 +197,18 @@ class Scan(Calibrated):
 
     @runtime.in_full_precision
     def scores(self, proposals: Tensor, crops: Tensor, valid: Tensor, rows: Tensor, options: Options) -> Tensor:
-        """Return the class scores (Q, K) of one image, or (Q, K + 1) without an ensemble; see fusion.scores.
+        """Return the class scores of one image: (Q, K), or (Q, K + 1) if `options.ensemble_weight` is None.
 
-        Inputs: calibrated proposals (Q, D), embeddings of the regions (V, D), valid queries (Q,) bool, and the rows of
-        `classifier`.
+        `proposals` (Q, D) are calibrated. `crops` (V, D) are embeddings of the regions. `valid` (Q,) bool marks the
+        queries with a region. `rows` are the result of `classifier`. fusion.scores describes the scores.
         """
         return fusion.scores(logits(proposals, rows), logits(crops, rows), valid, options)
 
     def labels(self, mask_logits: Tensor, scores: Tensor, placed: Geometry, vocabulary: Vocabulary) -> np.ndarray:
         """Return the label map (H, W) uint16 from mask logits (Q, h', w') and the result of `scores`.
 
-        Without an ensemble, pixels whose best class is "void" get NONE. If classes have equal prompts, their scores
-        are equal except for rounding. The label is then the first of them.
+        If `scores` has a column for "void", pixels whose best class is "void" get NONE. If several classes have the
+        same prompts, only the first of these classes occurs in the label map.
         """
         indices = np.append(text.first_of_equal(vocabulary), NONE).astype(np.uint16)
         return indices[semantic.label_map(mask_logits, scores, placed, sigmoid="resized")]
@@ -221,15 +221,16 @@ class Scan(Calibrated):
     ) -> Prediction:  # fmt: skip
         """Return masks, their scores, the label map, and intermediate results for a photograph (H, W, 3) uint8 RGB.
 
-        `options` are fields of Options: mask_threshold, ensemble_weight, replace_ratio, fusion, seed. `short_edge` is
-        the length of the resized photograph's short side. To replace the same tokens as an earlier prediction, pass its
-        array "shift.indices" as `shift_indices`; None: tokens are drawn at random. Grey and RGBA arrays also work.
-        Raises ValueError for other arrays (see photograph.rgb), OvssError for unknown options or wrong `shift_indices`.
+        `options` are fields of Options: mask_threshold, ensemble_weight, replace_ratio, fusion, seed. `short_edge`
+        overrides Variant.short_side. If `shift_indices` is None, the contextual shift draws tokens at random. To repeat
+        the draw of an earlier prediction, pass "shift.indices" of that prediction. Grey and RGBA arrays also work.
+        Raises ValueError if `image` is anything else (see photograph.rgb). Raises OvssError for an unknown option, a
+        wrong value, or wrong `shift_indices`.
 
         Keys of the result: head.pred_logits, head.pred_masks, text_features, in_vocab_logits, fusion.in_vocab_prob,
-        fusion.void_prob, scores, argmax. Keys with an ensemble only: mask_binary, valid_flag, regions.boxes_xyxy,
-        regions.patch_foreground, regions.clip_embedding, shift.population, shift.count, shift.indices, clip_logits,
-        fusion.out_vocab_prob, fusion.fused.
+        fusion.void_prob, scores, argmax. Additional keys if `ensemble_weight` is not None: mask_binary, valid_flag,
+        regions.boxes_xyxy, regions.patch_foreground, regions.clip_embedding, shift.population, shift.count,
+        shift.indices, clip_logits, fusion.out_vocab_prob, fusion.fused.
         """
         image, vocabulary, checked = photograph.rgb(image), Vocabulary.of(vocabulary), Options.of(options)
         inputs, rows = self.preprocess(image, short_edge), self.classifier(vocabulary)
@@ -263,11 +264,8 @@ def load(
 ) -> Scan:
     """Load a SCAN for inference from its official checkpoint.
 
-    `variant` has the sizes of the network. The default is VARIANTS[name].
-
-    `files` are the network's checkpoints, in the order of variants.checkpoints. The module is built on the meta device,
-    without initial values. Its parameters are then the tensors of the files. Raises OvssError if a file is missing or
-    does not fit the network.
+    `files` are the network's checkpoints, in the order of variants.checkpoints. `variant` has the sizes of the network.
+    The default is VARIANTS[name]. Raises OvssError if a file is missing or does not fit the network.
     """
     precision = runtime.checked_precision(precision)
     variant = variant or VARIANTS[name]

@@ -51,7 +51,7 @@ class PixelDecoder(nn.Module):
 
 
 class NormedConv(nn.Conv2d):
-    """A convolution without bias that keeps the size of the map, and a group norm."""
+    """A convolution, followed by a group norm. The convolution has no bias, and keeps the size of the map."""
 
     def __init__(self, width: int, out: int, side: int) -> None:
         super().__init__(width, out, side, padding=side // 2, bias=False)

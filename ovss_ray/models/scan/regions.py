@@ -21,7 +21,9 @@ from ovss_ray.models.semantic import Geometry, probabilities
 from ovss_ray.structures.masks import regions
 
 CHUNK = 1 << 26
-"""Maximum bytes of mask probabilities in memory at a time. They are float32, at the size of the padded photograph."""
+"""Maximum bytes of mask probabilities in memory at a time
+
+Mask probabilities are float32, at the size of the padded photograph."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,9 @@ class Cut:
 
 
 def of_masks(mask_logits: Tensor, geometry: Geometry, threshold: float, sizes: ClipSizes) -> Regions:
-    """Return the regions of mask logits (Q, h', w'): pixels with a probability above a threshold.
+    """Return the Regions of mask logits (Q, h', w'). A binary mask has the pixels of probability above `threshold`.
 
-    Queries are computed in chunks, so memory does not grow with their number.
+    Probabilities are computed in chunks of queries, so memory does not grow with the number of queries.
     """
     chunk = max(1, CHUNK // (4 * geometry.padded[0] * geometry.padded[1]))
     boxes, bits = regions.pack(

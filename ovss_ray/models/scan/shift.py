@@ -25,20 +25,22 @@ class Shift:
     populations: np.ndarray
     """(blocks · V,) int64: number of background tokens; element b · V + v is for block b and region v"""
     counts: np.ndarray
-    """(blocks · V,) int64: number of replaced tokens, in the same order"""
+    """(blocks · V,) int64: number of replaced tokens; element b · V + v is for block b and region v"""
     indices: np.ndarray
     """(sum of counts,) int64: position of each replaced token among the background tokens of the region
 
-    Position 0 is the region's first background token. The order is that of `counts`."""
+    Position 0 is the region's first background token. The first counts[0] positions belong to element 0 of `counts`,
+    the next counts[1] positions to element 1, and so on."""
     replaced: np.ndarray
     """(V, blocks, T) bool: whether a patch token is replaced after a block"""
 
 
 def generator(image: np.ndarray, seed: int) -> random.Random:
-    """Return a random generator for an image (H, W, 3) uint8, seeded with `seed`, the pixels and their shape.
+    """Return a random generator for the draws of one image (H, W, 3) uint8.
 
-    The official code draws from one generator for all images, so its results depend on the order of the images. Here,
-    results do not depend on order, batch, worker or file name.
+    The generator's seed combines `seed`, the pixels of the image and the shape of the image. So the draws do not depend
+    on other images, the batch, the worker or the file name. The official code uses one generator for all images, so the
+    order of the images affects the draws.
     """
     digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
     return random.Random(f"{seed} {image.shape} {digest}")
@@ -57,18 +59,20 @@ def draw(foreground: np.ndarray, blocks: int, ratio: float, source: random.Rando
 
 
 def replay(foreground: np.ndarray, blocks: int, ratio: float, indices: Sequence[int] | np.ndarray) -> Shift:
-    """Return the Shift with indices that were drawn before, in the order of Shift.indices.
+    """Return the Shift of an earlier draw from the indices of that draw.
 
-    `foreground` is (V, T) bool. Raises OvssError for a wrong number of indices, and for an index outside its region's
-    background tokens.
+    `indices` has the format of Shift.indices. `foreground` (V, T) bool, `blocks` and `ratio` are as in `draw`. Raises
+    OvssError if the number of indices is wrong, or if an index does not fit its region. For example, the indices of a
+    region with 5 background tokens are from 0 to 4.
     """
     populations, counts = _counts(foreground, blocks, ratio)
     flat = np.asarray(indices, np.int64)
     if flat.shape != (counts.sum(),) or (flat < 0).any() or (flat >= np.repeat(populations, counts)).any():
         raise OvssError(
             f"shift_indices of shape {flat.shape} do not fit this image: {len(foreground)} regions and {blocks} blocks "
-            f"need {counts.sum()} indices, each at least 0 and below the number of background tokens of its region. "
-            "Pass shift.indices of a result with the same image and options, or pass None"
+            f"need {counts.sum()} indices in one dimension. Each index must be at least 0, and below the number of "
+            "background tokens of its region. Pass shift.indices of a result with the same image and options, or pass "
+            "None"
         )
     return _shift(foreground, blocks, populations, counts, flat)
 
@@ -96,9 +100,11 @@ def _shift(
 
 
 def shifted(tokens: Tensor, replaced: Tensor, class_tokens: Tensor) -> Tensor:
-    """Return tokens (B, T + 1, C) with some patch tokens replaced; the class token is last and stays.
+    """Return tokens (B, T + 1, C) in which class tokens of whole photographs replace some patch tokens.
 
-    `replaced` is (B, T) bool; `class_tokens` (B, C) are from the whole photographs, after the same block.
+    The last token of each region is the region's own class token, and stays unchanged. `replaced` (B, T) bool marks
+    the patch tokens to replace. Row b of `class_tokens` (B, C) replaces patch tokens of region b. All tokens are
+    outputs of the same block of the image tower.
     """
     patches = torch.where(replaced[..., None], class_tokens[:, None].to(tokens.dtype), tokens[:, :-1])
     return torch.cat([patches, tokens[:, -1:]], 1)

@@ -24,10 +24,11 @@ The cyclic shift puts such tokens into one window.
 
 
 class Windows:
-    """The division of a batch of maps into square windows: the order of tokens, and the constants of attention.
+    """The division of a batch of maps into square windows, and the constants of attention in these windows.
 
-    `shift` is the number of rows and columns by which the map is rolled before it is cut. Maps are padded on the right
-    and at the bottom to whole windows. Padding tokens are zero before the projections, and take part in attention.
+    A map is padded on the right and at the bottom to whole windows. Then the map is rolled up and to the left by
+    `shift` rows and columns, and cut into windows. Padding tokens are zero before the projections, and take part in
+    attention.
     """
 
     def __init__(self, shape: torch.Size, side: int, shift: int, device: torch.device) -> None:
@@ -47,7 +48,10 @@ class Windows:
         self.places = places[:-1]
         """(B·h·w,) int64: for each token, its position in the flattened `order`"""
         self.masks = edge_masks(side, shift, device) if shift else torch.zeros((1, 1, 1), device=device)
-        """value added to the attention logits in windows of each kind, (kinds, L, L) float32"""
+        """(kinds, L, L) float32: values added to the attention logits in windows of each kind
+
+        Without a shift, the tensor is a single 0 of shape (1, 1, 1).
+        """
         self.distances = relative_position_index(side, device)
 
 

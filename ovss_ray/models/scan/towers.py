@@ -1,6 +1,7 @@
-"""SCAN's two CLIPs: the frozen one that sees whole photographs, and the one fine-tuned on crops, with the text tower.
+"""The two CLIPs of SCAN, and the reading and merging of their checkpoints.
 
-This module also reads and merges checkpoints. If SCAN's checkpoint lacks entries of its CLIPs, a checkpoint of CLIP
+The first CLIP consists of the original text tower and an image tower that is fine-tuned on crops. The second CLIP is a
+frozen image tower for whole photographs. If SCAN's checkpoint lacks entries of the two CLIPs, a checkpoint of CLIP
 provides these entries. Dimensions: K classes, D features.
 """
 
@@ -25,7 +26,9 @@ SCALE = 100.0
 ADAPTER = "clip_adapter."
 """Prefix of the entries of both CLIPs in a checkpoint"""
 MODEL, ORIGINAL = ADAPTER + "clip_model.", ADAPTER + "original_clip."
-"""Prefixes of the entries of the fine-tuned CLIP with the text tower, and of the frozen image tower"""
+"""Prefixes of the entries of SCAN's two CLIPs
+
+MODEL is for the text tower and the fine-tuned image tower. ORIGINAL is for the frozen image tower."""
 VISUAL, VOID = MODEL + "visual.", ADAPTER + "non_object_embedding"
 """Prefix of the entries of the fine-tuned image tower, and name of the entry with the embedding of "void" """
 TUNED = ("module.clip_model.", "module.", "")
@@ -99,12 +102,15 @@ def state_of(files: Sequence[Path], variant: Variant) -> checkpoint.State:
 
 
 def merge(name: str, segmenter: Path, clip: Path, out: Path) -> None:
-    """Write SCAN's official checkpoint from the files of its two trainings, as SCAN's tools/replace_clip.py does.
+    """Write the checkpoint of a SCAN to `out`, from checkpoints of the two trainings of SCAN.
 
-    `segmenter` is a checkpoint of the whole network, with the pretrained CLIP. The fine-tuned CLIP in `clip`, with both
-    towers, replaces the entries `clip_adapter.clip_model.*`. All other entries are unchanged, including the frozen
-    image tower `clip_adapter.original_clip.*`. Raises OvssError if a file is unreadable, or if the CLIPs differ in
-    entry names or shapes.
+    SCAN's tools/replace_clip.py does the same. `name` is the network, such as "scan_vitL". `segmenter` is a checkpoint
+    of the whole network with the pretrained CLIP. `clip` is a checkpoint of the fine-tuned CLIP with both towers. The
+    entries of `clip` replace the entries `clip_adapter.clip_model.*` of `segmenter`. All other entries of `segmenter`
+    are unchanged. For example, the frozen image tower `clip_adapter.original_clip.*` stays as it is.
+
+    Raises OvssError if a file is unreadable, or has no CLIP. Raises OvssError if the CLIPs of both files differ in the
+    names or shapes of entries.
     """
     state, tuned = checkpoint.stored(segmenter), _tuned(clip)
     present = {key.removeprefix(MODEL): value.shape for key, value in state.items() if key.startswith(MODEL)}

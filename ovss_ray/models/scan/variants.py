@@ -57,17 +57,18 @@ class Options:
     mask_threshold: float = 0.4
     """probability above which a pixel belongs to a query's binary mask, from which the query's crop is made"""
     ensemble_weight: float | None = 0.7
-    """weight w of the crops in the geometric mean proposals^(1 − w) · crops^w; None: proposals alone, without crops
+    """weight w of the crops in the class scores, from 0 to 1; None: the scores of the proposals alone
 
-    Exception, as in the official code: if w is 0, the scores are those of the crops alone.
+    If w is above 0, the scores are the geometric mean proposals^(1 − w) · crops^w. If w is 0, the scores are those of
+    the crops alone. The official code has the same exception to the formula. If w is None, no crops are used.
     """
     replace_ratio: float = 0.15
     """fraction of a crop's background tokens that the contextual shift replaces after each block in Variant.replaced"""
     fusion: Literal["product", "log"] = "product"
     """rule that joins the scores of proposals and crops, used if `ensemble_weight` is above 0
 
-    product: the geometric mean. log: the geometric mean, normalised so that "void" keeps its probability. The official
-    code uses log for ADE-847 and PC-459.
+    product: the geometric mean. log: the geometric mean, scaled so that the scores of a query have the sum 1 − p. The
+    number p is the proposal's probability of "void". The official code uses log for ADE-847 and PC-459.
     """
     seed: int = 0
     """seed of the contextual shift's random draws, which also depend on the pixels of the image"""
@@ -82,7 +83,10 @@ class Options:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "Options":
-        """Return the Options with these values: name → value. Raises OvssError for an unknown name or a wrong value."""
+        """Return Options from a mapping of option names to values, such as {"seed": 1}.
+
+        Raises OvssError for an unknown name or a wrong value.
+        """
         known = [field.name for field in fields(cls)]
         if unknown := [name for name in options if name not in known]:
             raise UnknownName("option", unknown[0], known)

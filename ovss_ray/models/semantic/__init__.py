@@ -24,8 +24,8 @@ __all__ = ["Geometry", "label_map", "probabilities"]
 CPU_BLOCK, GPU_BLOCK = 1 << 21, 1 << 28
 """Maximum bytes of the class scores that are computed at a time: 2 MB on a CPU, 256 MB on a GPU
 
-2 MB were chosen for CPUs, since they fit into a CPU's cache.
-The mask probabilities of a block of tiles take at most half of this number of bytes."""
+2 MB fit into a CPU's cache. The mask probabilities of a block of tiles take at most half of the maximum: 1 MB on a
+CPU, 128 MB on a GPU."""
 FEW = 100
 """Number of classes below which all scores are computed: pruning would cost more than it saves"""
 
@@ -36,12 +36,15 @@ def label_map(
 ) -> np.ndarray:  # fmt: skip
     """Return the best class of every pixel, (H, W) uint16; the lowest index on ties.
 
-    `mask_logits` (Q, h, w) float32 and `class_probabilities` (Q, K) float32 are on one device. The sigmoid is
-    computed at the size `sigmoid`: that of the original or of the resized photograph (see Geometry). `prune` saves time
-    by skipping classes (see classes.py), and does not change the result. It has no effect if a class probability is
-    negative. Default of `prune`: True for FEW classes or more. The class scores of a block of tiles take about
-    `block_bytes` bytes. The default is CPU_BLOCK or GPU_BLOCK. Raises OvssError for more classes than a label map can
-    hold.
+    `mask_logits` (Q, h, w) float32 and `class_probabilities` (Q, K) float32 are on one device. `sigmoid` is "original"
+    or "resized". The sigmoid is computed at the size of the original or of the resized photograph (see Geometry).
+
+    If `prune` is True, classes that cannot be the best are skipped (see classes.py). Pruning saves time, and does not
+    change the result. If `prune` is False, no class is skipped. If `prune` is None, it counts as True for K ≥ FEW, and
+    as False for K < FEW. If a class probability is negative or NaN, no class is skipped, whatever `prune` is.
+
+    The class scores that are computed at a time take about `block_bytes` bytes. If `block_bytes` is None, CPU_BLOCK or
+    GPU_BLOCK is used. Raises OvssError if K is above NONE, the maximum number of classes of a label map.
     """
     queries, count = class_probabilities.shape
     if count > NONE:
@@ -60,10 +63,11 @@ def label_map(
 
 
 def _bytes_per_tile(queries: int, geometry: Geometry, sigmoid: Sigmoid) -> int:
-    """Return the bytes of a block that are reserved for a tile: twice the bytes of the tile's mask probabilities.
+    """Return twice the number of bytes of a tile's mask probabilities.
 
-    The factor 2 limits the mask probabilities to half of the block's bytes. If `sigmoid` is "resized", a tile has mask
-    probabilities at two resolutions, and the higher resolution counts.
+    `label_map` divides `block_bytes` by this number, or by a higher one, to get the number of tiles in a block. So the
+    mask probabilities of a block take at most half of `block_bytes`. If `sigmoid` is "resized", a tile has mask
+    probabilities at two resolutions. The bytes of the higher resolution are returned, doubled.
     """
     (height, width), (tall, wide) = geometry.original, geometry.resized
     resized = -(-PIXELS * tall * wide // (height * width)) if sigmoid == "resized" else 0

@@ -89,7 +89,10 @@ class Pruned(All):
         return ~(high < floor - margin * floor.clamp(min=1))  # so a class with NaN is kept
 
     def of_tiles(self, masks: Tensor, classes: Tensor) -> Tensor:
-        """Return the best class (n, 256) of each pixel from masks (n, 256, Q), among the tiles' classes (n, k)."""
+        """Return the best class (n, 256) of each pixel in n tiles.
+
+        `masks` (n, 256, Q) are the mask probabilities. Row i of `classes` (n, k) has the classes that remain in tile i.
+        """
         if 2 * classes.shape[1] > len(self.rows):
             return self.of_masks(masks.flatten(0, 1)).view(masks.shape[:2])
         places = _best(masks, lambda begin, end: self.rows[classes[:, begin:end]].mT, classes.shape[1], self.budget)

@@ -43,7 +43,11 @@ the indices of the C columns of tiles.
 
 
 class Cells(NamedTuple):
-    """Ranges of mask-grid cells that n tiles along an axis depend on: `first` to `last`, both (n,) int64 on the CPU."""
+    """Ranges of mask-grid cells that n tiles along an axis depend on.
+
+    Tile i depends on the cells from `first[i]` to `last[i]`, including `last[i]`. Both tensors are (n,) int64 on the
+    CPU.
+    """
 
     first: Tensor
     last: Tensor
@@ -58,7 +62,10 @@ class Cells(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A rectangle of C × R tiles of a photograph: columns left..right and rows top..end of tiles, ends exclusive."""
+    """A rectangle of C × R tiles of a photograph.
+
+    The columns of tiles are `left` to `right` − 1. The rows of tiles are `top` to `end` − 1.
+    """
 
     left: int
     right: int
@@ -103,7 +110,10 @@ class Tiles:
 
 
 def _cells(x: Tensor, indices: Tensor, axis: int) -> Tensor:
-    """Return cells (…, n, T, …) of an array along one axis, from indices (n, T) on the CPU."""
+    """Return the cells of `x` that `indices` (n, T) selects along `axis`.
+
+    In the result (…, n, T, …), the dimensions n and T take the place of `axis`. `indices` is on the CPU.
+    """
     return x.index_select(axis, indices.flatten().to(x.device)).unflatten(axis, indices.shape)
 
 
@@ -174,11 +184,11 @@ class _Samples(NamedTuple):
     """
 
     before: Tensor
-    """(n,) int64: cell before the sample"""
+    """(n,) int64: index of the left or upper cell of each sample"""
     after: Tensor
-    """(n,) int64: cell after the sample"""
+    """(n,) int64: index of the right or lower cell of each sample"""
     weight: Tensor
-    """(n,) float32: weight of the cell after the sample"""
+    """(n,) float32: weight of the cell `after` in the mean. The weight of `before` is 1 minus this weight"""
 
     def of_pixels(self, pixels: Tensor) -> "_Samples":
         """Return the samples with the indices `pixels`."""
@@ -210,7 +220,7 @@ class _Axis(NamedTuple):
     second: _Samples
     """resize from the pixels of the resized photograph to the pixels of the original photograph
 
-    The last pixel of the original photograph is repeated, so that the number of pixels is a multiple of SIDE.
+    The sample of the last pixel is repeated until the number of samples is a multiple of SIDE.
     """
 
     def cells(self) -> Cells:

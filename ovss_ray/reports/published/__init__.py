@@ -1,9 +1,11 @@
-"""Published figures from papers, repositories and logs: mIoU, SG-IoU, and IoU and accuracy of prompted instances.
+"""Published figures of methods, from papers, repositories and logs.
 
-They are in the file figures.json. Figures of vocabulary-free methods are in another file, vocabulary_free.json, since
-they are not comparable with an ordinary mIoU.
+The file figures.json has values of mIoU, SG-IoU, instance_iou and instance_accuracy. The metrics
+instance_iou and instance_accuracy are for methods that receive a prompt for each instance, such as a point. The file
+vocabulary_free.json has figures of vocabulary-free methods. These figures are not comparable with an ordinary mIoU.
 
-A method may have several figures for a benchmark: sources may differ, or one source may give more digits.
+A method may have several figures for a benchmark. For example, two sources may give different figures, or one source
+may give more digits.
 """
 
 import functools
@@ -20,14 +22,14 @@ SECOND_HAND = "second-hand"
 
 @dataclass(frozen=True)
 class Figure:
-    """A published mIoU, mean SG-IoU, or value of prompted instances."""
+    """A published value of a metric, for a method on a benchmark. Most figures are values of mIoU."""
 
     method: str
     backbone: str
     benchmark: str
     """name of the benchmark in this project"""
     miou: float
-    """mIoU, or the value that the convention names, in percent with the digits of the source"""
+    """value of the metric (see `convention`) in percent, with the digits of the source"""
     convention: str
     """"either", "unknown", or a metric of a report: miou, miou_classic, sg_miou_classic, fold_miou, fold_miou_hsnet,
     instance_iou, instance_accuracy.
@@ -38,25 +40,26 @@ class Figure:
     where: str
     """source of the figure: repository@commit and file"""
     kind: str
-    """log, README, figure (a table that is a picture), aggregator or second-hand
+    """kind of the source: "log", "README", "figure", "aggregator" or "second-hand"
 
-    aggregator: a list by other people than the authors. second-hand: a summary by other people, not checked against
-    the source; the figure is listed, but never compared.
+    A "log" is the output of an evaluation. A "figure" is a picture of a table. An "aggregator" is a website that lists
+    the results of many papers. A "second-hand" source is a summary by other people. The summary was not checked
+    against the paper, so its values are listed, but never compared.
     """
     note: str = ""
 
     @property
     def quoted(self) -> str:
-        """Source of the figure, with the note in parentheses."""
+        """Source of the figure (`where`), followed by `note` in parentheses if `note` is not empty."""
         return f"{self.where} ({self.note})" if self.note else self.where
 
 
 def of(benchmark: str) -> tuple[Figure, ...]:
     """Return the figures published for a benchmark, best first, SG-IoU last; empty if there are none.
 
-    Some sources do not state which class names or label files they used. So a benchmark with other class names, such as
-    ade20k:150@catseg, has the figures of ade20k:150. The same holds for other label files: pascal_context:59-json has
-    the figures of pascal_context:59.
+    A benchmark and its variants have the same figures, since some sources state neither class names nor label files.
+    For example, the variant ade20k:150@catseg with its own class names has the figures of ade20k:150. The variant
+    pascal_context:59-json with its own label files has the figures of pascal_context:59.
     """
     base = class_lists.base(benchmark)
     matching = (figure for figure in figures() if figure.benchmark == base)
@@ -71,7 +74,11 @@ def figures() -> tuple[Figure, ...]:
 
 
 def method(stage: str, variant: str) -> tuple[str, str] | None:
-    """Return the names of method and backbone in figures.json for a stage with this `variant`; None if not listed."""
+    """Return the pair (method, backbone) for a stage with a variant, as named in figures.json.
+
+    For example, the stage `san` with the variant `san_vit_b_16` gives ("SAN", "CLIP ViT-B/16"). If figures.json does
+    not list the stage with this variant, return None.
+    """
     return next((tuple(known) for *names, known in _content()["methods"] if names == [stage, variant]), None)
 
 

@@ -40,13 +40,17 @@ FIRST = {f"coco20i:{fold}": 1000 for fold in range(4)}
 def published_for(
     name: str, measured: BenchmarkReport, stages: Sequence[StageConfig], weights: Sequence[Mapping[str, Any]]
 ) -> Published | None:
-    """Return the published figures of a run's method for a benchmark, each next to the run's value.
+    """Return the published figures of a run's method for a benchmark, each with the run's value of the same metric.
 
-    If the method has no figures for the benchmark, return None. `measured` is the benchmark's part of the report.
-    `weights` are the weights in the report's environment. METRICS maps the convention of a figure to a metric, whose
-    value is the run's value. A figure's `difference` is the run's value minus the published value, in points. The
-    difference is None for an unknown convention, a second-hand figure, or a value that was not measured. All
-    differences are None if `not_comparable` has reasons.
+    If the run's method has no published figures for the benchmark, return None. `measured` is the benchmark's part of
+    the report. `weights` are the weights in the report's environment. METRICS has the metric for each
+    convention. A figure's `difference` is the run's value minus the published value, in percentage points. The
+    difference is None in four cases:
+
+    - `not_comparable` has reasons
+    - the convention of the figure is not in METRICS
+    - the figure is second-hand
+    - the run has no value of the metric
     """
     variant = str(getattr(stages[0].settings(), "variant", "")) if len(stages) == 1 else ""
     known = published.method(stages[0].use, variant)
@@ -80,9 +84,9 @@ def _compared(figure: Figure, metrics: Mapping[str, float | None], comparable: b
 
 
 def _about_weights(variant: str, used: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the reasons why the weights are not the published checkpoint.
+    """Yield texts for `Published.not_comparable` if the run's weights are not known to be the published checkpoint.
 
-    A checkpoint is identified by its sha256, or by its file name if no sha256 is published.
+    The published checkpoint is recognised by its sha256. If its sha256 is not published, its file name is used instead.
     """
     theirs = zoo.weights_of(variant)
     if not theirs.file:
@@ -105,7 +109,10 @@ def _trust(variant: str) -> str:
 
 
 def _about_images(name: str, measured: BenchmarkReport) -> Iterator[str]:
-    """Yield the reasons why the images or the class names are not those of the published figures."""
+    """Yield texts for `Published.not_comparable` if images, labels, classes or templates are not the published ones.
+
+    Also yield a text if the benchmark is not final.
+    """
     split, images = measured.selection.split, measured.images
     known, words = catalog.load(name), name.partition("@")[2]
     if split != known.split:
@@ -124,6 +131,6 @@ def _about_images(name: str, measured: BenchmarkReport) -> Iterator[str]:
 
 
 def _about_size(settings: object) -> Iterator[str]:
-    """Yield the reason why the resolution of the scored label maps differs from that of the published figures."""
+    """Yield a text for `Published.not_comparable` if a stage's settings have a `resolution` other than "original"."""
     if getattr(settings, "resolution", "original") != "original":
         yield "the published figures are scored at original resolution"

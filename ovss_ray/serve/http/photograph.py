@@ -45,7 +45,11 @@ def size(data: bytes, limits: Limits) -> tuple[int, int]:
 
 
 def decode(data: bytes, limits: Limits) -> np.ndarray:
-    """Return the upright image (H, W, 3) uint8 RGB, decoded as in batch runs. Raises HTTPException 422 if damaged."""
+    """Return the pixels of an image file (H, W, 3) uint8 RGB, decoded as in batch runs.
+
+    The EXIF orientation is applied. Raises HTTPException 422 if the file cannot be decoded, or has more than
+    `limits.pixels` pixels.
+    """
     try:
         return images.decode(data, NAME, cap=limits.pixels)
     except OvssError as failure:
@@ -64,7 +68,9 @@ def named(data: bytes, digest: str | None) -> str:
     Raises HTTPException 422 if it has both or neither.
     """
     if bool(data) == (digest is not None):
-        raise HTTPException(422, "send either an image, or the field `image` with the sha256 of an earlier image")
+        raise HTTPException(
+            422, "send exactly one of the two: an image, or the field `image` with the sha256 of an earlier image"
+        )
     return digest or sha256(data)
 
 

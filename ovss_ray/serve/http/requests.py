@@ -23,9 +23,9 @@ IMAGES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 POINTS = TypeAdapter(list[tuple[FiniteFloat, FiniteFloat, Literal[0, 1]]])
 BOX = TypeAdapter(tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat])
 LETTERS = 200
-"""Maximum number of characters per point in the JSON text of a prompt; longer text is refused before it is parsed"""
+"""Maximum number of characters that the JSON of a prompt's points may have for each allowed point (see `_json`)"""
 BASE = TypeAdapter(list[str])
-"""Validator for a JSON list of names"""
+"""Validator for the field `base` of a prompt: a JSON list of class names"""
 LISTS = TypeAdapter(list[str | Annotated[list[str], Field(min_length=1)]])
 """Validator for a JSON list of classes. A class is a name, or a list of synonyms."""
 BRACKETS = ("[]", "{}")
@@ -33,8 +33,8 @@ BRACKETS = ("[]", "{}")
 SEPARATORS = re.compile("[,;|]")
 """Characters that a client may put between names by mistake.
 
-A single field `classes` is refused as ambiguous if it is not JSON and has such a character. It could be a list of
-names, or one name, such as `door, double door`."""
+Suppose that the only field `classes` of a request is `door, double door`. This text could be two names or one name.
+So the request is refused as ambiguous. JSON such as `["door, double door"]` is accepted."""
 TEMPLATES = 32
 """Maximum number of templates; each class is embedded with each of them"""
 SEVERAL = ("classes", "templates")
@@ -52,7 +52,7 @@ Top = Annotated[int, Field(ge=1, le=10, description="names per region, best firs
 
 
 class Fields(BaseModel):
-    """Fields that every kind of request has besides the image. They are query parameters, or fields of a form."""
+    """Fields that every kind of request has besides the image. They are query parameters, or fields of the body."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -149,8 +149,10 @@ FieldsT = TypeVar("FieldsT", bound=Fields)
 def _json(name: str, text: str | None, kind: TypeAdapter[Any], example: str, most: int) -> Any:
     """Return the value of a field that contains JSON, or None if the field is missing.
 
-    The JSON may have up to LETTERS × `most` characters. For points, `most` is the maximum number of points.
-    Raises HTTPException 422 for longer JSON and for invalid JSON. The message about invalid JSON quotes `example`.
+    `text`: the JSON. `example`: valid JSON for the message about invalid JSON. `most`: a number that limits the length
+    of the JSON to LETTERS × `most` characters. For points, `most` is the maximum number of points.
+
+    Raises HTTPException 422 for longer JSON and for invalid JSON.
     """
     if text is None:
         return None
@@ -179,10 +181,13 @@ def body(kind: type[Fields], required: bool = True) -> dict[str, Any]:
 
 
 async def read(request: Request, query: FieldsT, limits: Limits) -> tuple[bytes, FieldsT]:
-    """Return the image's bytes (empty without an image) and the fields. Fields of a body override query parameters.
+    """Return the bytes of a request's image, and the fields of the request.
 
-    Raises HTTPException: 400 for a malformed form; 415 for a body that is neither form nor image nor JSON; 422 for
-    unknown fields, or a form without an image. Raises RequestValidationError for invalid values of fields.
+    If the request has no image, the bytes are empty. If a field is in the body and in the query, the value in the body
+    counts.
+
+    Raises HTTPException: 400 for a malformed form; 415 for a body that is not an image, a form or JSON; 422 for unknown
+    fields, or a form without an image. Raises RequestValidationError for invalid values of fields.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
@@ -211,10 +216,10 @@ async def read(request: Request, query: FieldsT, limits: Limits) -> tuple[bytes,
 
 
 def _validated(content: bytes, fields: Mapping[str, Any], query: FieldsT) -> tuple[bytes, FieldsT]:
-    """Return the bytes of the image, which are `content`, and the fields of body and query as one object.
+    """Return `content` unchanged, and an object with the fields of body and query.
 
-    `fields` has the fields of the body. A field of the body replaces the same field of the query. Raises
-    RequestValidationError for an invalid value.
+    `content`: bytes of the image. `fields`: fields of the body. A field of the body replaces the same field of the
+    query. Raises RequestValidationError for an invalid value.
     """
     try:
         return content, type(query).model_validate({**query.model_dump(exclude_unset=True), **fields})
@@ -225,7 +230,8 @@ def _validated(content: bytes, fields: Mapping[str, Any], query: FieldsT) -> tup
 def vocabulary(fields: Fields, configured: Sequence[str], limits: Limits) -> Vocabulary:
     """Return the classes and templates of a request. In its field `classes`, tabs separate the synonyms of a class.
 
-    `configured`: names of the benchmarks in the configs of the service. A request may name any of these benchmarks.
+    `configured`: names of the benchmarks in the configs of the service. A request may name one of these benchmarks, or
+    a benchmark of this package.
 
     Raises HTTPException 422 for missing, empty, too many or too long names, an invalid list, or an unknown benchmark.
     HTTPException is also raised for an invalid template.

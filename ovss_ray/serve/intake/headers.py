@@ -45,9 +45,10 @@ def limit(protocol: Any, seconds: float) -> None:
 def _look(connection: Any, before: object, seconds: float) -> None:
     """Close a connection if it has waited for headers since the previous check. Else check again after `seconds`.
 
-    While a request is in progress, the state of the connection is BUSY. While the connection waits for headers, the
-    state is the request that was answered last. Before the first request, the state is None. `before` is the state at
-    the previous check. If a waiting connection still has the state `before`, the connection is closed.
+    `before`: state of the connection at the previous check. The state is one of three: None before the first request;
+    BUSY while a request is in progress; else the request that was answered last.
+
+    If the state is still `before` and no request is in progress, the connection is closed.
     """
     transport, latest = connection.transport, connection.cycle
     if transport.is_closing() or transport.get_protocol() is not connection:

@@ -16,7 +16,7 @@ from ovss_ray.serve.intake.job_state import JobState, State
 WAIT = 10.0
 """Maximum seconds for which `Jobs.further` waits for the next answer of a job"""
 Run = Callable[[int], Awaitable[dict[str, Any]]]
-"""Function: position of an image in the job, from 0 → answer for this image"""
+"""Function that returns the answer for an image. The argument is the position of the image in the job (first: 0)."""
 
 
 @dataclass
@@ -26,15 +26,15 @@ class Job:
     id: str
     images: int
     size: int
-    """bytes of the request, and of the answers so far"""
+    """number of bytes of the request and of all answers so far, added together"""
     key: str = ""
-    """text that identifies the request of this job. A second request with the same text gets the same job
+    """text by which `Jobs.start` recognises a repeated request, which then gets this job instead of a new one
 
-    If the text of a request is empty, the request always gets a new job.
+    If the text is empty, no other request gets this job.
     """
     answers: list[dict[str, Any]] = field(default_factory=list)
     ended: float | None = None
-    """time.monotonic() at which the last image was answered"""
+    """seconds on the clock of `Jobs` when the last image was answered; None: the job is still running"""
     task: asyncio.Task[None] | None = None
     news: asyncio.Event = field(default_factory=asyncio.Event)
     """event that is set at the next answer, and is then replaced by a new event"""
@@ -53,9 +53,13 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
 
     def start(self, run: Run, images: int, size: int, key: str = "") -> JobState:
-        """Begin a job for `images` images, and return its state. `run` answers one image. `size`: bytes of the request.
+        """Begin a job, and return the state of the job.
 
-        If a job with this `key` exists, return the state of that job. Raises HTTPException 429 if the store is full.
+        `run`: function that answers one image. `images`: number of images. `size`: number of bytes of the request.
+        `key`: see `Job.key`. If `key` is not empty and a job with this key exists, no job begins.
+        In this case, the state of the existing job is returned.
+
+        Raises HTTPException 429 if there are already too many jobs, or if all jobs together would have too many bytes.
         """
         self._expire()
         if key and (begun := next((job for job in self._jobs.values() if job.key == key), None)):
@@ -93,9 +97,12 @@ class Jobs:
         return None if job.ended is None else job.answers
 
     async def further(self, identifier: str, first: int) -> Sequence[dict[str, Any]] | None:
-        """Return the answers of a job from position `first` on. Return None if there is none within WAIT seconds.
+        """Return the answers of a job from position `first` on.
 
-        If the job has ended, return at once, perhaps without answers. Raises HTTPException 404 for an unknown job.
+        If the job runs and has no answer at `first` yet, wait up to WAIT seconds. If there is still none, return None.
+        If the job has ended and has no answer at `first`, return an empty list.
+
+        Raises HTTPException 404 for an unknown job.
         """
         job = self._find(identifier)
         with suppress(TimeoutError):

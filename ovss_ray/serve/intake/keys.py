@@ -15,7 +15,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.structures.settings import Settings
 
 WINDOW = 60.0
-"""Length of a quota's window in seconds. A new window begins with the first request after the end of the previous."""
+"""Length of a quota's window in seconds. The first request after the end of a window begins a new window."""
 EXAMPLE = "alice: {sha256: 9f86…, per_minute: 60}"
 
 
@@ -59,7 +59,7 @@ class Quota:
     begun: float = field(default=float("-inf"))
 
     def take(self) -> bool:
-        """Count a request if it is within the limit. Return whether it is."""
+        """Count a request and return True. If the limit is reached, return False and do not count the request."""
         if self.clock() - self.begun >= WINDOW:
             self.used, self.begun = 0, self.clock()
         if self.used >= self.limit:
@@ -68,7 +68,10 @@ class Quota:
         return True
 
     def headers(self) -> dict[str, str]:
-        """Return the headers RateLimit-Limit, -Remaining and -Reset (seconds), as drafted by the IETF."""
+        """Return three headers of an IETF draft: RateLimit-Limit, RateLimit-Remaining and RateLimit-Reset.
+
+        The value of RateLimit-Reset is the number of seconds until the window ends.
+        """
         left = max(0.0, self.begun + WINDOW - self.clock())
         return {
             "RateLimit-Limit": str(self.limit),
@@ -78,13 +81,13 @@ class Quota:
 
 
 class Ring:
-    """All keys that a service accepts. Without any, it accepts requests from its own machine only."""
+    """All API keys that a service accepts. If there are no keys, the service accepts only requests from its machine."""
 
     def __init__(self, key: bytes | None = None, keys: Iterable[Key] = ()) -> None:
         """Store which API keys are accepted.
 
-        `key`: SHA-256 of an API key without a quota; None: no such API key. `keys`: entries of further API keys, each
-        with a SHA-256 and perhaps a quota.
+        `key`: SHA-256 of an API key that has no quota. If `key` is None, only the API keys in `keys` are accepted.
+        `keys`: entries of further API keys. Each entry has a SHA-256, and may have a quota.
         """
         self._quotas: dict[bytes, Quota | None] = {} if key is None else {key: None}
         for further in keys:
@@ -95,7 +98,9 @@ class Ring:
         return bool(self._quotas)
 
     def find(self, key: str) -> tuple[bool, Quota | None]:
-        """Return whether a key is accepted, and the quota of the key; None: no quota.
+        """Return whether a key is accepted, and the quota of the key.
+
+        If the key has no quota or is not accepted, None is returned instead of a quota.
 
         The key is compared with all accepted keys. So the duration of the comparison reveals nothing about these keys.
         """

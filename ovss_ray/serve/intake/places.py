@@ -11,10 +11,11 @@ from pydantic import BaseModel, Field
 from ovss_ray.serve.row import Kind
 
 Seconds = Callable[[Sequence[str], Kind, int], tuple[float, int]]
-"""Function: (names of pools, kind of answer, pixels of an image) → (seconds, replicas).
+"""Function that estimates how long one image takes.
 
-`seconds`: time of the image in all these pools together. `replicas`: number of replicas of the pool that has the
-fewest replicas."""
+The arguments are the names of the pools, the kind of answer, and the number of pixels of the image. The function
+returns two numbers. The first is the estimate in seconds, summed over the pools. The second is the number of replicas
+of the pool that has the fewest."""
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Entry:
     pools: Sequence[str] = ()
     kind: Kind = "segment"
     pixels: int = 0
-    """pixels of its image; 0: the image is not decoded yet"""
+    """number of pixels of the image in the request; 0: not known yet"""
 
 
 ENTRY: ContextVar[Entry | None] = ContextVar("ENTRY", default=None)
@@ -46,7 +47,10 @@ class Places:
     """All requests in progress, in the order in which they came."""
 
     def __init__(self, seconds: Seconds, limit: int) -> None:
-        """Begin without requests. `seconds` estimates an image's time. `limit`: maximum of requests in progress."""
+        """Begin without requests.
+
+        `seconds`: function that estimates how long one image takes. `limit`: maximum number of requests in progress.
+        """
         self._entries: dict[int, Entry] = {}
         self._seconds, self.limit = seconds, limit
 
@@ -62,7 +66,10 @@ class Places:
             del self._entries[id(entry)]
 
     def place(self, request: str) -> Place:
-        """Return the place of the request with this id."""
+        """Return the place of the request with this id.
+
+        If no request in progress has this id, the fields `ahead` and `seconds` of the place are None.
+        """
         entries = list(self._entries.values())
         number = next((number for number, entry in enumerate(entries) if entry.request == request), None)
         seconds = None if number is None else self._expected(entries[:number], entries[number])
@@ -83,7 +90,7 @@ class Places:
 
 
 def note(pools: Sequence[str], kind: Kind, pixels: int) -> None:
-    """Store pools, kind of answer and pixels of the current request, as soon as they are known."""
+    """Store in the entry of the current request: names of the pools, kind of answer, number of pixels of the image."""
     if entry := ENTRY.get():
         entry.pools, entry.kind, entry.pixels = pools, kind, pixels
 

@@ -37,9 +37,9 @@ FIRST = Query(ge=0, description="position of the first answer, from 0; the job m
 PASSED = (b"host", b"authorization", b"origin", b"sec-fetch-site")
 """Headers that are copied from a request with several images to the request of each image"""
 AGAIN = (429, 503)
-"""Statuses after which a job sends an image again, until JOB_PATIENCE is over"""
+"""HTTP statuses after which a job sends an image again: the service is busy, or has no worker"""
 JOB_PATIENCE = 600.0
-"""Seconds for which a job sends an image again while the service is busy or has no worker"""
+"""Seconds after which a job stops sending the same image again, and keeps the last answer"""
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ async def sent(request: Request, batch: Batch, path: str, number: int, limits: L
 def _repeated(request: Request, kind: Kind, batch: Batch) -> str:
     """Return a text that identifies a request for a job; "" without the header Idempotency-Key.
 
-    If a client sends the same request again, the text is the same, and the client gets the existing job. The text
-    contains the header, and a digest of images, fields and API key. If any of them differs, the client gets a new job.
+    If a client repeats a request unchanged, the text is the same, and the client gets the existing job. A different
+    header, kind of answer, image, field or API key leads to a new job.
     """
     if not (key := request.headers.get("idempotency-key", "")):
         return ""
@@ -151,13 +151,16 @@ def _repeated(request: Request, kind: Kind, batch: Batch) -> str:
 
 
 def document(answers: Sequence[dict[str, Any]]) -> Response:
-    """Return the response with all answers. Their bodies are JSON already, and are not parsed again."""
+    """Return the response with all answers. The `body` of each answer is JSON, and is copied without being parsed."""
     items = [b'{"status":%d,"answer":%s}' % (answer["status"], answer["body"] or b"null") for answer in answers]
     return Response(b'{"answers":[' + b",".join(items) + b"]}", media_type="application/json")
 
 
 async def _patiently(request: Request, batch: Batch, path: str, number: int, limits: Limits) -> dict[str, Any]:
-    """Send an image of a job. Repeat this while the service is busy, for up to JOB_PATIENCE seconds."""
+    """Send an image of a job, and return the answer.
+
+    If the answer has a status in AGAIN, send the image again. After JOB_PATIENCE seconds, return the answer anyway.
+    """
     until = asyncio.get_running_loop().time() + JOB_PATIENCE
     while True:
         answer = await sent(request, batch, path, number, limits)
@@ -171,9 +174,10 @@ def add(app: FastAPI, desk: Desk) -> None:
 
     @app.post("/v1/batch/{kind}", summary="Answer several images", responses=ERRORS)
     async def together(kind: Kind, request: Request) -> Response:
-        """Send several files named `image`, and other fields of /v1/segment or /v1/regions, which apply to all images.
+        """Send several images as files named `image`. The other fields are those of /v1/segment or /v1/regions.
 
-        The response lists the status of each image, with its answer or refusal.
+        The values of the other fields apply to all images. The response lists a status and an answer for each image.
+        If an image was refused, the answer is the refusal.
         """
         batch, room = await read(request, desk), asyncio.Semaphore(TOGETHER)
 
@@ -189,10 +193,10 @@ def add(app: FastAPI, desk: Desk) -> None:
 def _job_routes(app: FastAPI, desk: Desk, jobs: Jobs) -> None:
     @app.post("/v1/jobs/{kind}", status_code=202, summary="Begin a job for several images", responses=ERRORS)
     async def begin(kind: Kind, request: Request, response: Response) -> JobState:
-        """Take the same fields as /v1/batch, and answer at once with the job's id. The images are answered one by one.
+        """Begin a job with the same fields as /v1/batch, and answer at once with the job's id.
 
-        The answers are kept in the memory of the service for `limits.kept` seconds, and are lost if it starts again.
-        A second request with the same header Idempotency-Key begins no second job.
+        The answers are kept for `limits.kept` seconds after the end of the job. If the service restarts, all jobs are
+        lost. If a request with the header Idempotency-Key is repeated unchanged, it begins no second job.
         """
         batch = await read(request, desk)
 
@@ -210,10 +214,11 @@ def _job_routes(app: FastAPI, desk: Desk, jobs: Jobs) -> None:
 
     @app.get("/v1/jobs/{identifier}/result", summary="Return the answers of a job", responses=UNREADY)
     async def result(identifier: str, first: Annotated[int | None, FIRST] = None) -> Response:
-        """Return all answers, in the form of /v1/batch. If the job still runs, the status is 409 with Retry-After.
+        """Return the answers of a job, in the form of /v1/batch.
 
-        With `first`, return the answers from this position on, even if the job still runs. If there is no such answer
-        yet, the request waits up to 10 seconds for the next one. If none comes, the status is 409 with Retry-After.
+        Without `first`, return all answers. If the job still runs, the status is 409 with Retry-After. With `first`,
+        return the answers so far, from this position on. If the job still runs and has no such answer, wait up to
+        10 seconds for one. If none comes, the status is 409 with Retry-After.
         """
         answers = jobs.answers(identifier) if first is None else await jobs.further(identifier, first)
         if answers is None:

@@ -214,5 +214,5 @@ def test_the_configs_are_those_of_this_training_with_the_official_schedule() -> 
     decayed, plain = ({names[id(value)] for value in of["params"]} for of in loop.groups(neck, official))
     assert {name.split(".")[-2] for name in plain} == {"norm1", "norm2", "1", "3"}, "of blocks, and after convolutions"
     assert {"level_encoding.weight", "blocks.0.mlp.lin1.bias"} <= decayed
-    with pytest.raises(OvssError, match="targets has no effect with data=scenes"):
+    with pytest.raises(OvssError, match="`targets` has no effect with data=scenes"):
         config.load(ROOT / "configs/train_ovsam_tiny_neck.yaml", ["targets=/a"])

@@ -43,7 +43,7 @@ class Sample:
 
 
 class DrawnInstances:
-    """Source of samples whose instances are the things of drawn scenes."""
+    """Source of samples from drawn scenes. Each object in a scene is an instance."""
 
     def __init__(self, config: Config, pixels: int) -> None:
         self.config, self.pixels = config, pixels
@@ -100,7 +100,7 @@ class Photographs:
             number = int(drawn.integers(len(self.items)))
         raise OvssError(
             f"data={self.config.data}: tried {TRIED} photographs, and none has an instance of at least "
-            f"{self.config.smallest} pixels. Check data_root and split"
+            f"{self.config.smallest} pixels. Check the settings `data_root` and `split`"
         )
 
     def _sample(self, drawn: np.random.Generator, place: int) -> Sample:

@@ -94,6 +94,6 @@ class Config(Training):
             resized = ", ".join(name for name, sizes in VARIANTS.items() if sizes.short_side)
             raise ValueError(
                 f"data=scenes needs a variant that resizes images before it cuts windows ({resized}), found "
-                f"variant={self.variant}. Change the variant, or set data=pascal5i or data=coco20i"
+                f"variant={self.variant}. Change `variant`, or set data=pascal5i or data=coco20i"
             )
         return self

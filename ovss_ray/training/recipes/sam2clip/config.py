@@ -41,5 +41,7 @@ class Config(Training):
     @model_validator(mode="after")
     def _targets_of_files(self) -> Self:
         if self.data == "scenes" and self.targets:
-            raise ValueError("targets has no effect with data=scenes, which always computes features. Remove targets")
+            raise ValueError(
+                "the setting `targets` has no effect with data=scenes, which always computes features. Remove `targets`"
+            )
         return self

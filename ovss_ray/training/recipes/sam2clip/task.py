@@ -136,7 +136,7 @@ def begin(model: Student, teacher: Sam, config: Config) -> None:
     if not isinstance(encoder, ImageEncoder) or encoder.pos_embed.shape != neck.pos_embed.shape:
         raise OvssError(
             f"teacher: this SAM does not fit {config.variant}. Its image encoder must be a ViT with a position "
-            f"embedding of shape {tuple(neck.pos_embed.shape)}. Set teacher to the checkpoint of such a SAM"
+            f"embedding of shape {tuple(neck.pos_embed.shape)}. Set `teacher` to the checkpoint of such a SAM"
         )
     neck.pos_embed.copy_(encoder.pos_embed)
     if config.begin == "positions":
@@ -144,7 +144,9 @@ def begin(model: Student, teacher: Sam, config: Config) -> None:
     state = encoder.state_dict()
     copied = {name: state.get(name) for name in neck.state_dict() if name.startswith(("blocks.", "neck."))}
     if any(value is None or value.shape != neck.state_dict()[name].shape for name, value in copied.items()):
-        raise OvssError(f"begin=encoder: the neck of {config.variant} and SAM's encoder differ in size. Remove begin")
+        raise OvssError(
+            f"begin=encoder: the neck of {config.variant} and SAM's encoder differ in size. Remove the setting `begin`"
+        )
     neck.load_state_dict(copied, strict=False)
     _fit(model, encoder, config)
 

@@ -96,6 +96,6 @@ def _fill(model: San, path: Path, all_of_it: bool) -> None:
     if missing or unexpected:
         raise OvssError(
             f"{path} does not match the variant: {len(missing)} missing and {len(unexpected)} unexpected entries, such "
-            f"as {(missing + unexpected)[0]}. Pass a checkpoint trained for this variant, or change variant"
+            f"as {(missing + unexpected)[0]}. Pass a checkpoint trained for this variant, or change `variant`"
         )
     model.load_state_dict({name: state[name] for name in needed}, strict=False)
