@@ -71,6 +71,8 @@ def _show(name: str, run: "RunPlan", size: "Size", gpus: int, probe: bool) -> No
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if planned.shortage:
         raise OvssError(planned.shortage)
+    for warning in planned.warnings():
+        _say(warning)
 
 
 def _say(text: str) -> None:

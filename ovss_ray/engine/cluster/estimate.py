@@ -5,12 +5,13 @@ The function placement.place determines the numbers of workers, as in a run. Thi
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import psutil
 
+from ovss_ray.config.run import Pool
 from ovss_ray.engine.cluster import placement
 from ovss_ray.engine.cluster.nodes import STORE, Node, Size
 from ovss_ray.engine.cluster.placement import Placed
@@ -91,6 +92,10 @@ class Estimate:
     def images(self) -> int:
         """Return the number of images of the run, including those that already have a record."""
         return sum(map(len, self.plan.manifests.values()))
+
+    def warnings(self) -> list[str]:
+        """Return the warnings that a run would print, such as GPUs without a worker."""
+        return warnings(self.plan.pools, [step.pool for step in self.steps], self.size, self.weights)
 
     def memory(self, step: Step) -> float:
         """Return the bytes of memory that placement assumes for one worker of a pool."""
@@ -181,6 +186,42 @@ def estimate(plan: RunPlan, size: Size, probed: Probed | None = None) -> Estimat
         steps.append(Step(pool, first, reach, tuple(sorted(keep)), tuple(sorted(reads)), seconds))
         reads = keep
     return Estimate(plan, size, tuple(steps), weights, left, placement.unmet(pools, size), probed)
+
+
+def warnings(pools: Sequence[Pool], placed_pools: Sequence[Placed], size: Size, weights: float) -> list[str]:
+    """Return warnings about pools that are placed well enough to run, but use the cluster badly.
+
+    The warnings are those of placement.on_cpus and placement.bf16_on_cpus, and one for GPUs without a worker. `pools`
+    are the pools of the config. `placed_pools` are their placement on a cluster of this size. `weights`: bytes of the
+    weights of one worker.
+    """
+    texts = (
+        placement.on_cpus(placed_pools, size, weights),
+        placement.bf16_on_cpus(placed_pools),
+        _idle_gpus(pools, placed_pools, size, weights),
+    )
+    return [text for text in texts if text]
+
+
+def _idle_gpus(pools: Sequence[Pool], placed_pools: Sequence[Placed], size: Size, weights: float) -> str:
+    """Return a warning if GPUs have no worker because the nodes have too little memory, else "".
+
+    `pools`: pools of the config. `placed_pools`: the same pools, in the same order, after placement on the cluster.
+    `weights`: bytes of the weights that one worker loads.
+    """
+    idle = size.gpus - sum(pool.first * pool.gpus for pool in placed_pools)
+    if idle < 1:
+        return ""
+    most = placement.workers_in_memory(pools, size, weights)
+    both = zip(pools, placed_pools, strict=True)
+    automatic = [on_gpu for pool, on_gpu in both if pool.workers == "auto" and on_gpu.gpus]
+    if not any(pool.first + 1 > most for pool in automatic):
+        return ""
+    return (
+        f"{idle:g} of {size.gpus:g} GPUs have no worker: the nodes offer Ray {size.memory / 1e9:.1f} GB of memory, and "
+        f"a worker is expected to need {(placement.HEAP + weights) / 1e9:.1f} GB. Set `workers` of the pool, or start "
+        "the nodes with `ray start --memory BYTES`"
+    )
 
 
 def placed(plan: RunPlan, size: Size) -> list[Placed]:

@@ -8,9 +8,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ovss_ray.config.run import Pool
-from ovss_ray.engine.cluster import connection, placement, waiting
-from ovss_ray.engine.cluster.nodes import Size
+from ovss_ray.engine.cluster import connection, estimate, placement, waiting
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
 from ovss_ray.io import digests, files, inline
@@ -136,35 +134,12 @@ def place(plan: RunPlan, patience: float, say: Callable[[str], None]) -> list[Pl
     option `patience` of the run's config. Raises OvssError if the cluster is too small after the wait. Nodes that join
     during the wait are checked (see `run`).
 
-    `say` prints the progress of the wait, and the warnings of placement.on_cpus, placement.bf16_on_cpus and idle_gpus.
+    `say` prints the progress of the wait, and the warnings of estimate.warnings.
     """
-    size, before = placement.weights_of(plan.sources), len(connection.size().nodes)
-    pools = waiting.for_pools(plan.pools, size, patience, plan.config.patience, say)
-    if len(connection.size().nodes) > before:
+    weights_bytes, before = placement.weights_of(plan.sources), len(connection.size().nodes)
+    pools, size = waiting.for_pools(plan.pools, weights_bytes, patience, plan.config.patience, say)
+    if len(size.nodes) > before:
         run(plan)
-    cluster = connection.size()
-    idle = idle_gpus(plan.pools, pools, cluster, size)
-    for warning in (placement.on_cpus(pools, cluster, size), placement.bf16_on_cpus(pools), idle):
-        if warning:
-            say(warning)
+    for warning in estimate.warnings(plan.pools, pools, size, weights_bytes):
+        say(warning)
     return pools
-
-
-def idle_gpus(pools: Sequence[Pool], placed: Sequence[Placed], size: Size, weights: float) -> str:
-    """Return a warning if GPUs have no worker because the nodes have too little memory, else "".
-
-    `pools`: pools of the config. `placed`: the same pools, in the same order, after placement on the cluster.
-    `weights`: bytes of the weights that one worker loads.
-    """
-    idle = size.gpus - sum(pool.first * pool.gpus for pool in placed)
-    if idle < 1:
-        return ""
-    most = placement.workers_in_memory(pools, size, weights)
-    automatic = [on_gpu for pool, on_gpu in zip(pools, placed, strict=True) if pool.workers == "auto" and on_gpu.gpus]
-    if not any(pool.first + 1 > most for pool in automatic):
-        return ""
-    return (
-        f"{idle:g} of {size.gpus:g} GPUs have no worker: the nodes offer Ray {size.memory / 1e9:.1f} GB of memory, and "
-        f"a worker is expected to need {(placement.HEAP + weights) / 1e9:.1f} GB. Set `workers` of the pool, or start "
-        "the nodes with `ray start --memory BYTES`"
-    )

@@ -55,8 +55,8 @@ def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) 
 
 def for_pools(
     pools: Sequence[Pool], weights: float, least: float, patience: float, say: Callable[[str], None]
-) -> list[Placed]:
-    """Return the pools, placed on the cluster. If the cluster is too small, wait for nodes.
+) -> tuple[list[Placed], Size]:
+    """Return the pools, placed on the cluster, and the size of this cluster. If it is too small, wait for nodes.
 
     If the cluster has no autoscaler, wait up to `least` seconds until nodes join by themselves.
 
@@ -71,7 +71,7 @@ def for_pools(
     slow = _slow(pools, placed, size, weights)
     scaled = size.grows and bool(shortage or slow) and autoscaler.autoscaled()
     if not shortage and not (scaled and slow):
-        return placed
+        return placed, size
     goal = _goal(pools, size, weights, slow)
     seconds = max(least, patience if scaled else 0.0)
     text = "waiting for nodes that an autoscaler should start" if scaled else "waiting for nodes"
@@ -80,7 +80,7 @@ def for_pools(
             size = connection.size()
             placed, shortage = _placed(pools, size, weights)
             if not shortage and not (scaled and _slow(pools, placed, size, weights)):
-                return placed
+                return placed, size
             if late:
                 wanted = placement.unmet(goal, size) if scaled else ""
                 raise OvssError(_end(wanted or shortage, seconds, scaled, any(pool.gpus for pool in goal)))

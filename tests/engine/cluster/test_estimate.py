@@ -120,3 +120,14 @@ def test_the_command_prints_pools_and_says_how_to_get_a_time(
         app.main([*command, "--set", "pools.0.gpus=9", "--on", "cpus=4,memory=16"])
     assert end.value.code == 2
     assert "cluster too small" in capsys.readouterr().err
+
+
+def test_the_command_warns_of_gpus_that_the_memory_leaves_idle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["plan", "san_tiny", "--benchmark", "scenes:seen", "--limit", "20", "--out", str(tmp_path / "run")]
+    for memory, warned in (("10", True), ("100", False)):
+        with pytest.raises(SystemExit) as end:
+            app.main([*command, "--on", f"cpus=64,gpus=8,memory={memory}"])
+        assert end.value.code == 0
+        assert ("of 8 GPUs have no worker: the nodes offer Ray 7.0 GB" in capsys.readouterr().err) == warned

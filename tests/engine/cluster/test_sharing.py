@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from ovss_ray.config.run import Pool, RunConfig
-from ovss_ray.engine.cluster import placement, preflight
+from ovss_ray.engine.cluster import estimate, placement
 from ovss_ray.engine.cluster.nodes import Node, Size, even, matches
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.io import processor
@@ -100,7 +100,7 @@ def test_networks_for_gpus_on_the_cpus_of_a_cluster_are_reported() -> None:
 def test_gpus_that_the_memory_leaves_idle_are_reported() -> None:
     def warning(memory: float, **settings: Any) -> str:
         pools, cluster = complete(RunConfig(pools=(pool("san", **settings),))), even(1, 64, 8, memory)
-        return preflight.idle_gpus(pools, placement.place(pools, cluster, 1e9), cluster, 1e9)
+        return "".join(estimate.warnings(pools, placement.place(pools, cluster, 1e9), cluster, 1e9))
 
     assert warning(7e9).startswith("4 of 8 GPUs have no worker: the nodes offer Ray 7.0 GB of memory")
     assert "a worker is expected to need 2.0 GB. Set `workers` of the pool" in warning(7e9)

@@ -47,37 +47,37 @@ def pools(**settings: Any) -> list[Pool]:
 
 def test_a_run_waits_for_the_gpus_that_an_autoscaler_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch, workers=1)
-    (placed,) = waiting.for_pools(pools(gpus=1), 1e7, 0.0, 600.0, cluster.said.append)
+    (placed,), _ = waiting.for_pools(pools(gpus=1), 1e7, 0.0, 600.0, cluster.said.append)
     assert (placed.gpus, placed.first) == (1, 2)
     assert cluster.requests == [[{"CPU": 1.0, "GPU": 1}], []], "the autoscaler does not keep the nodes"
     assert "1 nodes, 4 CPUs and 0 GPUs (waited 0 of at most 600 s)" in cluster.said[0]
 
 
 def test_heavy_networks_wait_for_a_first_gpu_and_small_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    (placed,) = waiting.for_pools(pools(), 1e9, 0.0, 600.0, Cluster(monkeypatch, workers=1).said.append)
+    (placed,), _ = waiting.for_pools(pools(), 1e9, 0.0, 600.0, Cluster(monkeypatch, workers=1).said.append)
     assert placed.gpus == 1
-    (placed,) = waiting.for_pools(pools(), 1e7, 0.0, 600.0, Cluster(monkeypatch, workers=1).said.append)
+    (placed,), _ = waiting.for_pools(pools(), 1e7, 0.0, 600.0, Cluster(monkeypatch, workers=1).said.append)
     assert placed.gpus == 0
     still = Cluster(monkeypatch, workers=1, scaled=False)
-    assert waiting.for_pools(pools(), 1e9, 0.0, 600.0, still.said.append)[0].gpus == 0, "no autoscaler, no wait"
+    assert waiting.for_pools(pools(), 1e9, 0.0, 600.0, still.said.append)[0][0].gpus == 0, "no autoscaler, no wait"
     assert still.requests == []
 
 
 def test_without_any_cpus_small_networks_request_cpus_and_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch, workers=2, head=NO_WORK, node=Node(1))
-    (placed,) = waiting.for_pools(pools(workers=2), 1e7, 0.0, 600.0, cluster.said.append)
+    (placed,), _ = waiting.for_pools(pools(workers=2), 1e7, 0.0, 600.0, cluster.said.append)
     assert cluster.requests == [[{"CPU": 1.0}] * 2, []]
     assert (placed.gpus, placed.least) == (0, 2)
     with pytest.raises(OvssError, match=r"need at least 2\.1 CPUs and 0 GPUs.*patience=3600$"):
         waiting.for_pools(pools(workers=2), 1e7, 0.0, 0.02, Cluster(monkeypatch, 0, head=NO_WORK).said.append)
     cluster = Cluster(monkeypatch, workers=1, head=NO_WORK)
-    assert waiting.for_pools(pools(), 1e9, 0.0, 600.0, cluster.said.append)[0].gpus == 1
+    assert waiting.for_pools(pools(), 1e9, 0.0, 600.0, cluster.said.append)[0][0].gpus == 1
     assert cluster.requests[0] == [{"CPU": 1.0, "GPU": 1.0}], "a large network requests a GPU"
 
 
 def test_a_large_network_that_the_config_keeps_on_cpus_waits_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch, workers=0)
-    (placed,) = waiting.for_pools(pools(gpus=0, workers=4), 1e9, 0.0, 600.0, cluster.said.append)
+    (placed,), _ = waiting.for_pools(pools(gpus=0, workers=4), 1e9, 0.0, 600.0, cluster.said.append)
     assert (placed.gpus, placed.least, cluster.requests, cluster.said) == (0, 4, [], [])
 
 
