@@ -242,7 +242,7 @@ def _places(benchmark: Benchmark) -> dict[str, list[int]]:
     There are three rules for a name. The first rule that finds any label decides:
 
     - all labels that are equal to the name
-    - if classes of the benchmark have the name, the labels of these classes
+    - the labels of all classes that have the name, since a class may have further names besides its label
     - all labels with commas that contain the name as a part: "car, auto, motorcar" for the name "auto"
     """
     levels: list[dict[str, list[int]]] = [{}, {}, {}]

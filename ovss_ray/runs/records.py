@@ -235,10 +235,10 @@ class _Held:
 def fold(
     folder: str, among: pa.Table | None, of: Callable[[pa.Table], P], room: int = ROOM
 ) -> tuple[Settled, P | None]:
-    """Return the result of `settle`, and the sum over the records that count. Without records, the sum is None.
+    """Return the result of `settle`, and the sum over the records that count (see `settle`).
 
-    `of` is the function that sums one table of records. The sums of all tables are then added. If all part files
-    together have up to about `room` bytes, they stay in memory and are read once. Otherwise they are read twice.
+    `of` returns the summand of one table of records. If no record counts, the sum is None. If all records
+    take up to about `room` bytes, they are held in memory. Otherwise, the part files are read twice.
     """
     read = _Held(room)
     settled = settle(folder, among, read)
@@ -246,7 +246,7 @@ def fold(
 
 
 def add(parts: Iterable[Part], of: Callable[[pa.Table], P], read: Read = read_part) -> P | None:
-    """Return the sum over the rows that count; None without rows. `of` maps a table of rows to a summand."""
+    """Return the sum of `of` over tables of the rows that count. If there are no tables, return None."""
     total: Any = None
     tables = ((read(uri, None), rows) for uri, rows in parts)
     for table in _together(part if len(rows) == len(part) else part.take(rows) for part, rows in tables):
@@ -269,20 +269,20 @@ def _together(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def read(folder: str, among: pa.Table | None = None) -> Iterator[pa.Table]:
-    """Yield tables with the records that count. Every image occurs once (see `settle`).
+    """Yield the records of a folder that count (see `settle`), in one table per part file.
 
-    The content of a compact file is a table of one row (see compact.py).
+    The table of a compact file has a single row, with one sum for many images (see compact.py).
     """
     for uri, rows in settle(folder, among).parts:
         yield read_part(uri).take(rows)
 
 
 def missing(manifest: pa.Table, folder: str, before: Collection[str] | None = None) -> pa.Table:
-    """Return the rows of the manifest that still need scoring: those without a good record of their current files.
+    """Return the rows of the manifest that still need scoring.
 
-    `before` names the part files that existed when this command began. All other part files are of this command. Images
-    with a record in a part file of this command are left out, even if they have failed. If `before` is None, all part
-    files count as earlier files.
+    A row is left out if its image has a usable record without an error (see compact.resolved). A row is also left out
+    if this command has written any record of its image. `before` names the part files that existed when this command
+    began. If `before` is None, all part files count as files from before this command.
     """
     uris = parts(folder)
     known = _all(uris, manifest)

@@ -14,7 +14,9 @@ DIGESTS = ("image_digest", "truth_digest")
 """Columns for the digests of the photograph and the label file that a worker read; empty for a file not read."""
 
 STAMPS = ("image_stamp", "truth_stamp")
-"""Columns for the stamps (size, times; see files.stamp) of both files when they were listed, before they were read."""
+"""Columns for the stamps of the photograph and the label file (see files.stamp).
+
+The stamps are taken when the run lists its images, before a worker reads the files."""
 
 
 MATCHED, UNKNOWN, FAILED, STALE = range(4)
@@ -55,7 +57,10 @@ def stale(known: pa.Table, manifest: pa.Table | None, place: np.ndarray) -> np.n
 
 
 def changed(manifest: pa.Table | None) -> list[str]:
-    """Return the names of the manifest's digest columns that are not empty. In most manifests, all are empty."""
+    """Return the names of the manifest's columns that have a digest. If `manifest` is None, return no names.
+
+    A missing digest is "". Most manifests have no digests at all.
+    """
     if manifest is None:
         return []
     filled = {name: mapped_tables.filled(manifest, name) for name in DIGESTS if name in manifest.column_names}

@@ -29,7 +29,7 @@ from ovss_ray.serve.watch import News
 NAME = "ovss"
 """Name of the service's application in Ray Serve"""
 FAULTS = (RayError, RayServeException, RuntimeError, TimeoutError)
-"""Exceptions that Ray Serve raises if an application does not start, or not in time"""
+"""Exceptions that Ray Serve raises for a failed start, a failed request or a timeout"""
 INTERRUPTED = 130
 """Exit status of the command after a second SIGINT or SIGTERM"""
 PROGRESS = 10.0
@@ -208,9 +208,9 @@ def _wait(service: DeploymentHandle) -> NoReturn:
 
 
 def _lines(service: DeploymentHandle) -> tuple[str, int, list[str]] | None:
-    """Return the HTTP process's log of lost and started replicas (see Ingress.lines), or None.
+    """Return the result of Ingress.lines, which lists the replicas that were lost or have started.
 
-    None: the HTTP process did not answer within LOOK seconds, or the request failed.
+    If the HTTP process does not answer within LOOK seconds, return None. If the request fails, also return None.
     """
     reply = service.lines.remote()
     try:

@@ -32,7 +32,7 @@ class Pace:
         return images * self.fixed + self.each * pixels / 1e6
 
     def now(self) -> "Pace":
-        """Return the present pace. The older the latest large batch is, the closer the factor is to 1 (see HALF)."""
+        """Return the present pace, whose factor returns to 1 with time since the latest large batch (see HALF)."""
         age = time.monotonic() - self.when
         return replace(self, factor=1 + (self.factor - 1) * 0.5 ** (age / HALF))
 

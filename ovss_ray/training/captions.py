@@ -41,7 +41,7 @@ class Region:
 
     @classmethod
     def of(cls, content: str | Thing) -> "Region":
-        """Return the region of a surface or a thing."""
+        """Return the Region for a surface, given by its name, or for a thing."""
         if isinstance(content, str):
             return cls(content, (-1, -1, -1))
         pairs = zip((NAMED, COLOURS, SHAPES), scenes.words(content), strict=True)

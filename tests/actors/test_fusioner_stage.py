@@ -155,7 +155,7 @@ def test_requests_to_the_service_get_the_label_map_of_a_run_and_no_square(weight
         expected = network.load("fusioner_small", [weights]).segment(image, words)
         assert (answer["prediction"] != expected).mean() < 0.01
     options["resolution"] = "square_224"
-    with pytest.raises(OvssError, match="Serve it with resolution: original"):
+    with pytest.raises(OvssError, match="Set `resolution` of this stage to original"):
         service.plan(configs.validate(raw, "test"))
 
 

@@ -45,7 +45,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Drawn photograph and its regions."""
+    """Image that this package has drawn, and the regions of the image."""
 
     image: np.ndarray
     """(H, W, 3) uint8 RGB"""

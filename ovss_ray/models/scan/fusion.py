@@ -1,4 +1,6 @@
-"""Class scores of proposals from two classifiers: calibrated proposals, and CLIP on crops.
+"""Class scores of mask proposals, fused from the scores of two classifiers.
+
+The first classifier compares the calibrated embedding of a proposal with class names. The second is CLIP on crops.
 
 The official code calls the classifiers "in-vocabulary" and "out-of-vocabulary". Dimensions: Q queries, V valid
 queries (with at least one pixel in their binary mask), K classes.

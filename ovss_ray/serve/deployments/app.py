@@ -250,7 +250,7 @@ class Access:
     """Keys and origins that may use the service."""
 
     key: bytes | None
-    """SHA-256 of the API key in $OVSS_API_KEY; None: the variable is not set. Requests with this key have no quota"""
+    """SHA-256 of the API key in $OVSS_API_KEY. This API key has no quota. None: the variable is not set"""
     keys: Sequence[keys.Key]
     """further keys, which may have quotas"""
     origins: Sequence[str]

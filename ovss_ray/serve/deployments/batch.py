@@ -60,15 +60,17 @@ Parts = Mapping[Kind, Part]
 def plan(config: RunConfig) -> list[Parts]:
     """Return, for each pool of a config, the stages and output columns that each kind of answer needs.
 
-    Every config has the kind `segment`. If a stage finds words, the config also has the kind `words`. A config with
-    the column `scores` and a stage of PROMPTERS also has the kinds `regions`, `prompt` and `masks`.
+    Every config has the kind `segment`. If a stage gives each image its own words, there is also the kind `words`. The
+    kinds `regions`, `prompt` and `masks` need a stage that is a key of PROMPTERS. They also need a stage that writes
+    the column `scores`, which may be the same stage. Each kind gets only the stages that the answer needs, with one
+    exception. If no stage gives words, the kind `segment` gets all stages.
 
-    A kind of answer gets only the stages that the answer needs. There is one exception: if no stage of the config finds
-    words, `segment` gets all stages.
+    Raises OvssError in four cases:
 
-    Raises OvssError if no stage reads an image, or if a stage needs other data, such as ground truth.
-    Also raises OvssError if label maps differ in size from the image.
-    Also raises OvssError if every stage that segments the image also finds the words itself.
+    - no stage reads an image
+    - a stage predicts label maps of a fixed square size
+    - a stage needs data that a request does not have, such as ground truth
+    - every stage that predicts label maps also finds the words of the image itself
     """
     stages = config.stages()
     _check(stages)
@@ -101,7 +103,7 @@ def _check(stages: Sequence[StageConfig]) -> None:
     if square := [stage.use for stage in stages if stage.kind().side(stage.settings())]:
         raise OvssError(
             f"the stage {square[0]} predicts label maps of a fixed square size instead of the photograph's size, "
-            "so the config cannot be served. Serve it with resolution: original"
+            "so the config cannot be served. Set `resolution` of this stage to original"
         )
     if prompted := [stage.use for stage in stages if {*TRUE} & set(stage.reads())]:
         raise OvssError(

@@ -34,8 +34,13 @@ PATIENCE = 5.0
 async def through(route: Route, retry: int, row: Row, words: Vocabulary, kind: Kind) -> Row:
     """Send a row through the pools that a `kind` of answer needs. Ray passes the row directly from pool to pool.
 
-    Return the row with the columns of the last pool. Raises HTTPException: 429 if the queue of a pool is full; 503 if a
-    worker died or no batch had room in time; 504 if the stages are too slow for this request.
+    Return the row with the columns of the last pool. Raises HTTPException with one of these statuses:
+
+    - 429: the queue of a pool is full
+    - 503: a worker died or was unavailable, or the time limit passed while the row mostly waited
+    - 504: the stages are too slow for this request
+
+    `retry`: value of the header Retry-After, in seconds, for 429 and 503.
     """
     later = {"Retry-After": str(retry)}
     left = remaining()

@@ -119,9 +119,9 @@ class Replica:
     async def __call__(self, row: Row, words: Vocabulary, kind: Kind, seconds: float | None = None) -> Row:
         """Run the stages that are needed for a `kind` of answer on a row, and return the resulting row.
 
-        The row is computed in a batch with other waiting rows. If there is no result after `seconds`, an error is
-        raised. Raises TooSlow if the row was in computation for at least half of `seconds`. Otherwise raises Delayed,
-        since the row mostly waited.
+        The row is computed in a batch with other waiting rows. `seconds` is the time limit for waiting and
+        computation together. If `seconds` is None, there is no limit. If the limit passes, one of two errors is raised.
+        Raises TooSlow if the row was in computation for at least half of `seconds`. Otherwise raises Delayed.
         """
         answer = asyncio.get_running_loop().create_future()
         self.waiting.append((row, words, kind, answer))
@@ -180,9 +180,10 @@ class Replica:
     def _run(
         self, requests: list[tuple[Row, Vocabulary]], kind: Kind, answers: Sequence[asyncio.Future[Row]] = ()
     ) -> list[Row]:
-        """Return the computed rows. If all requests time out or are cancelled meanwhile, return no rows.
+        """Return the computed rows. If all futures in `answers` are done before the end, stop and return no rows.
 
-        `answers`: the future of each request; it is done if the request has timed out or was cancelled.
+        `answers` has one future per request. A future is done early if its request times out or is cancelled.
+        If `answers` is empty, all rows are computed.
         """
         begun = self.moved = time.monotonic()
         stages = self._stages(kind)

@@ -26,9 +26,11 @@ class ByImage(RequestRouter):
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """Return the replicas to choose from. Ray Serve takes the one with the shortest queue.
+        """Return one list of replicas. Ray Serve chooses the replica with the shortest queue from this list.
 
-        If the queues of all returned replicas are full, Serve calls this method again.
+        For a request with an image, the list has only the replica of the image. For other requests, the list has two
+        random replicas. If only one replica exists, the list has this replica. If the queues of all replicas in the
+        list are full, Serve calls this method again.
         """
         image = ""
         if pending_request is not None:

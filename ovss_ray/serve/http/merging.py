@@ -47,8 +47,8 @@ def read(text: str | None, words: Vocabulary | None, limits: Limits) -> Merged |
     if words is None:
         raise HTTPException(
             422,
-            "the field `map` needs requested classes. Without them, or with the field `add`, the model finds the words "
-            "itself. Omit `map`, or pass classes and omit `add`",
+            "the field `map` needs requested classes, but in this request the model finds the words itself: the "
+            "request has no classes, or it has the field `add`. Omit `map`, or send classes without `add`",
         )
     if len(text) > (most := 2 * limits.letters * limits.classes):
         raise HTTPException(422, f"map is too long: {len(text):,} characters; the limit is {most:,}")
