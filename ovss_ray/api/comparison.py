@@ -99,8 +99,8 @@ def differences(first: str | Path, *others: str | Path) -> dict[tuple[str, str],
     """Return (run, benchmark) → paired differences of this run minus the first run, in percentage points.
 
     The arguments are folders of runs. Each later run is compared with the first run, on every benchmark of these two
-    runs. If a comparison is not possible, `Paired.refused` states the reason. Examples are different images, and a
-    benchmark that only one of the two runs has.
+    runs. If a comparison is not possible, `Paired.refused` states the reason. Two
+    possible reasons are that the images differ, and that only one of the two runs has the benchmark.
 
     Raises OvssError for fewer than two runs, for a repeated run, and for a folder that is incomplete or damaged.
 

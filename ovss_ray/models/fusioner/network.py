@@ -106,9 +106,10 @@ class Fusioner(nn.Module):
     ) -> Inputs:
         """Return the network's input for a photograph (H, W, 3) uint8 RGB.
 
-        With resolution square_224, both sides are resized to n by OpenCV's area filter. A variant with `short_side`
-        resizes the short side to this length, by PIL's bilinear filter. The float32 operations have the order of the
-        official code. Raises ValueError if `image` has another shape or dtype (see photograph.rgb).
+        With resolution square_224, both sides are resized to n, the side of a window, by OpenCV's area filter. A
+        variant with `short_side` resizes the short side to this length, by PIL's bilinear filter. The float32
+        operations have the order of the official code. Raises ValueError if `image` has another shape or dtype (see
+        photograph.rgb).
         """
         image, layout = photograph.rgb(image), self.layout(image, resolution)
         if resolution != "original":

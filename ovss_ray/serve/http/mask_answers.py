@@ -93,7 +93,7 @@ def everything(
     row: Mapping[str, Any], words: Vocabulary, image: str, model: str, top: int, most: int, ranked: int = 0,
     page: slice = WHOLE,
 ) -> Regions:  # fmt: skip
-    """Return the `most` largest regions of a row, each with its `top` most probable classes.
+    """Return the largest regions of a row, at most `most` of them. Each has its most probable classes, at most `top`.
 
     Empty regions are left out. The answer lists only the slice `page` of these regions. If `ranked` is not 0, the
     answer also names the `ranked` best regions of each class. The best regions are chosen among all `most` regions, not
