@@ -106,10 +106,9 @@ class Fusioner(nn.Module):
     ) -> Inputs:
         """Return the network's input for a photograph (H, W, 3) uint8 RGB.
 
-        With resolution square_224, both sides are resized to n, the side of a window, by OpenCV's area filter. A
-        variant with `short_side` resizes the short side to this length, by PIL's bilinear filter. The float32
-        operations have the order of the official code. Raises ValueError if `image` has another shape or dtype (see
-        photograph.rgb).
+        With resolution square_224, OpenCV's area filter resizes both sides to n, the side of a window. Otherwise, if
+        the variant has a `short_side`, PIL's bilinear filter resizes the short side to it. The float32 operations have
+        the order of the official code. Raises ValueError for another shape or dtype (see photograph.rgb).
         """
         image, layout = photograph.rgb(image), self.layout(image, resolution)
         if resolution != "original":
