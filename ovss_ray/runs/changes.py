@@ -130,9 +130,11 @@ def _undigested(scored: pa.Table, image: np.ndarray, images: int) -> np.ndarray:
 
 
 def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
-    """Return the ids of scored images whose photograph has changed since the manifest `before`.
+    """Return the ids of images whose photograph has changed since the image was scored.
 
-    The saved label maps of these images are stale.
+    The saved label maps of these images are stale. `now` is the current manifest with digests (see `looked_up`).
+    `before` is the manifest of an earlier command. `folder` is the path of the records. If a photograph has the same
+    digest in `now` and in `before`, the image is skipped. If `before` is None, no image is skipped for this reason.
     """
     _, _, digest = SIDES[0]
     if digest not in versions.changed(now):
@@ -147,10 +149,11 @@ def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
 
 
 def _stale(scored: pa.Table, now: pa.Table, changed: np.ndarray, digest: str) -> Iterator[str]:
-    """Yield the image id of each record whose column `digest` differs from the same column of the manifest `now`.
+    """Yield the image id of each record whose digest differs from the digest of the image in the manifest `now`.
 
-    Records of unchanged images, and of images that are not in `now`, are skipped. `changed` is (n + 1,) bool for the n
-    rows of `now`. Entry i is True if the image of row i has changed. The additional last entry must be False.
+    `digest` is the name of the column to compare. `changed` (n + 1,) bool: entry i is True if the image in row i of
+    `now` has changed. Records of other images are skipped. The last entry of `changed` stands for all images that are
+    not in `now`, and is False.
     """
     image = mapped_tables.places(scored["image_id"], now["image_id"])
     for begin, part in mapped_tables.blocks(scored):

@@ -1,13 +1,15 @@
 """Compact files: each file has the sums over about 4,096 images, in place of the records of these images.
 
 `ovss report RUN --compact` writes the compact files of a finished run among the record files (see
-api/compaction.py). A compact file is a Parquet file with one row. Its lists hold the ids, digests and stamps of its
-images. A struct per metric holds the metric's sum. All sums are integers. The version in its metadata differs from that
-of records. Earlier versions of this program therefore refuse such a run, instead of scoring its images again.
+api/compaction.py). A compact file is a Parquet file with one row. Columns of lists hold the ids, digests and stamps of
+the images. A column per metric holds the sum of the metric as a struct. All sums are integers.
 
-The sum of a compact file is used if all of its images are in the manifest with unchanged files. Then other records of
-its images are ignored. So no image is used twice, even if `--compact` was interrupted. If the sum is not used, its
-images are scored again, except for images with another valid record.
+The metadata of a compact file have another version than the metadata of a record file. Earlier versions of this program
+therefore refuse a run with compact files, instead of scoring the images again.
+
+A compact file is used if all of its images are in the manifest and no image has changed files. If a compact file is
+used, records of the same images are ignored. So no image counts twice, even if `--compact` was interrupted. If a
+compact file is not used, its images are scored again. Images that also have a valid record are not scored again.
 """
 
 from collections.abc import Iterator, Mapping
@@ -51,15 +53,20 @@ def per_image(part: pa.Table) -> pa.Table:
 def resolved(
     whole: np.ndarray, file: np.ndarray, image: np.ndarray, stale: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return two arrays (n,) bool: unusable entries, and records that compact files replace.
+    """Return two arrays (n,) bool: entries that must not be used, and records that a compact file replaces.
 
-    An entry is a record, or one image of a compact file. The n entries are in the order of the files. A compact file is
-    used if all of its images are in the manifest with unchanged files. Then it replaces other records of its images.
-    Otherwise, all of its entries are unusable. Of two compact files with a common image, only the first is used.
+    Each of the n entries is a record, or one image of a compact file. All entries of a compact file are used, or none.
+    They are used under three conditions:
 
-    All arguments are (n,). `whole` (bool): True for an image of a compact file. `file`: number of the entry's file.
-    `image`: row in the manifest, or -1. `stale` (bool): True if the image's files have changed, so
-    that the entry is unusable.
+    - no entry of the compact file is stale
+    - all images of the compact file are in the manifest
+    - no earlier compact file that is used has one of these images
+
+    A compact file that is used replaces all records of its images. A stale record must not be used.
+
+    `whole` (n,) bool: True for an image of a compact file, False for a record. `file` (n,): number of the entry's file,
+    in ascending order. `image` (n,): row of the entry's image in the manifest, or −1 if the image is not there.
+    `stale` (n,) bool: True if a file of the entry's image has changed since the entry was written.
     """
     if not whole.any():
         return stale, whole
@@ -107,15 +114,17 @@ def _folded(metric: metrics.Metric, partial: Any) -> pa.Array:
         return pa.array([plain], metric.sums)
     except (pa.ArrowException, AttributeError, OverflowError) as failure:
         raise OvssError(
-            f"the sum of the metric {metric.name} does not fit the Arrow type that its module declares: {failure}"
+            f"the sum of the metric {metric.name} does not fit the Arrow type `sums` in the module of this metric: "
+            f"{failure}. Correct `sums` in the module, or omit --compact"
         ) from failure
 
 
 def sums(part: pa.Table, labels: int) -> Iterator[dict[str, Any]]:
-    """Yield a dict per row of compact files, with fields of reports.totals.Total.
+    """Yield a dict per row of `part`, the content of compact files.
 
-    Keys: `spent`, `measured` and `partials` (see `table`), and `images`, the number of images. Raises OvssError if the
-    sums are of another number of labels, or of another version of a metric.
+    The keys `spent`, `measured` and `partials` are fields of reports.totals.Total. The key `images` has the number of
+    images. `labels` is the benchmark's number of labels. Raises OvssError if the sums are over another number of
+    labels. Also raises OvssError if the sums of a metric have other fields than this version of the metric.
     """
     for row in range(len(part)):
         if (before := part["labels"][row].as_py()) != labels:

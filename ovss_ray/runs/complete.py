@@ -14,10 +14,12 @@ from ovss_ray.structures.words import WORDS
 def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
     """Return the config's pools with the required stages that the config does not name.
 
-    - `decode` is added as the first stage if pixels or instances are read, or images have their own words.
+    - `decode` is added as the first stage if a stage or a user's metric reads pixels or image sizes.
+      `decode` is also added if a stage reads true instances, or gives each image its own words.
     - `instances` is added if a stage reads true instances. It comes directly before the first stage that reads them.
-    - `truth` is added if the run predicts label maps, or a stage or user's metric reads the column `truth`.
-      It comes directly before the first stage that reads this column, or else directly before `measure`.
+    - `truth` is added if the run predicts label maps. `truth` is also added if a stage or a user's metric reads the
+      column `truth`. The stage comes directly before the first stage of the config that reads this column. If no stage
+      of the config reads this column, the stage `truth` comes directly before `measure`.
     - `measure` is added after all stages of the config.
     - `save` is added after `measure`, if the argument `save` is set and the run predicts label maps.
 
@@ -84,7 +86,7 @@ def _square(config: RunConfig) -> dict[str, int]:
 
 
 def _before(pools: Sequence[Pool], stage: StageConfig) -> list[Pool]:
-    """Return the pools with `stage` inserted directly before the first stage that reads a column of `stage`."""
+    """Return the pools with `stage` inserted directly before the first stage that reads a column written by `stage`."""
     columns = set(stage.writes())
     placed: list[Pool] = []
     for i, pool in enumerate(pools):

@@ -124,7 +124,7 @@ class RunFolder:
         differences = list(differing(before, json.loads(json.dumps(identity)))) if begun else []
         if differences:
             raise OvssError(
-                f"--out already contains a different run: {self.uri}: {'; '.join(differences[:5])}. "
+                f"--out already contains a different run: {self.uri}. Settings differ: {'; '.join(differences[:5])}. "
                 "Choose another --out. To resume the run in this folder, type its original command"
             )
         if not before and files.exists(self.file("config.yaml")):
@@ -138,7 +138,11 @@ class RunFolder:
 
 
 def differing(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    """Yield a message for each difference between two JSON-like values, with its path."""
+    """Yield a message for each difference between two JSON-like values.
+
+    Each message begins with the place of the difference, such as "stages.0.options". If `before` and `now` are parts of
+    larger values, `path` is the place of the two parts.
+    """
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted({*before, *now}):
             yield from differing(before.get(key), now.get(key), f"{path}.{key}" if path else key)

@@ -61,12 +61,12 @@ class Lease:
             files.write(self.uri, _bytes(self.content))
 
     def kept(self) -> bool:
-        """Renew the lease, and return whether no other command has taken it over."""
+        """Renew the lease. Return False if another command has taken the lease over, else True."""
         self.renew()
         return not self.loss
 
     def release(self) -> None:
-        """End the renewals and delete the lease, unless another command has taken it over."""
+        """End the renewals. Then delete the lease file, unless the file has the lease of another command."""
         self.released.set()
         with suppress(OvssError):
             if (_read(self.uri) or {}).get("token") == self.content["token"]:
@@ -82,9 +82,10 @@ class Lease:
 def held(folder: RunFolder, say: Callable[[str], None]) -> Iterator[Lease]:
     """Hold the lease of a run folder during the block.
 
-    If a command on this machine has ended without releasing its lease, the lease is taken over at once. If the command
-    was on another machine, its lease is taken over after STALE seconds without a renewal. `say` receives a message
-    about this wait. Raises OvssError if another command holds the lease, or if the folder cannot be written.
+    If the lease belongs to a command on this machine that has ended, the lease is taken over at once. If the lease
+    belongs to a command on another machine, the end of that command cannot be seen. Then this function waits for STALE
+    seconds, and `say` receives a message about the wait. If the lease is not renewed in this time, the lease is taken
+    over. Raises OvssError if the command with the lease is alive, or if the folder cannot be written.
     """
     lease = Lease(folder.file(FILE))
     while not _create(lease.uri, _bytes(lease.content)):
@@ -190,7 +191,11 @@ def _ended(holder: dict[str, Any]) -> bool | None:
 
 
 def _process() -> dict[str, Any]:
-    """Return host, process id, start time and `boot`, which is unique to each boot of a machine and each container."""
+    """Return the host, process id and start time of this process, and the text `boot`.
+
+    Two processes have different values of `boot` if the machine was restarted between them. On Linux, processes in
+    different containers also have different values.
+    """
     boot = [str(psutil.boot_time())]
     with suppress(OSError):
         boot = [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]

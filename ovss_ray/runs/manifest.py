@@ -41,12 +41,12 @@ WORDS = ("benchmark", "vocabulary", "part", "error")
 """Columns in which most rows have the same value"""
 _PER_IMAGE = pa.schema([*(col for col in SCHEMA if col.name not in WORDS), *((name, pa.string()) for name in STAMPS)])
 WHOLE = pa.schema([*SCHEMA, *((name, pa.string()) for name in (*STAMPS, *records.DIGESTS))])
-"""Schema of a manifest: SCHEMA, then two stamps and two digests per image, of its photograph and its label file.
+"""Schema of a manifest: SCHEMA, then the stamps and the digests of the photograph and the label file.
 
-For stamps, see versions.STAMPS. A digest is stored only for a file that may have changed since it was scored (see
+For stamps, see versions.STAMPS. If a file may have changed since its image was scored, the file's digest is stored (see
 changes.py). For all other files, the digest is ""."""
 FORMS = (SCHEMA, pa.schema(list(WHOLE)[: len(SCHEMA) + len(STAMPS)]), WHOLE)
-"""Schemas that a manifest may have: the first version SCHEMA, the second one with stamps, and the current WHOLE"""
+"""Schemas that a manifest may have, oldest first: SCHEMA, SCHEMA with stamps, SCHEMA with stamps and digests"""
 
 DRAWN = "drawn"
 """Value in place of a file's stamp (see files.stamp), for images of `scenes`: they are drawn and have no files"""
@@ -74,9 +74,10 @@ def build(name: str, benchmark: Benchmark, root: str, selection: Selection) -> p
 def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> Listed:
     """Return the selected images of a benchmark.
 
-    If a whole split is selected, and its number of images is known in advance, this number is checked. If the number
-    is not known, `left_out` of the result lists the files that belong to no image. For a part of a split, `left_out`
-    is empty. Raises OvssError if data are missing, or if the number of images is wrong.
+    For some splits, `benchmark.counts` has the expected number of images. If such a split is selected as a whole, the
+    number of images is checked. If any other split is selected as a whole, `left_out` lists the files that belong to no
+    image. In all other cases, `left_out` is empty. Raises OvssError if data are missing, or if the number of images is
+    wrong.
     """
     if selection.ids is not None and benchmark.listed:
         items = logged(benchmark.listed(root, selection.split, selection.ids))

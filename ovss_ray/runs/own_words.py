@@ -60,11 +60,11 @@ def _entries(vocabulary: Mapping[str, str | WordList], benchmarks: Sequence[str]
 
 
 def with_images(config: RunConfig) -> RunConfig:
-    """Return the config. If its vocabulary is a file with words for each image, add the stage `given_words`.
+    """Return the config with the stage `given_words` added, if a file of the vocabulary lists words for each image.
 
-    The stage is inserted before all other stages, and reads the file. The new config's vocabulary keeps only `map`
-    (word → label) and the templates. Raises OvssError if the benchmarks have different word files, or if another stage
-    also gives each image its own words.
+    If there is no such file, return `config` unchanged. Otherwise, the stage is the first stage and reads the words
+    from the file. The vocabulary of the result has only `map` (word → label) and the templates. Raises OvssError unless
+    all benchmarks use the same file and the same `add`. Also raises OvssError if another stage gives each image words.
     """
     entries = _entries(config.vocabulary, config.benchmarks) if config.benchmarks else {}
     read = {name: word_list.read(entry)[0] if isinstance(entry, str) else entry for name, entry in entries.items()}
@@ -92,10 +92,10 @@ def with_images(config: RunConfig) -> RunConfig:
 
 
 def _without_images(words: WordList) -> WordList:
-    """Return `words` without the attribute `images`, since the stage `given_words` reads the words of each image.
+    """Return a WordList with only `map` and the templates of `words`. The stage `given_words` reads the file `images`.
 
-    The result has the same `map` and templates as `words`. If `map` has words, the result adds these words to the
-    benchmark's classes.
+    If `map` has words, these words are also the `names` of the result, and `add` is True. So the words are added to the
+    benchmark's classes. If `map` is empty, the result has no names, and the benchmark keeps its classes.
     """
     return WordList(names=tuple(words.map), add=bool(words.map), map=words.map, templates=words.templates)
 
@@ -125,12 +125,13 @@ def of(words: WordList, benchmark: Benchmark, file: str = "", sha256: str = "") 
 
 
 def _classes(words: WordList, benchmark: Benchmark) -> tuple[Names, ...]:
-    """Return the names of each class: the user's words or, with `add`, the benchmark's classes and then new words.
+    """Return the classes to segment, each as a tuple of synonyms.
 
-    A word or class may have several names, which are synonyms. Two words with the same first name are the same word. A
-    new word is a word that is not the same as any class of the benchmark. Raises OvssError if a list of the user has
-    the same word twice. If the list is equal to the benchmark's list of classes, the benchmark's classes are returned.
-    In this case, two classes may have the same first name.
+    If `add` is False, the classes are the user's words. If `add` is True, the classes are the benchmark's classes,
+    followed by the user's new words. A word is new if no class of the benchmark has the same first synonym.
+
+    If the user lists exactly the benchmark's classes, the benchmark's classes are returned. Raises OvssError if two
+    words in any other list of the user have the same first synonym.
     """
     if isinstance(words.names, str):
         listed = catalog.load(words.names).vocabulary.classes
@@ -167,7 +168,12 @@ def _all_folded(classes: Sequence[Names]) -> list[list[str]]:
 
 
 def _index(classes: Sequence[Names], words: WordList, benchmark: Benchmark) -> tuple[int, ...]:
-    """Return the label index of each class, or NONE. Entries of `map` take precedence over labels of the same name."""
+    """Return the index of the label of each class, or NONE for a class without a label.
+
+    If `map` has a class, `map` decides. Otherwise, a class from the benchmark's own list keeps its label. A class of
+    the user has the label that the class names (see `_label`). If the class names no label, the class has the label
+    `unmapped`. If `unmapped` is None, the class then has no label.
+    """
     places, kept = _places(benchmark), len(benchmark.vocabulary) if words.add else 0
     mapped = _mapped(classes, words, places, benchmark)
     rest = NONE if words.unmapped is None else _target(words.unmapped, "unmapped", places, benchmark)
@@ -185,9 +191,10 @@ def _index(classes: Sequence[Names], words: WordList, benchmark: Benchmark) -> t
 
 
 def _mapped(classes: Sequence[Names], words: WordList, places: Places, benchmark: Benchmark) -> dict[int, int]:
-    """Return position of a class → label index or NONE, for the entries of `map`.
+    """Return a dict with an item for each class in `map`: position in `classes` → index of the class's label.
 
-    Raises OvssError for unknown words and labels, and for ambiguous labels.
+    If `map` maps a word to null, the index is NONE. Raises OvssError for unknown words, and for unknown or ambiguous
+    labels.
     """
     synonyms: dict[str, list[int]] = {}
     first: dict[str, list[int]] = {}
@@ -232,18 +239,18 @@ def _label(names: Names, places: Places) -> int | None:
 
 
 def _spelled(names: Names) -> list[str]:
-    """Return the names of a class, followed by their parts between commas."""
+    """Return the names of a class, then the parts of names with commas: "car" and "auto" for "car, auto"."""
     return [*names, *(part.strip() for name in names if "," in name for part in name.split(","))]
 
 
 def _places(benchmark: Benchmark) -> dict[str, list[int]]:
     """Return folded name (see `_folded`) → indices of the labels that the name can mean.
 
-    There are three rules for a name. The first rule that finds any label decides:
+    The first of three rules that finds a label decides. A rule may find several labels:
 
-    - all labels that are equal to the name
-    - the labels of all classes that have the name, since a class may have further names besides its label
-    - all labels with commas that contain the name as a part: "car, auto, motorcar" for the name "auto"
+    - If labels are equal to the name, the name means these labels.
+    - If classes of the benchmark have the name as a synonym, the name means the labels of these classes.
+    - If the name is a part of labels with commas, the name means these labels: "auto" means "car, auto, motorcar".
     """
     levels: list[dict[str, list[int]]] = [{}, {}, {}]
     parts, classes, whole = levels

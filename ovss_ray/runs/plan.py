@@ -55,7 +55,7 @@ class RunPlan:
     left_out: Mapping[str, tuple[LeftOut, ...]] = field(default_factory=dict)
     """benchmark → files of the data set that belong to no image"""
     relations: Mapping[str, Relations] = field(default_factory=dict)
-    """benchmark → relations of its labels, for SG-IoU; they do not change the records"""
+    """benchmark → relations between its labels, for the metric SG-IoU. The records do not depend on relations"""
     words: Mapping[str, OwnWords] = field(default_factory=dict)
     """benchmark → the user's words, which replace the classes in `benchmarks`"""
 

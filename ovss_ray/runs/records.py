@@ -47,10 +47,9 @@ SCHEMA = pa.schema(
     ],
     metadata={"ovss_ray.records": VERSION},
 )
-"""Columns of every record. A config's additional metrics have further columns, named after the metrics.
+"""Columns of every record. Each additional metric of a config has a further column of the same name.
 
-A part file leaves out metrics that have no value in it, except for `confusion`. This cuts its reading time by a
-third."""
+A part file has no column for a metric without any value. Only `confusion` always has a column."""
 
 
 def table(batch: Batch) -> pa.Table:
@@ -84,8 +83,8 @@ def _column(batch: Batch, field: pa.Field) -> pa.Array:
 def append(folder: str, records: pa.Table) -> str:
     """Write the records atomically as one part file, and return its name.
 
-    The name is the hash of the content. Repeating the same work therefore writes the same file. A failed attempt
-    never replaces a good file. Raises OvssError if the folder cannot be written.
+    The name is the hash of the content. So equal records are written to the same file, and other records never replace
+    this file. Raises OvssError if the folder cannot be written.
     """
     schema = _with_own(frozenset(records.column_names))
     part = records.select(schema.names).cast(schema)
@@ -138,23 +137,24 @@ class Settled:
 
     parts: list[Part]
     changed: int = 0
-    """number of images whose files have changed since one of their good records (without an error) was written"""
+    """number of images that have a good record (without an error) from before a change of the image's files"""
     due: int = 0
-    """number of images that must be scored again, since none of their good records counts any more"""
+    """number of images that have good records, of which none counts any more. These images are scored again"""
     undigested: int = 0
     """number of good records without digests, from an earlier version; these records count"""
     together: int = 0
-    """number of images among `due` with unchanged files. Each of these images has results only in a compact file, which
-    stores one sum for many images. The sum became unusable, for example since another image has changed"""
+    """number of images in `due` whose own files have not changed. The results of these images are in a compact
+    file. This compact file cannot be used any more, for example since another image has changed"""
     compact: tuple[str, ...] = ()
-    """addresses of the compact files in `parts`. A compact file has one row, so that its row indices are [0]"""
+    """addresses of the compact files in `parts`. The only row of a compact file has the index 0"""
 
 
 def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -> Settled:
     """Return the records of a folder that count: at most one per image. The order of part files does not matter.
 
-    `among` is the manifest. Records of images that are not in it do not count. Digests in the manifest are those of the
-    current files; "" if unknown (see changes.py). The record of the best rank counts (see versions.MATCHED).
+    `among` is the manifest. Records of images that are not in the manifest do not count. The manifest may have digests
+    of the current files (see changes.py). If `among` is None, no image is excluded, and no file counts as
+    changed. If an image has several records, the record of the best rank counts (see versions.MATCHED).
     """
     uris = parts(folder)
     known = _all(uris, among, read)
@@ -189,9 +189,9 @@ def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -
 def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part) -> pa.Table:
     """Return a table with one row per record. A compact file counts as one record for each of its images.
 
-    `place` (int64): number of the part file << 32, plus the row. `good` (bool): the record has no error. `digested`
-    (bool): the record has digests. `whole` (bool): the row is from a compact file. There is also a column
-    `image_id`. A column of DIGESTS is present if the same column of the manifest is not empty.
+    Columns: `image_id`. `place` (int64): 2³² × index of the part file in `uris`, plus the record's row in the file.
+    `good` (bool): the record has no error. `digested` (bool): the record has digests. `whole` (bool): the record is
+    from a compact file. If any image of the manifest has a digest in a column of DIGESTS, the table has this column.
     """
     facts = {"place": pa.int64(), **dict.fromkeys(("good", "digested", "whole"), pa.bool_())}
     schema = pa.schema({**dict.fromkeys(("image_id", *versions.changed(manifest)), pa.string()), **facts})

@@ -54,7 +54,10 @@ def words(classes: Classes | None, benchmark: str | None, model: str | None, **m
 
 
 def regions(classes: Classes | None, benchmark: str | None, model: str | None, top: int, ranked: int) -> Fields:
-    """Return the form fields of a request for all regions. Raises OvssError if `classes` is a string."""
+    """Return the form fields of a request for all regions. Raises OvssError if `classes` is a string.
+
+    `top`: number of class names for each region. `ranked`: number of best regions for each class; 0: no ranking.
+    """
     fields = [*words(classes, benchmark, model), ("top", str(top))]
     return fields + ([("ranked", str(ranked))] if ranked else [])
 
@@ -62,8 +65,9 @@ def regions(classes: Classes | None, benchmark: str | None, model: str | None, t
 def question(points: Points, box: Sequence[float] | None, multimask: bool | None) -> Fields:
     """Return the form fields of a prompt.
 
-    `box`: x0, y0, x1, y1 in pixels of the upright image. `multimask`: True: three masks, for an ambiguous
-    prompt; False: one mask; None: three masks for a single point without a box, else one.
+    `box`: x0, y0, x1, y1 in pixels of the upright image. If `multimask` is True, the answer has three masks, for an
+    ambiguous prompt. If it is False, the answer has one mask. If it is None, the service decides. A single point
+    without a box then gets three masks, and any other prompt gets one mask.
     """
     pointed = [[float(x), float(y), int(label)] for x, y, label in points]
     fields: Fields = [("points", json.dumps(pointed))] if pointed else []

@@ -36,9 +36,10 @@ def limits(configs: Mapping[str, RunConfig]) -> Limits:
 
 
 def place(configs: Mapping[str, RunConfig], size: Size, weights: float) -> dict[str, list[Placed]]:
-    """Return name of a model → its pools, placed on a cluster that all models share.
+    """Return the pools of each model, with workers, CPUs and GPUs as numbers. All models share one cluster.
 
-    `weights`: bytes of the largest model's files. Raises OvssError if the cluster is too small for all pools together.
+    The result maps the name of a model to a list of pools. `size`: resources of the cluster. `weights`: total bytes of
+    the weight files of the largest model. Raises OvssError if the cluster is too small for all pools together.
     """
     pools = [(name, pool) for name, config in configs.items() for pool in config.pools]
     batched = [_batched(pool) for _, pool in pools]
@@ -55,11 +56,12 @@ def _batched(pool: Pool) -> Pool:
 
 
 def _parted(pools: list[Pool], gpus: float) -> list[Pool]:
-    """Return the pools, with a number of GPUs per worker in place of `gpus: auto`.
+    """Return the pools, with `gpus: auto` replaced by a number of GPUs per worker.
 
-    If the cluster has no GPU, no pool is changed. Otherwise, the number is set for all pools that have `gpus: auto` and
-    a stage for GPUs. If there is a GPU for each of these pools, the number is 1.0. If there are fewer GPUs, the number
-    is a fraction such as 0.5, and `workers: auto` of these pools becomes 1.
+    Only pools with a stage that can use a GPU are changed. If the cluster has no GPU, no pool is changed.
+
+    - At least one GPU per such pool: `gpus` becomes 1.0.
+    - Fewer GPUs: Pools share a GPU. `gpus` becomes a fraction such as 0.5, and `workers: auto` becomes `workers: 1`.
     """
     free = [pool for pool in pools if pool.gpus == "auto" and any(stage.kind().gpu for stage in pool.stages)]
     if not gpus:

@@ -37,7 +37,7 @@ SMALLEST_WITH_SAM = "sam_alpha_clip_tiny"
 
 @dataclass(frozen=True)
 class Model:
-    """A model of the service: a config that is served under its name."""
+    """A model of the service. The service runs the stages of its config. Requests select the model by `name`."""
 
     description: Mapping[str, Any]
     """the model's entry in /v1/models: `name`, `stages`, `answers`, `benchmarks`, …"""
@@ -96,11 +96,12 @@ class Desk:
 
     @asynccontextmanager
     async def place(self, request: Request) -> AsyncIterator[None]:
-        """Count a request as in progress during the block. At most `limits.waiting` requests may be in progress.
+        """Receive the body of a request, then count the request as in progress until the `with` block ends.
 
-        The body is received first, so that a slow sender takes no place from others. Raises HTTPException: 400 if the
-        client closes the connection; 408 if the body is late; 429 if the maximum is reached; 503 if the block takes
-        longer than `limits.seconds`, or if the service is being stopped.
+        While a body is being received, the request does not count. So slow senders do not block other requests. Raises
+        HTTPException: 400 if the client closes the connection; 408 if the body is late; 429 if `limits.waiting`
+        requests are in progress; 503 if the block takes longer than `limits.seconds`, or if the service is being
+        stopped.
         """
         later = {"Retry-After": str(self.limits.retry)}
         await self.receive(request)
@@ -151,9 +152,10 @@ class Desk:
     async def image(self, data: bytes, model: Model, kind: Kind) -> AsyncIterator[np.ndarray]:
         """Decode the image of a request to a model, and yield it as (H, W, 3) uint8 RGB.
 
-        If other images are in memory, first wait until all images together have at most `limits.held` pixels. Raises
-        HTTPException: 413 if the image exceeds `limits`, or has more pixels than `pixels_now` returns; 415 if the image
-        is not a JPEG, PNG or WebP; 422 if the image is damaged.
+        First, wait until this image and the images in memory together have at most `limits.held` pixels. If no other
+        image is in memory, there is no wait. Raises HTTPException: 413 if the image is larger than `limits.pixels`,
+        `limits.side` or the result of `pixels_now`, or is a JPEG with too many scans; 415 if the image is not a JPEG,
+        PNG or WebP; 422 if the image is damaged.
         """
         height, width = photograph.size(data, self.limits)
         pixels = height * width
@@ -178,7 +180,10 @@ class Desk:
             self._rest()
 
     def _rest(self) -> None:
-        """Give free memory back to the operating system, after a few seconds without images (see replica.REST)."""
+        """Start a timer that gives free memory back to the operating system after REST seconds.
+
+        A timer that is already running is replaced.
+        """
         if self.resting:
             self.resting.cancel()
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Answers of /v1/segment: the classes in an image with their areas, and a PNG or masks.
+"""Answers of /v1/segment. An answer lists the classes found in an image, and contains their masks or a PNG.
 
 Dimensions: H height and W width in pixels, R regions, K classes.
 """
@@ -87,7 +87,11 @@ class Answer(BaseModel):
 
 
 def build(row: Mapping[str, Any], vocabulary: Vocabulary, output: Output) -> Answer:
-    """Return the answer for a row that a model has computed. It has masks if `output` is "rle" or "polygons"."""
+    """Return the answer for a row that a model has computed.
+
+    If `output` is "rle" or "polygons", the answer contains a mask of each class. Otherwise, the answer has no masks,
+    and `with_picture` can add a PNG.
+    """
     labels: np.ndarray = row["prediction"]
     counts = np.bincount(labels.ravel(), minlength=NONE + 1)
     present = np.flatnonzero(counts[: len(vocabulary)]).tolist()
@@ -133,9 +137,10 @@ def with_picture(answer: Answer, output: Output, png: bytes) -> Answer:
 
 
 def _scores(row: Mapping[str, Any], labels: np.ndarray) -> dict[int, float]:
-    """Return class index → mean probability of the regions of that class.
+    """Return class index → score of the class: the weighted mean of its regions' probabilities.
 
-    A region's weight is the number of its pixels that have this class in the label map.
+    A region belongs to its most probable class. The weight of a region is its number of pixels with this class in the
+    label map. If the weights of a class are all 0, the result does not contain the class.
     """
     called, sure = named(row["scores"])
     if "merged" in row:
@@ -154,7 +159,8 @@ def _scores(row: Mapping[str, Any], labels: np.ndarray) -> dict[int, float]:
 def indexed(labels: np.ndarray, vocabulary: Vocabulary) -> Image.Image:
     """Return the label map (H, W) as an image of class indices.
 
-    The image has 8 bits per pixel and a palette for up to PALETTE_CLASSES classes, else 16 bits per pixel.
+    If the vocabulary has at most PALETTE_CLASSES classes, the image has 8 bits per pixel and a palette of colours.
+    Otherwise, the image has 16 bits per pixel and no palette.
     """
     if len(vocabulary) > PALETTE_CLASSES:
         return Image.fromarray(np.ascontiguousarray(labels))

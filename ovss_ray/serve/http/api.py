@@ -38,10 +38,10 @@ def build(
     models: Sequence[Model], limits: Limits, key: bytes | None, ask: Ask | None = None, keys: Sequence[Key] = (),
     origins: Sequence[str] = (),
 ) -> FastAPI:  # fmt: skip
-    """Return the FastAPI application that serves the models. `key`: SHA-256 of the API key; None: no key is needed.
+    """Return the FastAPI application that serves the models. `key`: SHA-256 of an API key without quota, or None.
 
-    `ask` is a function that returns the state of all replicas. If `ask` is None, the models have no replicas.
-    `keys`: further keys, with quotas. `origins`: web origins whose pages may use the service (CORS).
+    `keys`: further API keys, which may have quotas. Without any key, requests need no key. `ask`: function that returns
+    the state of all replicas; None if the models run without Ray. `origins`: web origins whose pages may use the service.
     """
     desk = Desk(models, limits)
 
@@ -150,7 +150,10 @@ def _json(answer: BaseModel) -> Response:
 def _masks(
     answer: mask_answers.Regions | mask_answers.Prompted, fields: questions.Masks, names: Sequence[str]
 ) -> Response:
-    """Return masks as the requested JSON. `names`: the requested classes. Call this function in a thread."""
+    """Return masks as JSON: a COCO document if `fields.output` is "coco", else the answer itself.
+
+    `names`: the requested classes. Call this function in a thread.
+    """
     return _json(coco.document(answer, names, fields.file_name) if fields.output == "coco" else answer)
 
 
@@ -200,10 +203,10 @@ def _segmented(
     result: Row | None, words: Vocabulary | None, image: np.ndarray, output: Output, bare: bool, corners: int,
     listed: Sequence[Word] | None,
 ) -> Response:  # fmt: skip
-    """Return the response for the row `result` of a model. Call this function in a thread.
+    """Return the response for a row that a model has computed, a PNG if `bare` is True. Call it in a thread.
 
-    If the model had to find the classes itself and found none in the image, `result` is None. `listed`: value of the
-    answer's field `words`, or None.
+    If a model found no words in the image, `result` is None. `listed`: value for the field `words` of the answer.
+    `corners`: maximum number of polygon corners. Raises HTTPException 422 if there are more corners.
     """
     result = result or own_words.unnamed(image)
     words = words or Vocabulary.of(["nothing"])

@@ -65,9 +65,9 @@ def digest(key: str) -> bytes:
 
 
 def origins(text: str | None) -> tuple[str, ...]:
-    """Return the web origins in the comma-separated list $OVSS_CORS_ORIGINS. Their pages may use the service.
+    """Return the web origins in `text`, the comma-separated value of $OVSS_CORS_ORIGINS.
 
-    Raises OvssError if an entry of the list is not an origin.
+    If `text` is None or empty, the result is empty. Raises OvssError if an entry of the list is not an origin.
     """
     listed = tuple(origin.strip() for origin in (text or "").split(",") if origin.strip())
     for origin in listed:
@@ -111,10 +111,11 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, keys: Ring, body: int, bodies: int, origins: Collection[str] = ()) -> None:
-        """Prepare the checks. `keys`: accepted API keys. `body`: maximum bytes of a request.
+        """Prepare the checks. `keys`: accepted API keys. `body`: maximum bytes of a request's body.
 
-        `bodies`: maximum bytes of all requests that are being received or answered. Without this limit, many slow
-        senders could fill the memory. `origins`: further web origins whose pages may send requests.
+        `bodies`: maximum bytes of the bodies of all requests that are being received or answered. Without this limit,
+        many slow senders could fill the memory. `origins`: web origins whose pages may send requests, in addition to
+        the service's own page.
         """
         self.app, self.keys, self.body, self.origins = app, keys, body, origins
         self.room = _Room(bodies)
@@ -166,13 +167,14 @@ class Guard:
             if name.rpartition(":")[0] not in LOCAL_HOSTS and name not in LOCAL_HOSTS:
                 raise HTTPException(
                     403,
-                    f"invalid Host header: the service has no API key, so use {' or '.join(LOCAL_HOSTS)} in its URL",
+                    "invalid Host header: a service without an API key can only be reached as "
+                    f"{' or '.join(LOCAL_HOSTS)}. Change the host in the URL of the request",
                 )
             if headers.get("origin") not in self.origins and _foreign(scope, headers, name):
                 raise Refused(
                     403,
-                    "the request comes from a web page of another origin. Open the service's page at its own address, "
-                    "or allow the other page with OVSS_CORS_ORIGINS=https://its.host",
+                    "the request comes from a web page of another origin. To allow this origin, set OVSS_CORS_ORIGINS "
+                    "to the origin, such as https://example.org, and start the service again",
                     "foreign_origin",
                 )
         elif scope["path"] not in PUBLIC and not scope["path"].startswith(FILES):
@@ -195,8 +197,8 @@ class _Room:
 class _Counted:
     """Receiver of a request's body that counts its bytes.
 
-    Raises HTTPException 413 if the header Content-Length or the counted number is above the limit. Raises 429 if the
-    bodies of all requests together are above their limit.
+    `most`: maximum bytes of this body. Raises HTTPException 413 if the header Content-Length states more bytes, or if
+    more bytes arrive. Raises HTTPException 429 if the bodies of all requests together exceed `room.most` bytes.
     """
 
     def __init__(self, receive: Receive, most: int, headers: Headers, room: _Room) -> None:
@@ -222,10 +224,10 @@ class _Counted:
 
 
 def _foreign(scope: Scope, headers: Headers, host: str) -> bool:
-    """Return whether a web page of another origin sends the request. Browsers report this in two headers.
+    """Return whether the request was sent by a web page of another origin.
 
-    The page of another origin cannot read the answer, but its requests could fill the queue. If a user follows a link
-    on such a page to the page of the service, the result is False. `host`: the Host header in lower case.
+    Browsers report the origin in the headers Origin and Sec-Fetch-Site. Links are no requests of a page: if a user
+    follows a link to the service's page "/", the result is False. `host`: the Host header in lower case.
     """
     link = scope["path"] == "/" and scope["method"] in ("GET", "HEAD") and headers.get("sec-fetch-mode") == "navigate"
     if headers.get("sec-fetch-site") == "cross-site" and not link:
@@ -234,11 +236,10 @@ def _foreign(scope: Scope, headers: Headers, host: str) -> bool:
 
 
 async def _drain(receive: Receive, most: int) -> bool:
-    """Read and discard about `most` bytes of a body, for up to DRAIN seconds.
+    """Read and discard the rest of a body. Return whether the end of the body was reached.
 
-    Otherwise a client that is still sending might miss the answer.
-
-    Return whether the body is complete.
+    Reading stops after about `most` bytes, or after DRAIN seconds. If the rest were not read, a client that is still
+    sending might miss the answer.
     """
     received, more = 0, True
     with suppress(TimeoutError):

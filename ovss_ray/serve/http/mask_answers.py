@@ -95,9 +95,9 @@ def everything(
 ) -> Regions:  # fmt: skip
     """Return the largest regions of a row, at most `most` of them. Each has its most probable classes, at most `top`.
 
-    Empty regions are left out. The answer lists only the slice `page` of these regions. If `ranked` is not 0, the
-    answer also names the `ranked` best regions of each class. The best regions are chosen among all `most` regions, not
-    only among those in `page`. `image`: sha256 of the image.
+    Empty regions are left out. The largest region comes first. `page` selects a part of this list: the answer contains
+    only the regions of the slice. `ranked`: number of best regions that the answer names for each class; 0: none. The
+    best regions are chosen from the whole list, so `page` has no effect on them. `image`: sha256 of the image.
     """
     areas = _areas(row)
     order = [i for i in np.argsort(-areas, kind="stable").tolist() if areas[i]]
@@ -131,8 +131,9 @@ def _log_sum_exp(logits: np.ndarray) -> float:
 
 
 def prompted(row: Mapping[str, Any], words: Vocabulary, image: str, model: str, top: int) -> Prompted:
-    """Return the masks of a prompt's row, with the `top` most probable classes if the row has scores.
+    """Return the answer to a prompt: all masks of the row, the mask with the highest predicted IoU first.
 
+    If the row has scores, each mask gets its `top` most probable classes. Otherwise, the masks get no class names.
     `image`: sha256 of the image.
     """
     order = np.argsort(-row["predicted_iou"], kind="stable").tolist()

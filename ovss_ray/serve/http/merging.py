@@ -37,10 +37,12 @@ class Merged:
 
 
 def read(text: str | None, words: Vocabulary | None, limits: Limits) -> Merged | None:
-    """Return the mapping in a request's field `map`, for the classes `words`; None without the field.
+    """Return the mapping that a request has in the field `map`. If the request has no such field, return None.
 
-    Raises HTTPException 422 for invalid JSON, for a class that was not requested, and for an invalid name. `words` is
-    None if the model finds the words; then `map` is refused.
+    `text`: value of the field, or None. `words`: the requested classes; None if the model finds the words itself.
+
+    Raises HTTPException 422 for invalid JSON, for a class that was not requested, and for an invalid name. If `words` is
+    None, raises HTTPException 422 for any mapping.
     """
     if text is None:
         return None
@@ -78,7 +80,10 @@ def _merged(mapping: Mapping[str, str | None], words: Vocabulary, limits: Limits
     kept = [name for name in targets if name is not None]
     names = {_folded(name): name for name in reversed(kept)}
     if (longest := max(map(len, names.values()), default=0)) > limits.letters:
-        raise OvssError(f"a name has {longest:,} characters; the limit is {limits.letters:,}")
+        raise OvssError(
+            f"a class of the answer has a name with {longest:,} characters; the limit is {limits.letters:,}. Shorten "
+            "the name"
+        )
     places = {key: place for place, key in enumerate(dict.fromkeys(map(_folded, kept)))}
     table = np.full(NONE + 1, NONE, np.uint16)
     table[: len(targets)] = [NONE if name is None else places[_folded(name)] for name in targets]
@@ -86,11 +91,12 @@ def _merged(mapping: Mapping[str, str | None], words: Vocabulary, limits: Limits
 
 
 def _named(words: Vocabulary) -> dict[str, list[int]]:
-    """Return name → positions of the classes with this name. Names are folded (see `_folded`).
+    """Return folded name → indices of the classes that the name selects in a mapping (see `_folded`).
 
-    If any class has the name as its first synonym, only the classes with this first synonym are returned. Otherwise,
-    all classes with the name among their synonyms are returned. A class with the synonym "road, route" also has the
-    synonyms "road" and "route".
+    - If the name is the first synonym of any class, the name selects all classes with this first synonym.
+    - Otherwise, the name selects all classes that have the name as another synonym.
+
+    A class with the synonym "road, route" also has the synonyms "road" and "route".
     """
     first: dict[str, list[int]] = {}
     others: dict[str, list[int]] = {}

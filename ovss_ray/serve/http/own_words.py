@@ -23,9 +23,9 @@ REQUEST = "request"
 def wanted(fields: Segment, desk: Desk) -> bool:
     """Return whether a model must find the words of an image.
 
-    The result is True if the request sets `add`, which adds its classes to the words that the model finds. It is also
-    True if the request has neither classes nor a benchmark, and the requested model can find words. If the request
-    names no model, any model of the service that can find words is enough.
+    If the request sets `add`, the result is True. If the request has classes or a benchmark but no `add`, the result is
+    False. In all other cases, the result is True if the requested model can find words. If the request names no model,
+    the result is True if any model of the service can find words.
     """
     able = [name for name, model in desk.models.items() if "words" in model.description["answers"]]
     named = bool(fields.classes) or fields.benchmark is not None
@@ -33,9 +33,10 @@ def wanted(fields: Segment, desk: Desk) -> bool:
 
 
 async def find(desk: Desk, model: Model, image: np.ndarray, added: Vocabulary | None) -> list[Word]:
-    """Return the words that a model finds in an image, and those of `added` that it does not find.
+    """Return the words that a model finds in an image, followed by the classes in `added`.
 
-    `image` is (H, W, 3) uint8 RGB. Raises HTTPException 422 for too many words, or if a stage failed.
+    A class in `added` is left out if its first name is a name or synonym of a found word. `image` is (H, W, 3) uint8
+    RGB. Raises HTTPException 422 if a stage failed, or if the result has more than `limits.classes` words.
     """
     answer = await desk.send(model, row(image, model.words), model.words, "words")
     value = answer["words"]
@@ -49,7 +50,11 @@ async def find(desk: Desk, model: Model, image: np.ndarray, added: Vocabulary | 
         if folded(names[0]) not in used:
             listed.append(Word(name=names[0], synonyms=list(names[1:]), source=REQUEST, score=None))
     if len(listed) > desk.limits.classes:
-        raise HTTPException(422, f"too many words: {len(listed):,}; the limit is {desk.limits.classes:,}")
+        raise HTTPException(
+            422,
+            f"too many words: {len(listed):,} found in the image or added by the request; the limit is "
+            f"{desk.limits.classes:,}. Pass classes without the field `add`",
+        )
     return listed
 
 

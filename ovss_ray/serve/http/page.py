@@ -1,15 +1,13 @@
 """The web page at /, on which a user segments an image by typing class names.
 
-The page consists of plain files: `static/index.html`, a style sheet, and ES modules, which browsers load without a
-build. Templates use lit-html 3.3.3, from the file `static/vendor/lit-html.js` (7 kB, BSD-3-Clause). This is the file
-of the npm package `lit-html`, without the line that names a source map. lit-html updates only changed nodes, so focus
-and selections are kept. It needs no build, no `eval` and no script in attributes. So the Content-Security-Policy
-(guard.PAGE) can forbid `eval` and inline scripts. Alternatives to lit-html: React needs a build, Alpine keeps logic in
-attributes, and Preact's single file is from 2022. Everything else is built into browsers: canvas, dialog,
-CompressionStream.
+The page consists of plain files in `static`: an HTML file, a style sheet and ES modules. They need no build.
 
-The page's settings are in the URL fragment, which is not sent to the server. The API key is in the tab's
-sessionStorage. Example images are drawn on request.
+The only library is lit-html 3.3.3, in the file `static/vendor/lit-html.js`. The file is copied from the npm package
+`lit-html`, without the last line. lit-html updates only changed nodes, so focus and selections are kept. lit-html uses
+neither `eval` nor inline scripts. So the Content-Security-Policy in guard.PAGE can forbid both.
+
+The page stores its settings in the URL fragment, which browsers do not send to the server. The page stores the API key
+in the tab's sessionStorage. The server draws an example image when the page requests it.
 """
 
 import io
@@ -60,7 +58,8 @@ def add(app: FastAPI, configured: Sequence[str]) -> None:
     def words(name: str) -> dict[str, Any]:
         """Return the title and the classes of the benchmark `name`.
 
-        If the page does not offer this benchmark, the request is refused. `name` could be the path of a local file.
+        Raises HTTPException 404 if the page does not offer this benchmark. So `name` cannot be used to read other
+        local files.
         """
         if name not in offered:
             raise HTTPException(404, f"unknown benchmark {name[:40]!r}")
@@ -116,7 +115,7 @@ def _about(parameter: Mapping[str, Any]) -> str:
 
 
 def _table(title: str, rows: Mapping[str, str]) -> str:
-    """Return an HTML table of names and texts; nothing without rows."""
+    """Return an HTML table of names and texts. If there are no rows, return an empty string."""
     if not rows:
         return ""
     cells = (f"<tr><th><code>{escape(name)}</code></th><td>{escape(text)}</td></tr>" for name, text in rows.items())

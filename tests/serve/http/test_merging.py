@@ -95,7 +95,7 @@ def test_scores_are_those_of_the_regions_of_all_merged_classes() -> None:
         ({"map": '{"a": ""}'}, "has an empty name"),
         ({"map": '{"a": null, "b": null}'}, "map: empty vocabulary"),
         ({"map": '{"a": "\\u0007"}'}, "invalid character"),
-        ({"map": json.dumps({"a": "x" * 301})}, "map: a name has 301 characters; the limit is 300"),
+        ({"map": json.dumps({"a": "x" * 301})}, "map: a class of the answer has a name with 301 characters; the limit"),
         ({"map": " " * 600_001}, "map is too long: 600,001 characters"),
         ({"templates": ["a photo"]}, "the template 'a photo' must have one {}"),
         ({"templates": ["{}" + "x" * 300]}, "a template has 302 characters; the limit is 300"),

@@ -86,7 +86,11 @@ def test_classes_of_the_request_are_added_if_it_says_so(service: TestClient) -> 
     ]
     assert [name for name, _ in named(answer)] == ["shade", "light", "middle"]
     refused = ask(service, picture(), classes=["a", "b"], add="1")
-    assert (refused.status_code, refused.json()["detail"]) == (422, "too many words: 4; the limit is 3")
+    assert (refused.status_code, refused.json()["detail"]) == (
+        422,
+        "too many words: 4 found in the image or added by the request; the limit is 3. Pass classes without the field "
+        "`add`",
+    )
 
 
 def test_an_image_in_which_nothing_is_found_has_no_class_anywhere(service: TestClient) -> None:
