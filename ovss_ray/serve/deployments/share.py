@@ -39,7 +39,7 @@ def place(configs: Mapping[str, RunConfig], size: Size, weights: float) -> dict[
     """Return the pools of each model, with workers, CPUs and GPUs as numbers. All models share one cluster.
 
     The result maps the name of a model to a list of pools. `size`: resources of the cluster. `weights`: total bytes of
-    the weight files of the largest model. Raises OvssError if the cluster is too small for all pools together.
+    the files of the largest model. Raises OvssError if the cluster is too small for all pools together.
     """
     pools = [(name, pool) for name, config in configs.items() for pool in config.pools]
     batched = [_batched(pool) for _, pool in pools]
@@ -58,10 +58,10 @@ def _batched(pool: Pool) -> Pool:
 def _parted(pools: list[Pool], gpus: float) -> list[Pool]:
     """Return the pools, with `gpus: auto` replaced by a number of GPUs per worker.
 
-    Only pools with a stage that can use a GPU are changed. If the cluster has no GPU, no pool is changed.
+    Only pools that have `gpus: auto` and a stage for GPUs are changed. If the cluster has no GPU, no pool is changed.
 
-    - At least one GPU per such pool: `gpus` becomes 1.0.
-    - Fewer GPUs: Pools share a GPU. `gpus` becomes a fraction such as 0.5, and `workers: auto` becomes `workers: 1`.
+    - If the cluster has at least one GPU for each of these pools, `gpus` becomes 1.0.
+    - If there are fewer GPUs, pools share a GPU: `gpus` becomes a fraction such as 0.5. Then `workers: auto` becomes 1.
     """
     free = [pool for pool in pools if pool.gpus == "auto" and any(stage.kind().gpu for stage in pool.stages)]
     if not gpus:

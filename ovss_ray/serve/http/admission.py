@@ -37,7 +37,7 @@ SMALLEST_WITH_SAM = "sam_alpha_clip_tiny"
 
 @dataclass(frozen=True)
 class Model:
-    """A model of the service. The service runs the stages of its config. Requests select the model by `name`."""
+    """A model of the service. The service runs the stages of the model's config. Requests select a model by `name`."""
 
     description: Mapping[str, Any]
     """the model's entry in /v1/models: `name`, `stages`, `answers`, `benchmarks`, …"""
@@ -153,9 +153,10 @@ class Desk:
         """Decode the image of a request to a model, and yield it as (H, W, 3) uint8 RGB.
 
         First, wait until this image and the images in memory together have at most `limits.held` pixels. If no other
-        image is in memory, there is no wait. Raises HTTPException: 413 if the image is larger than `limits.pixels`,
-        `limits.side` or the result of `pixels_now`, or is a JPEG with too many scans; 415 if the image is not a JPEG,
-        PNG or WebP; 422 if the image is damaged.
+        image is in memory, there is no wait.
+
+        Raises HTTPException: 413 if the image exceeds `limits.pixels`, `limits.side` or the result of `pixels_now`; 413
+        for a JPEG with too many scans; 415 if the image is not a JPEG, PNG or WebP; 422 if the image is damaged.
         """
         height, width = photograph.size(data, self.limits)
         pixels = height * width

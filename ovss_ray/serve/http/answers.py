@@ -137,7 +137,7 @@ def with_picture(answer: Answer, output: Output, png: bytes) -> Answer:
 
 
 def _scores(row: Mapping[str, Any], labels: np.ndarray) -> dict[int, float]:
-    """Return class index → score of the class: the weighted mean of its regions' probabilities.
+    """Return class index → weighted mean of the probabilities of the regions of this class.
 
     A region belongs to its most probable class. The weight of a region is its number of pixels with this class in the
     label map. If the weights of a class are all 0, the result does not contain the class.

@@ -41,7 +41,7 @@ def build(
     """Return the FastAPI application that serves the models. `key`: SHA-256 of an API key without quota, or None.
 
     `keys`: further API keys, which may have quotas. Without any key, requests need no key. `ask`: function that returns
-    the state of all replicas; None if the models run without Ray. `origins`: web origins whose pages may use the service.
+    the state of all replicas; None if models run without Ray. `origins`: web origins whose pages may use the service.
     """
     desk = Desk(models, limits)
 
@@ -203,10 +203,11 @@ def _segmented(
     result: Row | None, words: Vocabulary | None, image: np.ndarray, output: Output, bare: bool, corners: int,
     listed: Sequence[Word] | None,
 ) -> Response:  # fmt: skip
-    """Return the response for a row that a model has computed, a PNG if `bare` is True. Call it in a thread.
+    """Return the response for the row `result` that a model has computed. Call this function in a thread.
 
-    If a model found no words in the image, `result` is None. `listed`: value for the field `words` of the answer.
-    `corners`: maximum number of polygon corners. Raises HTTPException 422 if there are more corners.
+    If the model found no words in the image, `result` is None. `bare`: whether the response is a PNG instead of JSON.
+    `listed`: value for the answer's field `words`. Raises HTTPException 422 for polygons with more than `corners`
+    corners in all.
     """
     result = result or own_words.unnamed(image)
     words = words or Vocabulary.of(["nothing"])

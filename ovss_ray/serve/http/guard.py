@@ -226,8 +226,8 @@ class _Counted:
 def _foreign(scope: Scope, headers: Headers, host: str) -> bool:
     """Return whether the request was sent by a web page of another origin.
 
-    Browsers report the origin in the headers Origin and Sec-Fetch-Site. Links are no requests of a page: if a user
-    follows a link to the service's page "/", the result is False. `host`: the Host header in lower case.
+    The headers Origin and Sec-Fetch-Site, which browsers set, show this. If a user of another page follows a link to
+    the page "/" of this service, the result is False. `host`: the Host header in lower case.
     """
     link = scope["path"] == "/" and scope["method"] in ("GET", "HEAD") and headers.get("sec-fetch-mode") == "navigate"
     if headers.get("sec-fetch-site") == "cross-site" and not link:

@@ -95,9 +95,9 @@ def everything(
 ) -> Regions:  # fmt: skip
     """Return the largest regions of a row, at most `most` of them. Each has its most probable classes, at most `top`.
 
-    Empty regions are left out. The largest region comes first. `page` selects a part of this list: the answer contains
-    only the regions of the slice. `ranked`: number of best regions that the answer names for each class; 0: none. The
-    best regions are chosen from the whole list, so `page` has no effect on them. `image`: sha256 of the image.
+    Empty regions are left out. The largest region comes first. `page`: slice of these regions that the answer lists.
+    `ranked`: number of best regions that the answer names for each class; 0: none. The best regions are chosen before
+    the slice is taken, so `page` does not affect them. `image`: sha256 of the image.
     """
     areas = _areas(row)
     order = [i for i in np.argsort(-areas, kind="stable").tolist() if areas[i]]

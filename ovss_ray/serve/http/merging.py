@@ -41,8 +41,8 @@ def read(text: str | None, words: Vocabulary | None, limits: Limits) -> Merged |
 
     `text`: value of the field, or None. `words`: the requested classes; None if the model finds the words itself.
 
-    Raises HTTPException 422 for invalid JSON, for a class that was not requested, and for an invalid name. If `words` is
-    None, raises HTTPException 422 for any mapping.
+    Raises HTTPException 422 for invalid JSON, for a class that was not requested, and for an invalid name. If `words`
+    is None, raises HTTPException 422 for any mapping.
     """
     if text is None:
         return None

@@ -7,7 +7,7 @@ The only library is lit-html 3.3.3, in the file `static/vendor/lit-html.js`. The
 neither `eval` nor inline scripts. So the Content-Security-Policy in guard.PAGE can forbid both.
 
 The page stores its settings in the URL fragment, which browsers do not send to the server. The page stores the API key
-in the tab's sessionStorage. The server draws an example image when the page requests it.
+in the tab's sessionStorage. The server draws the example images when they are first requested.
 """
 
 import io
