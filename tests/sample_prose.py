@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ovss_ray"
 DOCSTRINGS, MESSAGES = 40, 20
 LONGEST_BEGINNING = 400
-"""Characters of a signature or assignment that are printed."""
+"""Maximum number of characters of a signature or assignment that are printed."""
 
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
