@@ -69,7 +69,10 @@ class Stage(WithClassifiers, stage.Stage):
         `base` is not set, and Fusioner's checkpoint has no CLIP, the shipped or downloaded checkpoint of CLIP is read.
         """
         normalise: DataSet | None = None
-        """normalisation of colours: pascal or coco; default: coco for coco20i, pascal for all others"""
+        """normalisation of colours: pascal or coco; default: coco for coco20i, pascal for all others
+
+        The variant fusioner_tiny ignores this option.
+        """
         resolution: Resolution = "original"
         """original: windows over the photograph; square_224: photograph and labels resized to the size of one window
 

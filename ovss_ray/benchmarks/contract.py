@@ -187,7 +187,12 @@ class Benchmark:
                 f"Use at most {INVALID} of each"
             )
         labels = set(range(len(self.labels)))
-        if unknown := sorted(set(self.index) - labels - {NONE} if self.own_words else set(self.index) ^ labels):
+        if self.own_words and (unknown := sorted(set(self.index) - labels - {NONE})):
+            raise OvssError(
+                f"{self.title}: `index` must contain only {NONE} and label indices from 0 to {len(self.labels) - 1}. "
+                f"Remove: {unknown}"
+            )
+        if not self.own_words and (unknown := sorted(set(self.index) ^ labels)):
             raise OvssError(
                 f"{self.title}: `index` must contain each label index from 0 to {len(self.labels) - 1}, and no other "
                 f"number. Add or remove: {unknown}"

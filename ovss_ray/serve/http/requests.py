@@ -89,7 +89,9 @@ class Masks(Fields):
 class Regions(Masks):
     """Request for all regions with their class names."""
 
-    ranked: int = Field(default=0, ge=0, le=100, description="regions per class in `ranking`; 0: no ranking")
+    ranked: int = Field(
+        default=0, ge=0, le=100, description="regions per class in `ranking` (not in a COCO document); 0: no ranking"
+    )
     first: int = Field(default=0, ge=0, description="position of the first region of a page, from 0")
     count: int | None = Field(default=None, ge=1, description="regions of a page; default: all up to the limit")
 
