@@ -6,8 +6,7 @@
     report.benchmarks["scenes:seen"].metrics["miou"]  # percent
     ovss_ray.load_model("san_tiny").segment(photograph, ovss_ray.Vocabulary.of(["road", "sky"]))  # (H, W) uint16
 
-docs/python.md describes all functions and classes. On the command line, `ovss --help` lists the commands. Each name
-is imported at its first use, so that `import ovss_ray` imports neither torch nor Ray.
+docs/python.md describes all functions and classes. `ovss --help` lists the commands.
 """
 
 from typing import TYPE_CHECKING
@@ -37,6 +36,7 @@ __all__ = [
     "load_model",
 ]
 
+# Each name is imported at its first use, so that `import ovss_ray` imports neither torch nor Ray.
 _PLACES = {
     "Client": ("ovss_ray.client", "Client"),
     "OvssError": ("ovss_ray.errors", "OvssError"),

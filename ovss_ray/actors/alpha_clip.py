@@ -3,9 +3,6 @@
 Sun et al., "Alpha-CLIP: A CLIP Model Focusing on Wherever You Want", CVPR 2024, arXiv 2312.03818.
 
 An earlier stage proposes the regions. A later stage, `paint`, makes a label map from the regions and their scores.
-CLIP's image tower sees each region as one small picture (see models/alpha_clip/inputs.py). A forward pass takes at most
-`batch` regions, which may be of several images. These images may have different vocabularies, since only the final
-matrix product uses a vocabulary.
 """
 
 import hashlib
@@ -57,7 +54,7 @@ class Stage(stage.Stage):
         weights: str | None = None
         """path of the checkpoint of AlphaCLIP's image tower; default: the shipped or downloaded checkpoint
 
-        If `variant` is a plain CLIP, do not set `weights`: a plain CLIP has only the checkpoint `base`.
+        If `variant` is a plain CLIP, do not set `weights`.
         """
         batch: int = Field(default=64, ge=1)
         """maximum number of regions in one forward pass"""
@@ -68,10 +65,9 @@ class Stage(stage.Stage):
             return path and files.absolute(path)
 
         def paths(self) -> tuple[str | None, ...]:
-            """Return the path of CLIP's checkpoint and, if `weights` is set, the path of AlphaCLIP's image tower.
+            """Return `base` and `weights`, without `weights` if it is not set.
 
-            If `base` is None, the first path is None, and CLIP's default checkpoint is read. If `weights` is None, the
-            result has no second path, and the image tower's default checkpoint is read.
+            A path that is None or left out stands for the default checkpoint.
             """
             return (self.base, self.weights) if self.weights else (self.base,)
 
@@ -84,8 +80,7 @@ class Stage(stage.Stage):
     def key(cls, config: Config, vocabulary: Vocabulary) -> str:
         """Return the cache key of the embeddings that `prepare` computes for a vocabulary.
 
-        The key depends on the text tower's checkpoint, the vocabulary, and the options for prompts. Exact runs have
-        separate keys.
+        The key depends on the text tower's checkpoint, the vocabulary, the options for prompts, and `exact`.
         """
         return _key(digests.sha256(cls.files(config)[0]), config, vocabulary)
 
@@ -119,6 +114,7 @@ class Stage(stage.Stage):
         """Score the regions of all images together; with `exact`, image by image for bit-identical results."""
         import torch
 
+        # A forward pass may have regions of several images: only the classifier uses the vocabulary of an image.
         shown = list(map(self._views, batch["image"], batch["boxes"], batch["bits"]))
         with self.config.computing(), torch.inference_mode():
             if self.config.exact:

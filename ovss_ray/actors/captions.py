@@ -1,12 +1,10 @@
 """Describe an image in sentences, with any image-to-text model of Hugging Face, or with a captioner of your own.
 
-Captions are the input of vocabulary-free segmentation: a stage such as `words` extracts nouns from them, and a
-segmenter uses these nouns as classes. By default, decoding is greedy. The option `beams` selects a beam search;
-`sample` selects random sampling. The draws depend only on the seed and the image's id, not on the order of images.
+A stage such as `words` extracts nouns from the captions, and a segmenter uses the nouns as classes.
 
-Your own captioner needs a module with a function `load(config)`. It receives this stage's Config, and returns the
-captioner. The captioner is a function of an image (H, W, 3) uint8 RGB and a seed. It returns a list of texts, each with
-its score. The module may also have a function `files(config)` that returns the files on which the captions depend.
+For a captioner of your own, write a module with a function `load(config)` that returns the captioner. `config` is this
+stage's Config. The captioner is a function of an image (H, W, 3) uint8 RGB and a seed. The captioner returns a list of
+(text, score). An optional function `files(config)` returns the files on which the captions depend.
 """
 
 import hashlib
@@ -32,9 +30,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 
 HUGGING_FACE = "transformers"
 """Value of the option `captioner` for models of Hugging Face"""
-ENDINGS = (".json", ".txt", ".model", ".safetensors")
-"""Suffixes of the model files that are read: settings, tokeniser, weights. Pickled weights could run code, so they are
-not read."""
+ENDINGS = (".json", ".txt", ".model", ".safetensors")  # no pickled weights, which could run code
+"""Suffixes of the model files that are read: settings, tokeniser and weights."""
 Caption = tuple[str, float]
 """Text of a caption, and its score"""
 
@@ -42,8 +39,8 @@ Caption = tuple[str, float]
 class Stage(stage.Stage):
     """Describe an image (H, W, 3) uint8 RGB by captions.
 
-    Captions of Hugging Face models are best first. A score is the mean log-probability of the caption's tokens;
-    with beams, it is the score of the beam.
+    Captions of Hugging Face models are best first. A score is the mean log-probability of the caption's tokens or, for
+    several `beams`, the beam score of transformers.
     """
 
     reads = ("image",)
@@ -59,7 +56,7 @@ class Stage(stage.Stage):
         captioner: str = HUGGING_FACE
         """transformers, or the dotted name of a module of your own with a function `load`"""
         prompt: str = ""
-        """text that the caption continues, or that a chat model answers; it is removed from the caption"""
+        """text that the caption continues, or that a chat model answers; the captions do not include the prompt"""
         count: int = Field(default=1, ge=1)
         """number of captions per image"""
         tokens: int = Field(default=30, ge=1)
@@ -95,7 +92,7 @@ class Stage(stage.Stage):
 
         @contextmanager
         def computing(self) -> Iterator[None]:
-            """Change torch's settings for the whole process in a `with` block. Then restore the earlier settings.
+            """Change settings of torch for the whole process. Restore the old settings at the end of the `with` block.
 
             On a GPU, TensorFloat-32 is off. With `exact`, torch uses one CPU thread and deterministic kernels.
             """
@@ -108,11 +105,10 @@ class Stage(stage.Stage):
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """Return the files on which the captions depend.
+        """Return the files on which the captions depend. The files of a Hugging Face model are downloaded if needed.
 
-        For `captioner: transformers`, these are the files of `model`, downloaded if needed. For a module of your own,
-        these are the files that the module's function `files` returns. Without such a function, the result is empty.
-        Raises OvssError if the model, the module, or the module's function `load` is missing.
+        If a module of your own has no function `files`, the result is empty. Raises OvssError if the model, the module,
+        or the module's function `load` is missing.
         """
         if config.captioner == HUGGING_FACE:
             return model_files(config.model)
@@ -122,10 +118,9 @@ class Stage(stage.Stage):
 
     @classmethod
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
-        """Return the names of the options that the run's digest ignores.
+        """Return the names of the options that the run's digest ignores: "model", "device" and "batch".
 
-        "device" and "batch" are always ignored. For `captioner: transformers`, "model" is ignored, too. For a user's
-        module, "model" is ignored in two cases: the module has a function `files`, or `model` has its default value.
+        If a module of your own has no function `files`, and `model` is not the default, the digest includes "model".
         """
         default = cls.Config.model_fields["model"].default
         if config.captioner == HUGGING_FACE or config.model == default or registry.optional(config.captioner, "files"):

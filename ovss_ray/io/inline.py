@@ -1,7 +1,7 @@
-"""Inline addresses, which contain a part of a large file, such as the annotations of one image.
+"""Inline addresses, which contain data such as the annotations of one image.
 
-An address is inline://NAME/CONTENT. NAME describes the source for messages. CONTENT is the part itself, compressed and
-encoded in base64. Since workers get the part with the address, they do not read the whole file.
+An address is inline://NAME/CONTENT. NAME describes the source for messages. CONTENT is the compressed data in base64.
+A worker that has an inline address does not read the large file with the annotations of all images.
 """
 
 import base64

@@ -1,8 +1,7 @@
 """Safe reader of Python pickles that contain only lists, dicts, strings and integers.
 
-A pickle is a program for a stack machine. Most instructions are harmless, but some can call any function. This module
-executes the harmless instructions itself and rejects all others. Python's module pickletools decodes the instructions
-without executing them, and documents them.
+A pickle is a program, and some of its instructions can call any function. This module executes only harmless
+instructions. Python's module pickletools documents the instructions.
 """
 
 import pickletools
@@ -16,7 +15,7 @@ VALUES = {
 }
 """Instructions that push an integer or string. Python 2 writes STRING, SHORT_BINSTRING and BINSTRING."""
 KEEP, FETCH = {"PUT", "BINPUT", "LONG_BINPUT"}, {"GET", "BINGET", "LONG_BINGET"}
-"""Instructions for the memo, a store of values: KEEP stores the top of the stack in it, FETCH pushes a stored value."""
+"""Instructions that store the top of the stack in the memo, and instructions that push a value from the memo."""
 NOTHING = {"PROTO", "FRAME", "STOP"}
 """Instructions without an effect on the stack."""
 
@@ -24,7 +23,7 @@ NOTHING = {"PROTO", "FRAME", "STOP"}
 def read(data: bytes, name: str) -> Any:
     """Read a pickle of dicts, lists, strings and integers. Raises OvssError for any other pickle.
 
-    A list in the result may contain itself, or occur several times. Recursive callers have to handle both cases.
+    In the result, a list or dict may contain itself, or occur several times.
     """
     stack: list[Any] = []
     marks: list[int] = []
@@ -39,7 +38,7 @@ def read(data: bytes, name: str) -> Any:
 
 
 def _do(name: str, argument: Any, stack: list[Any], marks: list[int], kept: dict[int, Any]) -> None:
-    """Execute one instruction. `marks` are the heights of the stack at each MARK, and `kept` is the memo.
+    """Execute the instruction `name`. `marks` has the stack's height at each MARK instruction; `kept` is the memo.
 
     Raises ValueError, TypeError, IndexError or KeyError for an invalid or unsafe instruction.
     """

@@ -6,17 +6,11 @@ CPUINFO = Path("/proc/cpuinfo")
 BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 """Flags in /proc/cpuinfo that stand for bfloat16 instructions: two of x86, one of Arm."""
 SLOWER = "3 to 5 times slower than fp32"
-"""Speed of bfloat16 on a processor without bfloat16 instructions, as a phrase for warnings.
-
-The speed was measured with SAN (perf/RESULTS.md).
-"""
+"""Speed of bfloat16 on a processor without bfloat16 instructions, measured with SAN (perf/RESULTS.md)."""
 
 
 def lacks_bf16() -> bool:
-    """Return whether the processor lacks bfloat16 instructions, according to its flags in /proc/cpuinfo.
-
-    Return False if /proc/cpuinfo is missing, as on systems other than Linux, or if it lists no flags at all.
-    """
+    """Return whether the processor lacks bfloat16 instructions; False if /proc/cpuinfo is missing or has no flags."""
     try:
         lines = CPUINFO.read_text().splitlines()
     except OSError:

@@ -1,7 +1,6 @@
-"""Rows in a temporary file, to list, sort and pair the files of any data set in constant memory.
+"""Rows in a temporary file, to sort and pair any number of rows in constant memory.
 
-The rows are stored by SQLite, which comes with Python. SQLite keeps 0.5 MB of its file in memory, and uses further
-temporary files for larger sorts. It deletes all these files when the rows are no longer used.
+SQLite stores the rows, and deletes the temporary files when the rows are no longer used.
 """
 
 import sqlite3
@@ -15,10 +14,10 @@ T = TypeVar("T")
 
 
 class Rows(Generic[T]):
-    """Rows of strings and numbers. Iteration yields `make(*values)`, an object made from the values of each row.
+    """Rows of strings and numbers. Iteration yields an object `make(*values)` for each row.
 
-    `columns` is a comma-separated list of names. Rows are sorted by `order`, such as "a, b DESC"; by default, they keep
-    the order of insertion. Raises OvssError if there is no space for temporary files.
+    `columns` is a comma-separated list of names. `order` is the order of iteration, such as "a, b DESC"; default: the
+    order of insertion. Raises OvssError if there is no space for temporary files.
     """
 
     def __init__(
@@ -30,7 +29,7 @@ class Rows(Generic[T]):
             # uses it last may be another thread.
             self._base = sqlite3.connect("", isolation_level=None, check_same_thread=False)
             self._base.execute("PRAGMA journal_mode = OFF")
-            self._base.execute("PRAGMA cache_size = -512")
+            self._base.execute("PRAGMA cache_size = -512")  # KiB in memory
             self._base.execute(f"CREATE TABLE rows ({columns})")
             self._base.execute("BEGIN")
             marks = ", ".join("?" for _ in columns.split(","))

@@ -15,11 +15,10 @@ _OTHER_NUMBER = re.compile(r"[-+]?0[0-7_]*[0-7]|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+
 
 
 def load(data: bytes | str, source: str, text: Collection[str] = ()) -> Any:
-    """Read YAML to plain data; `source` is its name in messages. Raises OvssError for invalid YAML.
+    """Read YAML to plain data. Raises OvssError with `source` in the message for invalid YAML.
 
-    Keys become strings: `on`, `no`, `1` and `2024-01-01` are kept as they are written. The values below the top-level
-    keys in `text` also become strings, at any depth. If the top level is a list and `text` is not empty, all values of
-    the list become strings.
+    All keys become strings, as they are written. All values below the top-level keys in `text` also become strings. If
+    the top level is a list and `text` is not empty, all values of the list become strings.
     """
     try:
         loader = _Loader(data)
@@ -48,15 +47,11 @@ def _as_text(node: yaml.Node) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that rejects YAML features that configs do not need, and values that could be misread.
-
-    Repeated keys are rejected, since only the last value would be kept. Aliases are rejected, since a small file could
-    expand to a huge config. Tags, and characters that no file name can have, are rejected as well.
-    """
+    """SafeLoader that rejects repeated keys, aliases, tags, ambiguous numbers and invalid characters."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent):
+        if isinstance(event, yaml.AliasEvent):  # with aliases, a small file could expand to a huge config
             raise yaml.YAMLError(
                 f"aliases are not allowed (*{event.anchor}). Repeat the value, or use `extends:` in a config"
             )
@@ -66,6 +61,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_scalar(self, node: Any) -> Any:
         value = super().construct_scalar(node)
+        # No file name can have these characters.
         if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
             raise yaml.YAMLError(f"line {node.start_mark.line + 1}: invalid character in {value!r}")
         return value
@@ -85,6 +81,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 key.tag = _TEXT
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        # Of a repeated key, only the last value would be kept.
         counts = Counter(key for key in keys if isinstance(key, Hashable))  # others are rejected below
         if repeated := [key for key, count in counts.items() if count > 1]:
             raise yaml.YAMLError(f"line {node.start_mark.line + 1}: duplicate key {repeated[0]!r}")

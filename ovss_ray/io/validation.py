@@ -23,24 +23,24 @@ BOUNDS = {
     "less than or equal to": "a number up to",
     "less than": "a number below",
 }
-"""pydantic's description of a bound → plain words. In a message, the number of the bound follows the words."""
+"""pydantic's description of a bound → plain words before the bound, as in "a number from 0"."""
 
 Place = tuple[int | str, ...]
 """Path of a value in YAML: keys of mappings and indices of lists, outermost first."""
 
 
 def faults(failure: ValidationError, raw: Any, offer: Callable[[Place], str], prefix: str = "") -> Iterator[str]:
-    """Yield a sentence for each fault: its path with dots, the expected value, the actual value.
+    """Yield a sentence for each fault, with the path of the value, the expected value and the actual value.
 
     `raw` is the data that failed validation. `offer(path)` returns a hint for an unknown key. `prefix` precedes each
-    path. If a value may have several types, pydantic reports a fault for each, and adds the type to the path. These
-    faults are merged.
+    path.
     """
     known = [
         (_place(error["loc"], raw, error["type"] == "missing"), error)
         for error in failure.errors()
         if not (error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"])  # faulty, not short
     ]
+    # If a value may have several types, pydantic reports a fault per type, and the type is a step of the fault's path.
     for _, of_one_value in groupby(known, lambda pair: _root(pair[1]["loc"], raw)):
         group = list(of_one_value)
         deepest = max(len(place) for place, _ in group)
@@ -81,7 +81,7 @@ def _short(value: Any) -> str:
 
 
 def _place(loc: Sequence[int | str], raw: Any, missing: bool = False) -> Place:
-    """Return the YAML path of a value: pydantic's path without type names. If `missing`, add the missing key."""
+    """Return the steps of pydantic's path `loc` that exist in the data `raw`. If `missing`, add the missing key."""
     steps: list[int | str] = []
     for step in loc:
         if _has(raw, step):
@@ -91,7 +91,7 @@ def _place(loc: Sequence[int | str], raw: Any, missing: bool = False) -> Place:
 
 
 def _root(loc: Sequence[int | str], raw: Any) -> Place:
-    """Return the part of pydantic's path before the first type name. It is the same for all faults of one value."""
+    """Return the first steps of pydantic's path `loc` that exist in the data `raw`; `loc` if there are none."""
     steps: list[int | str] = []
     for step in loc:
         if not _has(raw, step):

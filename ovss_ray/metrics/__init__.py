@@ -1,52 +1,13 @@
 """Metrics, one module each. A metric measures each image, sums the measurements, and computes results from the sum.
 
-A metric is a module of this package, or a user's module that a config lists under `metrics:`. The module defines
+A metric is a module of this package, or a user's module that a config lists under `metrics:`. The module defines the
+fields of the classes Table and Metric, except for `name`. Fields with a default are optional.
 
-    reads       names of the columns that `measure` needs (see structures.columns). The metric runs if all columns exist
-    schema      pyarrow struct type of a measurement. Records store measurements in a column with the metric's name
-    measure     function (Question, values of the columns) → dict with the fields of `schema`, or None if not measured
-    Partial     class of sums over images, with `of(records, labels)`, `+` and `result()`
-    headings    key of `result()` → heading of the value's column in the table, in the order of the columns
-
-The Question has the labels and classes of the image (see structures.question). The arguments of `Partial.of` are an
-array of type `schema`, which may contain nulls, and the number of labels. `+` must be exact, associative and
-commutative. `result()` returns {key: value}. The module may also define
-
-    title           title of the metric's table; default: the metric's name
-    order           sort key of the table in the report; default: 100; the main metric has 0
-    live            key of `result()` → name in the progress display, which shows only these values
-    class_headings  key → heading in the table of classes, for the values of `Partial.per_label()`: {key: (L,) array}
-    per_image       function: n records → {key: (n,) float64}, for the list of images
-    counts          key → description, for the integers of `Partial.counted()`: {key: integer}
-    on_request      True: a metric of this package that a run measures only if its config lists the metric
-    federated       True: the benchmark, like lvis, must list the classes that annotators searched for in each image
-    sums            pyarrow struct type of the fields of Partial, for compact files (see runs.compact). If the fields
-                    are not integers or arrays of integers, Partial defines `folded()` → dict and `of_folded(dict)`
-
-For groups of labels, such as things and stuff, a metric may define `Partial.of_group(labels)` → {key: value}, and
-
-    group_headings  key → description in the report's sentence on the groups
-    group_counts    key of an integer → noun, as in "mIoU of things 70.00 (8 classes)"
-
-For bootstrap intervals, the metric `confusion` and metrics derived from it may define
-
-    Resampled       class `Resampled(sums, of_all)` for R resamples. Both arguments are `class_sums.ClassSums`.
-                    `sums`: one row per resample. `of_all`: one row, with the sums over all images.
-                    Method: `result()` → (R,) arrays. Optional: `per_label()` → (R, L), `of_group(labels)` → (R,)
-
-A metric of this package may instead be derived from the sum of another metric. A derived metric has no measurements
-and no column in the records, so finished runs have it too. Instead of reads, schema, measure and Partial, it defines
-
-    derives     name of the metric from whose sum it is computed
-    needs       name of a further input, such as "relations" (see runs.relations), which the option --relations reads.
-                The input "fold" has no option, since the benchmark of a few-shot fold provides it (reports.totals)
-    on_request  True if there is no further input, so that `needs` is not defined. Unlike the metrics above, a config
-                cannot list this metric. Only the command `ovss report RUN --metrics NAME` computes this metric.
-    Result      class `Result(partial, input)`, or `Result(partial)` if there is no further input. It has the method
-                `result()`; optional: `per_label()`, `of_group()` and `counted()`
+A metric of this package may instead be derived from the sum of another metric. Its module defines the fields of the
+classes Table and Derived.
 
 Values are percent; NaN stands for a value that cannot be computed. A module whose name begins with an underscore is
-not a metric. A metric's module imports neither other metrics nor Ray.
+not a metric. A metric's module imports neither other metrics nor Ray. Dimensions: L labels, R resamples.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -71,23 +32,41 @@ FOLD = "fold"
 
 _OF_CLASS, _OF_GROUP, _COUNT = " of each class", " of groups", " among its counts"
 _RESERVED = {(_OF_CLASS, "name"): "the report", (_OF_GROUP, "labels"): "the report", (_OF_GROUP, "pooled_iou"): MAIN}
-"""(part of the report, key) → what uses the key. A user's metric must not use the key in the same part."""
+"""Pair (part of the report, key) that no user's metric may define → what defines the pair."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Attributes that measured and derived metrics have in common (see the docstring of this package)."""
+    """Attributes that measured and derived metrics have in common.
+
+    The class Metric.Partial or Derived.Result has the method `result()` → {key: value}. Optional methods:
+    `per_label()` → {key: (L,) array}, `of_group(labels)` → {key: value}, `counted()` → {key: integer}.
+    """
 
     name: str
     headings: Mapping[str, str]
+    """key of `result()` → heading in the metric's table, in the order of the columns"""
     title: str = ""
+    """title of the metric's table; empty: the metric's name"""
     order: int = 100
+    """sort key of the table in the report; the main metric has 0"""
     class_headings: Mapping[str, str] = field(default_factory=dict)
+    """key of `per_label()` → heading in the table of classes"""
     counts: Mapping[str, str] = field(default_factory=dict)
+    """key of `counted()` → description"""
     group_headings: Mapping[str, str] = field(default_factory=dict)
+    """key of `of_group()` → description in the report's sentence on the groups"""
     group_counts: Mapping[str, str] = field(default_factory=dict)
+    """key of an integer of `of_group()` → noun after the integer, such as "classes" in that sentence"""
     Resampled: Callable[[ClassSums, ClassSums], Any] | None = None
+    """class `Resampled(sums, of_all)` for bootstrap intervals, only for MAIN and metrics derived from MAIN
+
+    `sums` has one row per resample. `of_all` has one row, with the sums over all images. `result()` returns (R,)
+    arrays. Optional: `per_label()` → (R, L), `of_group(labels)` → (R,)."""
     on_request: bool = False
+    """True: the metric is computed only on request
+
+    A config requests a Metric. The command `ovss report RUN --metrics NAME` requests a Derived."""
 
     @property
     def place(self) -> tuple[int, str]:
@@ -102,11 +81,19 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Derived(Table):
-    """Metric that is computed from the sum of another metric (see the docstring of this package)."""
+    """Metric that is computed from the sum of another metric, also for finished runs.
+
+    The module defines either `needs` or `on_request = True`.
+    """
 
     derives: str
+    """name of the metric from whose sum this metric is computed"""
     Result: Callable[..., Any]
+    """class `Result(partial)`; `Result(partial, input)` if `needs` is set"""
     needs: str = ""
+    """name of a further input, such as "relations" for the file that the option --relations names
+
+    The benchmark provides the input FOLD, which has no option."""
 
     @property
     def option(self) -> str:
@@ -121,16 +108,29 @@ class Derived(Table):
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(Table):
-    """Metric that is measured per image. The fields are those of its module (see the docstring of this package)."""
+    """Metric that is measured per image."""
 
     reads: tuple[str, ...]
+    """names of the columns that `measure` needs (see structures.columns); the metric runs if all columns exist"""
     schema: pa.StructType
+    """type of a measurement; records store measurements in a column with the metric's name"""
     measure: Callable[..., Mapping[str, Any] | None]
+    """function (Question, values of the columns) → dict with the fields of `schema`, or None if not measured"""
     Partial: Any
+    """class of sums over images, with `of(records, labels)`, `+` and `result()`
+
+    `records` is an array of type `schema`, which may contain nulls. `labels` is the number of labels. `+` must be
+    exact, associative and commutative."""
     live: Mapping[str, str] = field(default_factory=dict)
+    """key of `result()` → name in the progress display, which shows only these values"""
     per_image: Callable[[pa.StructArray], Mapping[str, np.ndarray]] | None = None
+    """function: n records → {key: (n,) float64}, for the list of images"""
     federated: bool = False
+    """True: each benchmark must list the classes that annotators searched for in each image, as lvis does"""
     sums: pa.StructType | None = None
+    """type of the fields of Partial in compact files; None: a run with this metric cannot become compact
+
+    If a field is not an integer or array of integers, Partial defines `folded()` → dict and `of_folded(dict)`."""
 
     @property
     def fields(self) -> set[str]:
@@ -167,9 +167,9 @@ class Metric(Table):
 
 @cache
 def load(name: str) -> Metric:
-    """Return a measured metric by name: a module of this package, or the dotted name of a user's module.
+    """Return a measured metric by name. The name of a user's module is dotted.
 
-    Raises UnknownName for an unknown name. Raises OvssError for a derived metric or an incomplete or missing module.
+    Raises UnknownName for an unknown name, and OvssError for a derived metric or an incomplete or missing module.
     """
     if "derives" in (module := registry.find(PACKAGE, name, "__dict__")):
         raise OvssError(
@@ -208,7 +208,7 @@ def regular() -> tuple[Metric, ...]:
 def requested(names: Iterable[str]) -> tuple[str, ...]:
     """Return the names given to --metrics, without duplicates.
 
-    Raises OvssError unless all are derived metrics that are computed on request.
+    Raises OvssError if a name is not that of a derived metric with `on_request`.
     """
     possible = [metric.name for metric in derived() if metric.on_request]
     inputs = {metric.name: metric.option or "a benchmark of folds" for metric in derived() if not metric.on_request}
@@ -230,9 +230,9 @@ def _known(derived: bool) -> list[str]:
 
 
 def _defined(kind: type[Table], name: str) -> dict[str, Any]:
-    """Return the keyword arguments of `kind` (Metric or Derived): the name and the attributes of a metric's module.
+    """Return the keyword arguments of Metric or Derived from a metric's module.
 
-    Raises OvssError for a missing attribute, and for `Resampled` unless the metric is MAIN or derived from MAIN.
+    Raises OvssError for a missing attribute, and for `Resampled` in a metric that must not define it.
     """
     module = registry.find(PACKAGE, name, "__dict__")
     if "Resampled" in module and module.get("derives", name) != MAIN:
@@ -253,9 +253,9 @@ def columns(names: Iterable[str]) -> list[str]:
 
 
 def load_own(names: tuple[str, ...]) -> tuple[Metric, ...]:
-    """Return the metrics that a config lists: the user's modules, and metrics of this package with `on_request`.
+    """Return the metrics that a config lists.
 
-    Raises OvssError for other metrics of this package, and if two values in the report would have the same key.
+    Raises OvssError for a metric of this package without `on_request`, and for a value whose name is already used.
     """
     added = tuple(map(load, names))
     known = [metric for metric in (*built_in(), *derived()) if metric.name not in names]
@@ -278,9 +278,9 @@ def load_own(names: tuple[str, ...]) -> tuple[Metric, ...]:
 
 
 def refuse_unsearched(names: Iterable[str], federated: Mapping[str, bool]) -> None:
-    """Raise OvssError if a metric is for federated benchmarks only, and a benchmark is not federated.
+    """Raise OvssError if a metric needs federated benchmarks, and a benchmark is not federated.
 
-    `names`: metrics of a config. `federated`: benchmark → True if it is federated (see the docstring of this package).
+    `names`: metrics of a config. `federated`: benchmark → True if it is federated (see Metric.federated).
     """
     others = [name for name, searched in federated.items() if not searched]
     for name in names:
@@ -292,7 +292,7 @@ def refuse_unsearched(names: Iterable[str], federated: Mapping[str, bool]) -> No
 
 
 def _keys(metric: Table) -> list[tuple[str, str]]:
-    """Return the pairs (part of the report, key) of a metric's values. In ("", "miou"), "" means the main table."""
+    """Return the pairs (part of the report, key) of a metric's values. The part "" is the metric's own table."""
     of_group = {**metric.group_headings, **metric.group_counts}
     kinds = {"": metric.headings, _OF_CLASS: metric.class_headings, _OF_GROUP: of_group, _COUNT: metric.counts}
     return [(kind, key) for kind, keys in kinds.items() for key in keys]

@@ -1,9 +1,8 @@
 """Inner loops that count the pixels of each pair of true and predicted label in a table. Compiled by numba.
 
-A table for K labels has K + 1 rows. The last row counts pixels without a true label (IGNORE). Each row has K + 1 cells,
-followed by padding that stays zero. The last of the K + 1 cells counts pixels without a predicted label (NONE). For
-K = 847, the table takes 3 MB. The table is reused for the next image, but clearing and scanning all its cells would be
-slow. Therefore a group of 64 cells is marked when it is written, and only marked groups are read and cleared.
+A table for K labels has K + 1 rows. Row K counts pixels without a true label (IGNORE). Column K counts pixels without a
+predicted label (NONE). Any further columns are zero. A row consists of groups of 64 cells. A mark per group tells
+whether pixels were counted in the group.
 """
 
 from collections.abc import Callable
@@ -15,8 +14,9 @@ import numpy as np
 from ovss_ray.structures.columns import IGNORE, NONE
 
 _CHUNK, _BLOCK, _GROUP = 2048, 8, 64
+# For a small table, a scan of all cells is faster than a mark for each pixel.
 _SMALL = 1 << 15
-"""Largest number of cells of a small table. Scanning a small table is faster than marking the group of each pixel."""
+"""Maximum number of cells of a small table. In a small table, `count` marks only some of the changed groups."""
 
 
 @cache
@@ -37,9 +37,9 @@ def tables(labels: int) -> tuple[np.ndarray, np.ndarray]:
 def extremes(truth: np.ndarray, prediction: np.ndarray) -> tuple[int, int, int, int]:
     """Return minimum and maximum of `truth` (n,), then of `prediction` (n,). IGNORE and NONE count as 0.
 
-    The value 0 is always included: for labels 3 and 5, minimum and maximum are 0 and 5. The loop keeps the dtypes of
-    the arrays and has no branch. Therefore it is vectorised, and much faster than `count`.
+    The value 0 is always included. For labels 3 and 5, minimum and maximum are 0 and 5.
     """
+    # The loop keeps the dtypes of the arrays and has no branch, so that it is vectorised.
     truth_type, prediction_type = truth.dtype.type, prediction.dtype.type
     low, top, lowest, topmost = truth_type(0), truth_type(0), prediction_type(0), prediction_type(0)
     for i in range(truth.size):
@@ -51,14 +51,10 @@ def extremes(truth: np.ndarray, prediction: np.ndarray) -> tuple[int, int, int, 
 
 
 def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched: np.ndarray) -> None:
-    """Add 1 to table[truth, prediction] for each pixel.
+    """Add 1 to table[truth, prediction] for each pixel, and mark the changed groups of cells in `touched`.
 
-    `truth` and `prediction` are (n,) integers. IGNORE is counted in the last row, NONE in the column after the labels.
-    Neighbouring pixels mostly have the same cell. Therefore pixels are counted in blocks of eight. If all pixels of a
-    block have the same cell, 8 is added to this cell at once.
-
-    `touched` marks the groups of cells that `count` has changed. In a small table, some marks are missing after
-    `count`. Therefore call `distinct` next, which adds the missing marks.
+    `truth` and `prediction` are (n,) integers. For K labels, IGNORE is counted in row K, NONE in column K. For a small
+    table, call `distinct` next, to add missing marks.
     """
     flat, marks = table.reshape(-1), touched.reshape(-1)
     small = flat.size <= _SMALL
@@ -71,6 +67,7 @@ def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched:
         for i in range(n):
             cells[i] = min(np.uint32(truths[i]), last) * width + min(np.uint32(predictions[i]), last)
         cells[n:] = last * width + last  # the rest of the last chunk counts as IGNORE
+        # Neighbouring pixels mostly have the same cell. If all pixels of a block do, they are added at once.
         for p in range(0, -(-n // _BLOCK) * _BLOCK // 2, _BLOCK // 2):
             pair, begin = pairs[p], 2 * p
             swapped = pair >> np.uint64(32) | pair << np.uint64(32)
@@ -109,11 +106,10 @@ def distinct(table: np.ndarray, touched: np.ndarray) -> int:
 def collect(
     table: np.ndarray, touched: np.ndarray, truths: np.ndarray, predictions: np.ndarray, pixels: np.ndarray
 ) -> None:
-    """Write the non-zero cells of the table, except the row of IGNORE, to the last three arguments. Clear the table.
+    """Write the cells that `distinct` counts to `truths`, `predictions` and `pixels`. Clear the table and `touched`.
 
-    For each cell, `truths` gets the row, `predictions` gets the column or NONE, and `pixels` gets the number of pixels.
-    To avoid a branch, zero cells are written, too, and the next cell overwrites them. Therefore each of the three
-    arrays must be longer by one than the number of non-zero cells.
+    `truths` gets the row of each cell, `predictions` the column or NONE, and `pixels` the value. Each of the three
+    arrays must be longer by one than the number of cells.
     """
     labels = table.shape[0] - 1
     n = np.uintp(0)  # unsigned: a signed index is tested each time for being negative
@@ -122,6 +118,7 @@ def collect(
         for group in range(touched.shape[1]):
             if touched[row, group]:
                 cells = table[row, group * _GROUP : (group + 1) * _GROUP]
+                # To avoid a branch, a zero cell is written, too, and the next cell overwrites it.
                 for i in range(_GROUP):
                     pixels[n] = np.int64(group * _GROUP + i) << 32 | np.int64(cells[i])
                     n += np.uintp(cells[i] != 0)

@@ -9,15 +9,14 @@ from ovss_ray.structures.class_sums import percent
 Cells = Mapping[str, np.ndarray]
 """Non-zero cells of images: truth (m,) uint16, prediction (m,) uint16, pixels (m,) int64"""
 BLOCK = 512
-"""Number of images that are computed together. Larger arrays do not fit into a processor's cache"""
+"""Number of images that are computed together, so that their arrays fit into a processor's cache"""
 
 
 def image_mious(images: np.ndarray, cells: Cells, n: int) -> np.ndarray:
     """Return the mIoU of each of n images, (n,) float64 percent; NaN for an image without cells.
 
-    `images` (m,) int64 is the image index of each cell, in ascending order. An image's mIoU is the mean over the labels
-    in its truth. The IoUs are added in the order of the labels. Therefore the rounding of an image's mIoU does not
-    depend on the other images.
+    `images` (m,) int64 has the image index of each cell, in ascending order. An image's mIoU is the mean IoU of the
+    labels in the image's truth.
     """
     begins = range(0, n, BLOCK)
     ends = np.searchsorted(images, [*begins, n])
@@ -30,7 +29,7 @@ def image_mious(images: np.ndarray, cells: Cells, n: int) -> np.ndarray:
 
 
 def _of_block(images: np.ndarray, cells: Cells, n: int) -> np.ndarray:
-    """Return the mIoU of each of n images, as `image_mious`."""
+    """Return the mIoU of each image of a block, (n,) float64 percent; NaN for an image without cells."""
     truth, prediction, pixels = (np.asarray(cells[name]) for name in ("truth", "prediction", "pixels"))
     keys = images << 16 | truth
     if np.any(keys[1:] < keys[:-1]):  # records of this program are sorted
@@ -48,4 +47,5 @@ def _of_block(images: np.ndarray, cells: Cells, n: int) -> np.ndarray:
     iou = percent(hits, truths + predictions - hits, occurs)[occurs]
     image = labels[occurs] >> 16
     with np.errstate(invalid="ignore"):
+        # adds in the order of the labels, so the rounding of an image's mIoU does not depend on the other images
         return np.bincount(image, iou, n) / np.bincount(image, minlength=n)

@@ -1,10 +1,8 @@
 """mIoU and related metrics in bootstrap resamples, defined as in confusion.py and vectorised over resamples.
 
-Values vary less between resamples than between independent sets of photographs. The gap is largest for a label that is
-in few photographs. Therefore `class_sums.widened` corrects each value of a resample. The difference from the value over
-all images is multiplied by a factor above 1. For a label, the factor depends on ClassSums.effective, a measure of the
-number of photographs with the label. For metrics over all pixels or images, the factor depends on the number of all
-photographs. Means over labels are computed from the widened values of the labels.
+Resamples vary less than independent sets of photographs. Therefore `class_sums.widened` increases the difference
+between each resample's value and the value over all images. A mean over labels is the mean of the labels' widened
+values.
 """
 
 from collections.abc import Sequence
@@ -17,9 +15,9 @@ from ovss_ray.structures.class_sums import ClassSums, fixed_mean, fixed_sum, per
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """Metrics of R resamples. For a metric that is a mean over labels, the labels are the same in every resample.
+    """Metrics of R resamples. A mean over labels includes all labels in the truth of the run.
 
-    If the truth of a resample lacks one of these labels, the label's value over all images is used instead.
+    If a resample's truth lacks one of the labels, the label's value over all images is used.
     """
 
     sums: ClassSums
@@ -67,16 +65,14 @@ def _of_pixels(sums: ClassSums) -> dict[str, np.ndarray]:
 
 
 def _pooled(sums: ClassSums, labels: list[int]) -> np.ndarray:
-    """Return Σ hits / Σ union over `labels`, (R,) float64 percent; NaN for a resample whose truth has none of them."""
+    """Return Σ hits / Σ union over `labels`, (R,) float64 percent; NaN if a resample's truth has none of them."""
     hits, union, truth = (of[:, labels].sum(axis=1) for of in (sums.hits, sums.union, sums.truth))
     return percent(hits, union, truth > 0)
 
 
 def _weighted(iou: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Return the mean IoU weighted by the pixels in the truth, (R,) float64 percent; NaN without pixels.
-
-    The sum is in the order of the labels, so that it is equal on every machine.
-    """
+    """Return the mean IoU weighted by the pixels in the truth, (R,) float64 percent; NaN without pixels."""
+    # cumsum adds in the order of the labels, so the sum is equal on every machine
     weighted = np.cumsum(np.nan_to_num(iou) * truth, axis=1)[:, -1]
     pixels = truth.sum(axis=1)
     return np.divide(weighted, pixels, out=np.full(len(truth), np.nan), where=pixels > 0)

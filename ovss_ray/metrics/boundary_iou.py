@@ -1,17 +1,16 @@
-"""Boundary IoU of each class: the IoU of its pixels near the contours in truth and prediction.
+"""Boundary IoU of each class: the IoU of the class's pixels near the contours in truth and prediction.
 
 Source: Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR 2021, section 4.1 and
-the official code. For a class, G is the set of its pixels in the truth, and P its pixels in the prediction. G_d and P_d
-are the pixels within a distance d of the contours of G and P:
+the official code. G is the set of the class's pixels in the truth, and P the set in the prediction. G_d and P_d are the
+pixels within a distance d of the contours of G and P:
 
     boundary IoU = |(G_d ∩ G) ∩ (P_d ∩ P)| / |(G_d ∩ G) ∪ (P_d ∩ P)|
 
-d is 2 % of the image's diagonal in whole pixels, at least 1. A pixel of G is in G_d if another label is within d rows
-and columns of the pixel. Pixels outside the image count as another label, as in the official code. Intersections and
-unions are summed over all images, as for `iou`.
+d is 2 % of the image's diagonal, rounded to whole pixels, at least 1. A pixel of G is in G_d if another label is within
+d rows and columns of the pixel. Pixels outside the image count as another label. Intersections and unions are summed
+over all images.
 
-Pixels whose truth is IGNORE are removed from the prediction before its contours are computed. So the edge of an ignored
-region is a contour of both truth and prediction. The mean is over the labels in the truth, as for `miou`. A label
+Pixels whose truth is IGNORE are set to NONE in the prediction. The mean is over the labels in the truth. A label
 without pixels in the truth has no value. Values are percent.
 """
 
@@ -35,9 +34,9 @@ class_headings = {"boundary_iou": "boundary IoU"}
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
     """Return the number of boundary pixels of each label in truth, prediction and both (see label_counts.SCHEMA).
 
-    `truth` and `prediction` have the same size (H, W). `truth` has label indices or IGNORE. `prediction` has class
-    indices or NONE. `question` maps class indices to label indices.
+    `truth` (H, W) has label indices or IGNORE. `prediction` (H, W) has class indices or NONE.
     """
+    # without ignored pixels, so the edge of an ignored region is a contour of both truth and prediction
     named = np.where(truth == IGNORE, np.uint16(NONE), question.labelled(prediction))
     width = contours.reach(truth.shape)
     true_edge = contours.near(truth, width, edge=True) & (truth != IGNORE)

@@ -1,21 +1,18 @@
 """detectron2's "boundary IoU" of semantic segmentation, to reproduce its figures. It is not the paper's metric.
 
-To measure boundaries, use `boundary_iou`. Source: SemSegEvaluator of detectron2, whose faults are reproduced.
-SemSegEvaluator treats a label map as if it were a mask. Each pixel gets a value v: its label minus the smallest label
-within d pixels. d is 2 % of the diagonal in whole pixels, at least 1. IGNORE and NONE count as label N, the number of
-labels. Pixels outside the map count as label 0. For example, label 5 next to label 3 has v = 2. The interior of every
-label has v = 0.
-
-The confusion matrix of v has N + 1 rows. It gives an IoU of each v. detectron2 reports the IoU of v as the IoU of
-label v, although v is a difference of labels:
+The paper's metric is `boundary_iou`. Source: SemSegEvaluator of detectron2, whose faults are reproduced. The value v of
+a pixel is the pixel's label minus the smallest label within d pixels. For example, a pixel of label 5 near label 3 has
+v = 2. d is 2 % of the image's diagonal, rounded to whole pixels, at least 1. IGNORE and NONE count as label N, the
+number of labels. Pixels outside the image count as label 0. detectron2 reports the IoU of the value v as the IoU of
+label v:
 
     IoU = both / (truth + prediction − both)      numbers of pixels with this v in truth, prediction and both
 
-Pixels with v = N in truth or prediction are not counted. The index of a cell, (N + 1) · prediction + truth, is an 8-bit
-integer. From 16 labels on it overflows, so pixels are counted in wrong cells.
+Pixels with v = N in truth or prediction are not counted. detectron2 computes (N + 1) · prediction + truth in 8 bits.
+From 16 labels on, the sum overflows, and pixels are counted for wrong values. For 255 labels or more, nothing is
+measured.
 
-detectron2 reports no mean; here the mean is over all v with a non-empty union. As in detectron2, nothing is measured
-for 255 labels or more. IoUs are percent.
+detectron2 reports no mean. The mean reported here is over all v with a non-empty union. Values are percent.
 """
 
 import numpy as np
@@ -40,8 +37,8 @@ _MOST = 254
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray] | None:
     """Return the number of pixels of each value v in truth, prediction and both; None for 255 labels or more.
 
-    The docstring of this module defines v. `truth` and `prediction` have the same size (H, W). `truth` has labels or
-    IGNORE; `prediction` has classes or NONE.
+    The module's docstring defines v. `truth` (H, W) has label indices or IGNORE. `prediction` (H, W) has class indices
+    or NONE.
     """
     labels = len(question.labels)
     if labels > _MOST:
@@ -57,10 +54,7 @@ def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> di
 
 
 def _above_smallest(values: np.ndarray) -> np.ndarray:
-    """Return each value minus the smallest value within `contours.reach` pixels, (H, W) uint8.
-
-    Pixels outside the map have the value 0.
-    """
+    """Return each value minus the smallest value within `contours.reach` pixels, (H, W) uint8."""
     import cv2  # imported here: the import takes tenths of a second, and configs and reports do not need it
 
     side = 2 * contours.reach(values.shape) + 1

@@ -1,13 +1,13 @@
 """Confusion matrix, mIoU and related metrics. Pixels are counted per image and summed over images.
 
 For N labels, counts[t, p] is the number of pixels of label t that were predicted as p. Column N counts pixels without a
-predicted label (NONE). Pixels whose truth is IGNORE are not counted. For a label c, summed over all images:
+predicted label (NONE). Pixels whose truth is IGNORE are not counted. For a label c:
 
     tp = counts[c, c]      truth = Σ counts[c, :]      prediction = Σ counts[:, c]      union = truth + prediction − tp
 
-The conventions are those of detectron2's SemSegEvaluator (since 2022-07), except for pixels without a predicted label.
-Here, `truth` includes these pixels: they are false negatives of their true label, as in mmsegmentation. detectron2
-excludes them from `truth` (see `Partial.without_none`). Values are percent.
+Pixels without a predicted label are false negatives of their true label, as in mmsegmentation. detectron2's
+SemSegEvaluator does not count these pixels (see `Partial.without_none`). All other conventions are those of
+SemSegEvaluator since 2022-07. Values are percent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,10 +48,7 @@ Cells = Mapping[str, np.ndarray]
 
 
 class Counter:
-    """Counter of an image's pixels per pair of true and predicted label. Its table is reused for the next image.
-
-    Only one thread counts at a time. The counting itself releases the interpreter's lock (GIL).
-    """
+    """Counter of an image's pixels per pair of true and predicted label. Threads count one image after the other."""
 
     def __init__(self, labels: int) -> None:
         self.labels = labels
@@ -62,8 +59,8 @@ class Counter:
     def __call__(self, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
         """Return the Cells of one image, sorted by truth, then by prediction with NONE last.
 
-        `truth` (H, W) has label indices or IGNORE; `prediction` (H, W) has label indices or NONE. Both may have any
-        integer dtype. Raises OvssError if the sizes differ or a value is out of range.
+        `truth` (H, W) has label indices or IGNORE. `prediction` (H, W) has label indices or NONE. Both are integers.
+        Raises OvssError for different sizes, a value out of range, or 2^31 pixels and more.
         """
         if truth.shape != prediction.shape:
             raise OvssError(
@@ -75,7 +72,7 @@ class Counter:
         extremes = self._extremes(*flat)
         if min(extremes) < 0 or max(extremes) >= self.labels:
             raise OvssError(_out_of_range(truth, prediction, self.labels))
-        with self._lock:
+        with self._lock:  # all images share one table, and the compiled functions release the GIL
             self._count(*flat, self._table, self._touched)
             n = self._distinct(self._table, self._touched)
             cells = [np.empty(n + 1, kind) for kind in (np.uint16, np.uint16, np.int64)]
@@ -87,9 +84,10 @@ _counter = lru_cache(maxsize=8)(Counter)
 
 
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the Cells of one image. Raises OvssError if the sizes differ or a value is out of range.
+    """Return the Cells of one image.
 
-    `truth` (H, W) has label indices or IGNORE, `prediction` (H, W) class indices or NONE.
+    `truth` (H, W) has label indices or IGNORE, `prediction` (H, W) class indices or NONE. Raises OvssError if the sizes
+    differ or a value is out of range.
     """
     return _counter(len(question.labels))(truth, question.labelled(prediction))
 
@@ -124,7 +122,7 @@ class Partial:
 
     @classmethod
     def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> "Partial":
-        """Return the sum over the column `confusion` of records. Nulls, such as those of failed images, are skipped.
+        """Return the sum over the column `confusion` of records. Nulls are skipped.
 
         Raises OvssError unless all label indices are below `labels`, the number of labels.
         """
@@ -189,11 +187,7 @@ class Partial:
         return percent(self.hits, self.truth_pixels, self.truth_pixels > 0)
 
     def pooled_iou(self, labels: Sequence[int]) -> float:
-        """Return Σ tp / Σ union of some labels in percent; NaN if none of them has pixels in the truth.
-
-        FB-IoU in HSNet (common/logger.py) is the mean of two values: the pooled IoU of all classes, and the IoU of the
-        background. See metrics/episodes.py.
-        """
+        """Return Σ tp / Σ union of some labels in percent; NaN if none of them has pixels in the truth."""
         subset = list(labels)
         hits, truth, called = (int(of[subset].sum()) for of in (self.hits, self.truth_pixels, self.prediction_pixels))
         return 100.0 * hits / (truth + called - hits) if truth else float("nan")
@@ -207,7 +201,7 @@ class Partial:
     def miou_classic(self) -> float:
         """Mean of `iou` over the labels in the truth or the predictions; NaN if neither has a label.
 
-        A label that occurs only in predictions has IoU 0, as in detectron2 up to 0.6, mmsegmentation and torchmetrics.
+        A label only in predictions has IoU 0, as in detectron2 up to 0.6, mmsegmentation and torchmetrics.
         """
         return _mean(np.nan_to_num(self.iou)[self.truth_pixels + self.prediction_pixels > 0])
 
@@ -234,22 +228,19 @@ class Partial:
         return self.image_sum / UNITS / self.images if self.images else float("nan")
 
     def result(self) -> dict[str, float]:
-        """Return all means by name, in percent. If no pixel is counted, all are NaN, although `self.fwiou` is 0."""
+        """Return all means by name, in percent. If no pixel is counted, every mean is NaN, including `fwiou`."""
         values = {name: float(getattr(self, name)) for name in headings}
         return values if self.truth_pixels.any() else dict.fromkeys(values, float("nan"))
 
     def per_label(self) -> dict[str, np.ndarray]:
-        """Return four values of each of N labels: IoU, accuracy, and numbers of pixels in truth and in prediction.
-
-        IoU and accuracy are (N,) float64 percent. The numbers of pixels are (N,) int64.
-        """
+        """Return IoU and accuracy, (N,) float64 percent, and pixels in truth and in prediction, (N,) int64."""
         return {name: getattr(self, name) for name in class_headings}
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float]:
-        """Return three values of a group of labels: number of labels in the truth, mIoU, and pooled IoU in percent.
+        """Return the number of labels in the truth, the mIoU and the pooled IoU of a group of labels. IoUs are percent.
 
-        mIoU is the mean over the group's labels in the truth. Pooled IoU is Σ tp / Σ union. False positives include
-        pixels whose true label is outside the group.
+        The mIoU is the mean over the group's labels in the truth. False positives include pixels whose true label is
+        outside the group.
         """
         subset = list(labels)
         iou = self.iou[subset][self.truth_pixels[subset] > 0]
@@ -257,13 +248,11 @@ class Partial:
 
 
 def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:
-    """Return the mIoU of each record's image, (n,) float64 percent, rounded to multiples of 1 / 2³² percent.
-
-    The mIoU is NaN for a null, and for an image without a counted pixel.
-    """
+    """Return the mIoU of each record's image, (n,) float64 percent; NaN for a null or without a counted pixel."""
     measured = np.flatnonzero(records.is_valid())
     values = np.full(len(records), np.nan)
     images, cells = flat_cells(records.take(pa.array(measured)))
+    # rounded to the units of Partial.image_sum
     values[measured] = np.rint(image_mious(images, cells, len(measured)) * UNITS) / UNITS
     return {"miou": values}
 

@@ -4,14 +4,11 @@ With the counts of metrics/confusion.py, in pixels summed over all images:
 
     Dice = 2 · tp / (truth + prediction)
 
-A label without pixels in the truth has no value. As for mIoU, there are two means, over different labels:
+    mdice           mean over the labels in the truth
+    mdice_classic   mean over the labels in the truth or the predictions, as mDice in mmsegmentation
 
-    mdice           labels in the truth
-    mdice_classic   labels in the truth or the predictions: a label that is predicted but not in the truth counts as 0.
-                    This is the mDice of mmsegmentation
-
-A label in the truth that is never predicted has Dice 0. Without any label in the truth, both means are NaN. Pixels
-without a predicted label (NONE) are false negatives of their true label. Values are percent.
+A label without pixels in the truth has no value. A label that is predicted but not in the truth counts as 0 in
+`mdice_classic`. Pixels without a predicted label (NONE) are false negatives of their true label. Values are percent.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Few-shot metrics of a fold: the mean IoU of its classes (mIoU), and the foreground-background IoU (FB-IoU).
 
-An episode is a photograph and one class c to segment in it. Truth and prediction are binary: 1 is the class. 0 is the
-background, which includes pixels without a predicted label (NONE). An episode is counted if its truth has a pixel of c.
+An episode is a photograph and one class c to segment in it. Truth and prediction are binary: 1 is the class, 0 is the
+background. Pixels without a predicted label (NONE) are background. An episode is counted if its truth has a pixel of c.
 For a class c, pixels are summed over all counted episodes of c:
 
     I₁[c] = |prediction 1 ∧ truth 1|       U₁[c] = |prediction 1 ∨ truth 1|
@@ -11,13 +11,7 @@ For a class c, pixels are summed over all counted episodes of c:
     fold_miou_hsnet   sum of I₁[c] / U₁[c], divided by the number of classes of the fold, as in HSNet and LSeg
     fb_iou            mean of Σ I₀ / Σ U₀ and Σ I₁ / Σ U₁: sums over the classes, as in Fusioner and HSNet
 
-The labels of a fold's benchmark are the classes of the fold, then background. All sums are computed from the sum of the
-confusion matrices of all episodes. Only episodes of c have pixels of c. Therefore the row and the column of c in this
-sum give I₁[c] and U₁[c]. Let P be the number of counted pixels of all episodes. Then Σ I₀ = P − Σ U₁, and
-Σ U₀ = P − Σ I₁.
-
-If the truth of an episode has no pixel of its class, the whole truth is IGNORE. No pixel of such an episode is counted,
-and the report states the number of such episodes. All sums are int64. Fusioner's code sums in float32, which loses
+The source of HSNet's values is common/logger.py. All sums are int64. Fusioner's code sums in float32, which loses
 pixels above 2²⁴. Values are percent.
 """
 
@@ -60,6 +54,9 @@ class Result:
     total: Counts
     measured: int
 
+    # Only episodes of c have pixels of c, so the row and the column of c in the total give I₁[c] and U₁[c]. The truth
+    # of an episode without a pixel of its class is IGNORE. With P counted pixels, Σ I₀ = P − Σ U₁ and Σ U₀ = P − Σ I₁.
+
     @property
     def hits(self) -> np.ndarray:
         """(F,) int64: number of correctly predicted pixels of each class (I₁)."""
@@ -94,12 +91,9 @@ class Result:
     def counted(self) -> dict[str, int]:
         """Return the numbers of episodes and of classes, by name.
 
-        An episode is counted if its truth has a pixel of the class to segment.
-
-        - `episodes`: counted episodes
-        - `without_foreground`: measured episodes that are not counted
-        - `classes_seen`: classes with a counted episode
-        - `classes_of_fold`: all classes of the fold
+        - `episodes`: measured episodes whose truth has a pixel of the class to segment
+        - `without_foreground`: measured episodes whose truth has no such pixel
+        - `classes_seen`: classes of the counted `episodes`
         """
         return {
             "episodes": self.total.images,
@@ -125,7 +119,7 @@ class Resampled:
         """Return all values by name, (R,) float64 percent; NaN if no episode of the run is counted.
 
         If a resample has no counted episode of a class, the IoU of the class in the run is used. If a resample has no
-        counted episode of any class, `fb_iou` is NaN.
+        counted episode at all, `fb_iou` is NaN.
         """
         resampled, of_all = (percent(of.hits[:, :-1], of.union[:, :-1]) for of in (self.sums, self.of_all))
         iou = widened(resampled, of_all, self.sums.effective[:-1])

@@ -4,13 +4,11 @@ With the counts of metrics/confusion.py, in pixels summed over all images:
 
     precision = tp / prediction      recall = tp / truth      F_β = (1 + β²) · tp / (β² · truth + prediction)
 
-F_β is the weighted harmonic mean of precision and recall, for β = 0.5, 1 and 2. A β below 1 gives more weight to
-precision, a β above 1 to recall. F_1 is the Dice coefficient.
+β is 0.5, 1 or 2. A β below 1 gives more weight to precision, a β above 1 to recall. F_1 is the Dice coefficient.
 
-Means are over the labels in the truth; other labels have no value. A label that is never predicted has precision 0, and
-a label without a correct pixel has F 0. mmsegmentation leaves such labels out of the respective mean, so its means are
-higher (see metrics/mmseg.py). Pixels without a predicted label (NONE) are false negatives of their true label.
-Values are percent.
+Only labels in the truth have values, and means are over these labels. A label that is never predicted has precision 0.
+A label without a correct pixel has F 0. mmsegmentation leaves both kinds of zeros out of its means (see
+metrics/mmseg.py). Pixels without a predicted label (NONE) are false negatives of their true label. Values are percent.
 """
 
 from dataclasses import dataclass

@@ -1,13 +1,11 @@
 """Accuracy of the classes that a method predicts for prompted instances.
 
-An instance counts if it has a prompt: crowds and invalid annotations have none (see actors/truth_prompts.py). The value
-is computed over all counted instances of all images; it is not a mean over classes:
-
     instance_accuracy = instances whose predicted label is the true one / instances
 
-The predicted class has the best score among the classes of the benchmark's groups, such as base and novel. So labels
-outside the groups are never predicted. Without groups, all classes are candidates (see Question.named). OVSAM's code
-calls this accuracy `score`. The report also has the accuracy of each group. Values are percent.
+Only instances with a prompt count. Crowds and invalid annotations have no prompt (see actors/truth_prompts.py). The
+accuracy is over the instances of all images; it is not a mean over classes. If the benchmark has groups, such as base
+and novel, labels outside the groups are never predicted (see Question.named). OVSAM's code calls this accuracy `score`.
+Values are percent.
 """
 
 from collections.abc import Sequence
@@ -35,9 +33,9 @@ class_headings = {"instance_accuracy": "accuracy of instances"}
 def measure(
     question: Question, true_labels: np.ndarray, prompt_instances: np.ndarray, scores: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return three arrays (N,) with a value per prompted instance: `label` (true), `predicted` and `score`.
+    """Return three values of each of N prompted instances: true `label`, `predicted` label and `score`, (N,) each.
 
-    `score` is the probability of the predicted class, from a softmax over the candidates. The argument `scores` (N, K)
+    `score` is the softmax probability of the predicted class (see Question.named). The argument `scores` (N, K)
     contains logits. Raises OvssError unless each prompt has one row of scores.
     """
     if len(scores) != len(prompt_instances):

@@ -1,20 +1,17 @@
 """Mask AP by COCO's rules. The boxes of a detector are the prompts of the evaluated method.
 
-The class of a mask is the method's best class among the classes of the benchmark's groups (see Question.named). The
-score of a mask is the detector's score of its box. The values equal those of pycocotools' COCOeval with iouType "segm"
-for a results file without boxes. (If the file has boxes, COCOeval takes the area of a box as the area of its mask.)
-
     instance_ap        mean over classes and IoU thresholds 0.50, 0.55, … 0.95
     instance_ap_50, _75                   at the threshold 0.50, 0.75
     instance_ap_small, _medium, _large    of instances below 32², from 32² to 96², and above 96² pixels
 
-In each image, at most 100 masks of each class are evaluated: those with the highest scores. Crowds do not count as
-instances, and masks inside a crowd are ignored. The result does not depend on the order of images (see
-structures/masks/average_precision.py). For LVIS's rules see instance_ap_lvis. Values are percent. Classes without an
-instance are left out of the means. If no image has a mask, all values are NaN. A possible cause is a detector's file
-for another data set, with other image ids.
+The evaluated method predicts the class of a mask (see Question.named). The score of a mask is the detector's score of
+the mask's box. In each image, at most 100 masks of each class count: those with the highest scores. Crowds do not count
+as instances, and masks inside a crowd are ignored. Classes without an instance are left out of the means. If no image
+has a mask, all values are NaN.
 
-Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014; https://cocodataset.org/#detection-eval.
+The values equal those of pycocotools' COCOeval with iouType "segm" for a results file without boxes. Values are
+percent. Source: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014;
+https://cocodataset.org/#detection-eval.
 """
 
 import numpy as np
@@ -45,7 +42,7 @@ def measure(
     true_labels: np.ndarray, true_areas: np.ndarray, true_status: np.ndarray, boxes: np.ndarray, bits: np.ndarray,
     scores: np.ndarray, detector_scores: np.ndarray,
 ) -> dict[str, object]:  # fmt: skip
-    """Return the fields of `schema`: for each mask of an image, whether it is matched, unmatched or ignored.
+    """Return the record of one image (see average_precision.FIELDS).
 
     The arguments are columns of the image (see structures.columns). Raises OvssError unless each box has one mask and
     one row of scores.

@@ -1,20 +1,18 @@
 """Mask AP by LVIS's rules. The boxes of a detector are the prompts of the evaluated method.
 
-LVIS does not annotate every class in every image. First, the 300 masks with the best scores in an image are selected. A
-mask counts only if its class has an annotated instance in the image, or is listed as absent (`neg_category_ids`). If a
-class may have unmarked instances (`not_exhaustive_category_ids`), its masks without a match are ignored. Empty masks
-and instances without an area do not count. There are no crowds. All other rules are those of `instance_ap`:
+LVIS does not annotate every class in every image. The rules are those of `instance_ap`, with these differences:
 
-    instance_ap_lvis        mean over classes and IoU thresholds 0.50, 0.55, … 0.95
-    instance_ap_lvis_50, _75                   at the threshold 0.50, 0.75
-    instance_ap_lvis_small, _medium, _large    of instances below 32², from 32² to 96², and above 96² pixels
+- In each image, at most 300 masks are evaluated: those with the highest scores, over all classes.
+- A mask counts only if its class has an instance in the image, or is verified as absent (`neg_category_ids`).
+- A class may be annotated incompletely in an image (`not_exhaustive_category_ids`).
+  In this case, masks of the class without a match are ignored.
+- Empty masks and instances without an area do not count. There are no crowds.
 
-The values of the groups rare, common and frequent of the benchmark `lvis` are APr, APc and APf. All values equal those
-of the lvis package 0.5.3 with iou_type "segm", for a results file without boxes. The package also reads a
-field `ignore`, which no annotation of LVIS has. Classes without an instance are left out of the means. If no image has
-a mask, all values are NaN. Values are percent.
+The names of the values begin with instance_ap_lvis instead of instance_ap. The values of the groups rare, common and
+frequent are LVIS's APr, APc and APf. All values equal those of the lvis package 0.5.3 with iou_type "segm" for a
+results file without boxes. Values are percent.
 
-Gupta, Dollár, Girshick, "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019, section 2.1.
+Source: Gupta, Dollár, Girshick, "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019, section 2.1.
 """
 
 import numpy as np
@@ -49,10 +47,10 @@ def measure(
     true_labels: np.ndarray, true_areas: np.ndarray, true_absent: np.ndarray, true_partial: np.ndarray,
     boxes: np.ndarray, bits: np.ndarray, scores: np.ndarray, detector_scores: np.ndarray,
 ) -> dict[str, object]:  # fmt: skip
-    """Return the fields of `schema`: the outcome of each mask of an image, and the number of selected masks.
+    """Return the record of one image: average_precision.FIELDS and `masks`, the number of masks, at most MOST.
 
-    An outcome is matched, unmatched or ignored. The arguments are columns of the image (see structures.columns). Raises
-    OvssError unless each box has one mask and one row of scores.
+    The arguments are columns of the image (see structures.columns). Raises OvssError unless each box has one mask and
+    one row of scores.
     """
     average_precision.paired(boxes, scores, detector_scores)
     labels, _ = question.named(scores)

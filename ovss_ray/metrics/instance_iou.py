@@ -1,14 +1,10 @@
 """Mean IoU of the masks that a method returns for prompted instances.
 
-An instance counts if it has a prompt: crowds and invalid annotations have none (see actors/truth_prompts.py). The value
-is computed over all counted instances of all images; it is not a mean over classes:
-
     instance_iou = mean of |mask ∧ truth| / |mask ∨ truth|, at the photograph's size
 
-OVSAM's `miou` adds 1e-8 pixels to the union. This metric adds nothing to the union.
-
-IoUs are summed as integers, in units of 1 / 2³² percent. Therefore the mean does not depend on the order of images. The
-report also has the mean of each group of classes, such as base and novel. Values are percent.
+Only instances with a prompt count. Crowds and invalid annotations have no prompt (see actors/truth_prompts.py). The
+mean is over the instances of all images; it is not a mean over classes. OVSAM's `miou` adds 1e-8 pixels to the union;
+this metric adds nothing. Values are percent.
 """
 
 from collections.abc import Sequence
@@ -40,9 +36,8 @@ def measure(
     question: Question, true_boxes: np.ndarray, true_bits: np.ndarray, true_labels: np.ndarray,
     prompt_instances: np.ndarray, boxes: np.ndarray, bits: np.ndarray,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Return three arrays (N,) with a value per prompted instance: `label`, `intersection` and `union`.
+    """Return `label`, and `intersection` and `union` in pixels, of each of N prompted instances, (N,) each.
 
-    `intersection` and `union` are pixel counts of the predicted mask and the true mask.
     `prompt_instances` (N,) has the index of each prompt's instance. Raises OvssError unless each prompt has one mask.
     """
     if len(boxes) != len(prompt_instances):
@@ -85,6 +80,7 @@ class Partial:
                 f"the run's records have label indices up to {label.max()}, but the benchmark has {labels} labels, "
                 "counted from 0. Perhaps the records are from another version of the benchmark. Choose a new --out"
             )
+        # summed as integers, so that the mean does not depend on the order of images
         ious = np.rint(100.0 * intersection / np.maximum(union, 1) * UNITS).astype(np.int64)
         sums = np.zeros(labels, object)
         np.add.at(sums, label, ious.astype(object))
@@ -112,11 +108,7 @@ class Partial:
 
 
 def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:
-    """Return the mean IoU of each record's instances, (n,) float64 percent.
-
-    The mean is NaN for a record that is null, for example because the image failed. It is also NaN for an image
-    without instances.
-    """
+    """Return the mean IoU of each record's instances, (n,) float64 percent; NaN for a null or without instances."""
     means = np.full(len(records), np.nan)
     for i, record in enumerate(records.to_pylist()):
         if record and record["union"]:

@@ -4,12 +4,13 @@ Source: mmseg/evaluation/metrics/iou_metric.py, for `iou_metrics=['mIoU', 'mDice
 With the counts of metrics/confusion.py, in pixels summed over all images:
 
     IoU = tp / (truth + prediction − tp)      Acc, Recall = tp / truth      aAcc = Σ tp / Σ truth
-    Dice = 2 · tp / (truth + prediction)      Precision = tp / prediction   Fscore = 2 · P · R / (P + R)
+    Dice = 2 · tp / (truth + prediction)      Precision = tp / prediction
+    Fscore = 2 · Precision · Recall / (Precision + Recall)
 
-P is Precision, R is Recall. If the quotient of a label is 0 / 0, the label is left out of the mean. Therefore two of
-the means, such as mIoU and mAcc, may be over different sets of labels. A label that is predicted but not in the truth
-counts as 0 in mIoU, mDice and mPrecision. It is left out of mAcc, mRecall and mFscore. A label without a correct pixel
-is left out of mFscore. Pixels without a predicted label (NONE) are false negatives of their true label.
+If a label's quotient is 0 / 0, the label is left out of the mean. Therefore the means may be over different labels. For
+example, a label may be predicted but not in the truth. Such a label counts as 0 in mIoU, and is left out of mAcc. A
+label without a correct pixel is left out of mFscore. Pixels without a predicted label (NONE) are false negatives of
+their true label.
 
 mmsegmentation counts in float32 and rounds to two decimals. Here the counts are exact, and nothing is rounded. Values
 are percent.
@@ -41,10 +42,7 @@ class Result:
 
     @cached_property
     def _classes(self) -> dict[str, np.ndarray]:
-        """Return {"iou", "acc", "dice", "fscore", "precision", "recall"}: (N,) float64 percent each.
-
-        Each array has one value per label, which is NaN where the quotient is 0 / 0.
-        """
+        """Return name → value of each label, (N,) float64 percent; NaN where the quotient is 0 / 0."""
         hits, truth, called = self.total.hits, self.total.truth_pixels, self.total.prediction_pixels
         precision, recall = percent(hits, called), percent(hits, truth)
         never_hit = np.isnan(precision) | np.isnan(recall) | (hits == 0)

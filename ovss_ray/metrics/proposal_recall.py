@@ -1,15 +1,13 @@
 """Best IoU and recall of proposed regions. Both are upper bounds for every method that classifies the proposals.
 
-The true regions of an image are connected components of pixels of one label (regions.components). Each true region is
-compared with the proposal of the highest IoU. Pixels whose truth is IGNORE do not count. Over all true regions of all
-images:
+A true region is a connected component of pixels of one label (see regions.components). Each true region is compared
+with the proposal of the highest IoU. Pixels whose truth is IGNORE do not count. Over the true regions of all images:
 
     best_iou   = mean of the highest IoU
     recall_50  = fraction of true regions whose highest IoU is at least 0.5
     recall_75  = fraction of true regions whose highest IoU is at least 0.75
 
-The record has three pixel counts per true region: the region itself, and its intersection and union with the best
-proposal. Values are percent.
+Values are percent.
 """
 
 from dataclasses import dataclass
@@ -34,11 +32,10 @@ headings = {
 
 
 def measure(question: Question, truth: np.ndarray, boxes: np.ndarray, bits: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the fields of `schema` for the T true regions of one image, (T,) int64 each.
+    """Return `pixels` of each of T true regions, and `intersection` and `union` with the best proposal, (T,) int64.
 
-    `truth` (H, W) uint16 has labels or IGNORE. `boxes` and `bits` are the proposals (see structures.columns). If
-    proposals have the same IoU, the first one counts. If no proposal overlaps a region, the intersection is 0, and
-    the union is the region's number of pixels.
+    `truth` (H, W) uint16 has label indices or IGNORE. `boxes` and `bits` are the proposals (see structures.columns). If
+    no proposal overlaps a region, `intersection` is 0, and `union` equals `pixels`.
     """
     numbers, true = regions.components(truth)
     pixels = np.bincount(numbers.ravel(), minlength=len(true) + 1)[1:]

@@ -1,7 +1,7 @@
 """Accuracy of the regions of the truth, by their size: small, medium and large regions.
 
-A region is a maximal set of pixels with the same label that are connected by sides or corners. Its size is its number
-of pixels in the label file. The limits are those of COCO (Lin et al., ECCV 2014, and its official code):
+A region is an 8-connected component of the pixels of one label. The size of a region is its number of pixels in the
+label file. The limits are those of COCO (Lin et al., ECCV 2014, and its official code):
 
     small    fewer than 32² pixels
     medium   from 32² to fewer than 96² pixels
@@ -10,11 +10,10 @@ of pixels in the label file. The limits are those of COCO (Lin et al., ECCV 2014
     acc_SIZE      correctly predicted pixels / pixels, over all regions of the size
     recall_SIZE   regions with at least half of their pixels predicted correctly / regions of the size
 
-IGNORE is no label, but it separates regions. Pixels without a predicted label (NONE) are wrong. Counts are summed over
-all images. A size without regions has no value. Values are percent.
+Pixels whose truth is IGNORE belong to no region. Pixels without a predicted label (NONE) are wrong. Counts are summed
+over all images. Values are percent.
 
-This metric needs label maps, so it is measured during a run. It cannot be added to a finished run, because the records
-of other metrics contain no regions.
+This metric needs label maps, so it is measured during a run. It cannot be added to a finished run.
 """
 
 from dataclasses import dataclass
@@ -44,9 +43,9 @@ counts = {f"regions_{size}": f"{size} regions" for size in SIZES}
 
 
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the fields of `schema`: counts for each size of regions, (3,) int64 each, in the order of SIZES.
+    """Return the fields of `schema`, (3,) int64 each: the counts of each size, in the order of SIZES.
 
-    `truth` (H, W): label indices or IGNORE. `prediction` (H, W): class indices or NONE.
+    `truth` (H, W) has label indices or IGNORE, `prediction` (H, W) class indices or NONE.
     """
     import cv2  # imported here: the import takes tenths of a second, and configs and reports do not need it
 

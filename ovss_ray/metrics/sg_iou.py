@@ -1,23 +1,20 @@
-"""SG-IoU (Semantic-Guided IoU): IoU with partial credit for predicting a father of a label, such as plant for grass.
+"""SG-IoU (Semantic-Guided IoU): IoU with partial credit for a more general label, such as plant for grass.
 
-Source: SCAN (Liu et al., CVPR 2024), in the form of the official evaluator SGIoU_SemSegEvaluator. Relations are pairs
-of a child and a father, both labels. With the counts of metrics/confusion.py, for a label c with the fathers F(c):
+Source: SCAN (Liu et al., CVPR 2024), in the form of the official evaluator SGIoU_SemSegEvaluator. A relation is a pair
+of labels, a child and its more general father. With the counts of metrics/confusion.py, for a label c with the fathers
+F(c):
 
     purity(c, f) = (counts[c, f] + tp[f]) / prediction[f]
     sg_tp[c]     = tp[c] + Σ over F(c) of purity(c, f) · counts[c, f]
     SG-IoU[c]    = sg_tp[c] / union[c]       SG accuracy[c] = sg_tp[c] / truth[c]
 
-union[c] is the same as for the IoU. Purity is the share of pixels predicted as f whose truth is c or f. So a method
-that predicts the father everywhere gets little credit. A pixel of a father, predicted as the child,
-gets credit only if the pair is also listed in reverse. Without relations, SG-IoU is the IoU.
+    sg_miou           mean over the labels in the truth, as in detectron2 since 2022-07
+    sg_miou_classic   mean over the labels in the truth or the predictions, as in SCAN's code and its published values
 
-As for mIoU, there are two means, over different labels:
-
-    sg_miou           labels in the truth, as in detectron2 since 2022-07
-    sg_miou_classic   labels in the truth or the predictions: a label that is predicted but not in the truth counts as
-                      0. This is the mean of SCAN's code, and of its published values.
-
-Pixels without a predicted label (NONE) are false negatives of their true label. Values are percent.
+Purity is the share of the pixels predicted as f whose truth is c or f. So a method that predicts the father everywhere
+gets little credit. A child predicted for a pixel of its father gets no credit, unless the reverse pair is also a
+relation. In `sg_miou_classic`, a label that is predicted but not in the truth counts as 0. Pixels without a predicted
+label (NONE) are false negatives of their true label. Values are percent.
 """
 
 from dataclasses import dataclass

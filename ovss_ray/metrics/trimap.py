@@ -1,13 +1,13 @@
 """Trimap accuracy: the pixel accuracy in bands of several widths around the contours of the truth.
 
-Source: Kohli et al., "Robust Higher Order Potentials for Enforcing Label Consistency", IJCV 2009, section 5. A pixel
-is in the band of width w if a pixel within w rows and columns has another label. IGNORE counts as a label, so bands
-also surround ignored regions, such as the void contours of PASCAL VOC. The edge of the image is not a contour.
+Source: Kohli et al., "Robust Higher Order Potentials for Enforcing Label Consistency", IJCV 2009, section 5. A pixel is
+in the band of width w if a pixel within w rows and columns has another label. IGNORE counts as a label, so bands also
+surround ignored regions. The edge of the image is not a contour.
 
     trimap_w = correctly predicted pixels of the band / pixels of the band      w = 1, 2, 4, 8, 16 pixels
 
-Pixels whose truth is IGNORE are not counted. Pixels without a predicted label (NONE) count as wrong. The pixels are
-summed over all images. An image without contours contributes no pixels. Values are percent.
+Pixels whose truth is IGNORE are not counted. Pixels without a predicted label (NONE) count as wrong. Pixels are summed
+over all images. Values are percent.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ from ovss_ray.structures.question import Question
 WIDTHS = (1, 2, 4, 8, 16)
 """Widths of the bands in pixels. Each band contains all narrower bands."""
 _PLACES = np.searchsorted(WIDTHS, np.arange(WIDTHS[-1] + 1))
-"""Table with one entry for each distance from a contour, 0 to 16 pixels.
+"""Distance from a contour, 0 to 16 pixels → index in WIDTHS of the narrowest band that contains the distance.
 
-_PLACES[d] is an index in WIDTHS: that of the narrowest band with the pixels at distance d. For example, pixels at
-distance 3 are in the bands of widths 4, 8 and 16. The narrowest of these bands is WIDTHS[2], so _PLACES[3] is 2."""
+For example, distance 3 is in the band of width 4, so _PLACES[3] is 2.
+"""
 
 on_request = True
 reads = ("truth", "prediction")
@@ -40,7 +40,7 @@ headings = {f"trimap_{width}": f"within {width} px" for width in WIDTHS}
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
     """Return the numbers of counted and correct pixels in each band, (W,) int64 each, in the order of WIDTHS.
 
-    `truth` (H, W): label indices or IGNORE. `prediction` (H, W): class indices or NONE.
+    `truth` (H, W) has label indices or IGNORE, `prediction` (H, W) class indices or NONE.
     """
     near = contours.distances(truth)
     band = (near <= WIDTHS[-1]) & (truth != IGNORE)

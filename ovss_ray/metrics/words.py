@@ -1,9 +1,8 @@
 """Number of pixels per true label and predicted word, for runs in which images have different lists of words.
 
-The column `prediction` of such a run has indices into the words of its image. The record contains the words, and the
-number of pixels of each pair of a true label and a word. Mappings of words to classes are applied to finished records
-(see words/scoring.py and `ovss report RUN --mapping NAME`). Pixels without a word (NONE) count, too; pixels whose truth
-is IGNORE do not.
+In these runs, the column `prediction` of an image has indices into the image's words. `ovss report RUN --mapping NAME`
+maps the words of a finished run to classes (see words/scoring.py). Pixels without a word (NONE) are counted. Pixels
+whose truth is IGNORE are not counted.
 
     words_per_image    mean number of words of an image
     pixels_with_word   percentage of counted pixels that were predicted as any word
@@ -56,10 +55,8 @@ NOTHING: Word = ()
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray, words: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record of one image: its words, and the number of pixels of each pair of a true label and a word.
 
-    The record has the fields of `schema`. Pairs are sorted by label, then by index of the word, with NONE last.
-
-    `truth` (H, W) has label indices or IGNORE, `prediction` (H, W) indices into the words, or NONE. Raises OvssError if
-    the sizes differ or a value is out of range.
+    `truth` (H, W) has label indices or IGNORE. `prediction` (H, W) has indices into the words, or NONE. Raises
+    OvssError if the sizes differ or a value is out of range.
     """
     classes = [list(names) for names in words.get("classes") or ()]
     if truth.shape != prediction.shape:
@@ -89,7 +86,7 @@ class Partial:
 
     images: int = 0
     words: Mapping[Word, int] = field(default_factory=dict)
-    """word → number of images with this word; a word that occurs twice in the list of an image counts twice"""
+    """word → number of occurrences of the word in the lists of all images"""
     cells: Mapping[tuple[int, Word], int] = field(default_factory=dict)
     """(true label, word) → number of pixels; the word NOTHING stands for pixels without a word"""
 

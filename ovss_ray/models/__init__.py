@@ -1,18 +1,18 @@
 """Families of networks, which also work without a pipeline. Torch is imported only when a network is loaded.
 
-A family of networks is a folder of this package, or a package of the user, with these files:
+A family is a folder of this package, or a package of the user, with these files:
 
 - `variants.py`: VARIANTS (network name → sizes) and WEIGHTS (checkpoint name → zoo.Weights).
   The module must not import torch.
   If a network has several checkpoints, the function `checkpoints(name)` returns their names.
-  The file of the first checkpoint may also contain some or all of the other checkpoints. In this case, define the
-  function `remaining(name, file)`. It returns the names of the checkpoints that are not in the file.
-- `network.py`: `load(name, files, device, precision)`, which returns the network, ready for inference.
+  If the first checkpoint's file may contain further checkpoints, define a function `remaining(name, file)`.
+  It returns the names of the checkpoints to load in addition to `file`, the file of the first checkpoint.
+- `network.py`: `load(name, files, device, precision)` returns the network, ready for inference.
   `files` have the order of `checkpoints(name)`.
-- `weights/`: the checkpoints that are shipped with the family; their `url` in WEIGHTS is empty.
-- `fake.py`, optional: `state_dict(variant, seed)`, a state dict with fake values (models/fake.py).
+- `weights/`: the checkpoints that are shipped with the family. Their `url` in WEIGHTS is empty.
+- `fake.py`, optional: `state_dict(variant, seed)` returns a state dict with fake values (see models/fake.py).
 
-Families do not import each other. Code that they share is in the modules of this package (`clip.py`, `layers.py`, …).
+Families do not import each other. Code that they share is in the modules of this package, such as `clip.py`.
 """
 
 import importlib
@@ -34,12 +34,12 @@ def load(
 ) -> Any:
     """Load a network with its weights, ready for inference: load("san_vit_b_16") returns a models.san.network.San.
 
-    For a network of your own, `name` is PACKAGE:VARIANT, such as load("my_package.my_family:tiny"). The package needs
-    the files that `ovss_ray.models` describes. `weights` is the path of a checkpoint in the official format. If the
-    network has several checkpoints, `weights` may be a list of paths, such as [CLIP, image tower] for AlphaCLIP. The
-    default is the shipped or released checkpoint, which is downloaded if needed (zoo.find).
-    `precision` is "fp32" (TF32 off), "bf16" (the vision towers under autocast) or "int8" (see runtime/int8.py). Raises
-    UnknownName for an unknown name, and OvssError for a checkpoint that is missing or does not fit.
+    For a network of your own, `name` is PACKAGE:VARIANT, such as "my_package.my_family:tiny" (see `ovss_ray.models`).
+    `weights` is the path of a checkpoint in the official format. For a network with several checkpoints, `weights` may
+    be a list of paths, such as [CLIP, image tower] for AlphaCLIP. If `weights` is None, the shipped or published
+    checkpoint is used, after a download if needed. `precision` is "fp32" (TF32 off), "bf16" (the vision towers under
+    autocast) or "int8" (see runtime/int8.py). Raises UnknownName for an unknown name, and OvssError for a checkpoint
+    that is missing or does not fit.
     """
     family, variant = zoo.family_of(name)
     paths = [weights] if weights is None or isinstance(weights, str | os.PathLike) else list(weights)

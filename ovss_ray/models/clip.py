@@ -1,8 +1,8 @@
 """CLIP's transformers (Radford et al., 2021, arXiv 2103.00020), with access to intermediate features.
 
-The parameters have the names and layouts of open_clip and of OpenAI's releases, so that their checkpoints fit. The
-activations are QuickGELU, as in OpenAI's weights, or the exact GELU, as in most weights of open_clip.
-Dimensions: B batch, L tokens, N heads, D channels.
+The parameters have the names and layouts of open_clip and of OpenAI's releases.
+
+Dimensions: B batch, L tokens, N heads, D channels, h w pixels, h' w' rows and columns of patches.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,9 +17,7 @@ from ovss_ray.models.clip_sizes import ClipSizes
 from ovss_ray.models.layers import ChannelNorm
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Function from queries, keys and values (B, N, L, D/N) to attention outputs (B, N, M, D/N).
-
-The outputs belong to the last M queries. If all queries get an output, M is L. In `_last_only`, M is 1."""
+"""Function: queries, keys and values (B, N, L, D/N) → attention outputs (B, N, M, D/N) of the last M queries"""
 After = Callable[[int, Tensor], Tensor]
 """Function from a block's number (counted from 1) and output (B, L, width) to the input of the next block."""
 
@@ -84,9 +82,8 @@ class Block(nn.Module):
 class Stem(nn.Module):
     """Convolutions instead of CLIP's patch projection, so that a patch's feature also depends on neighbouring patches.
 
-    With convolutions, a small tower learns shapes much sooner: Xiao et al., "Early convolutions help transformers see
-    better", NeurIPS 2021, arXiv 2106.14881. Convolutions of stride 2 reduce pixels to patches; `depth` residual blocks
-    follow.
+    Source: Xiao et al., "Early convolutions help transformers see better", NeurIPS 2021, arXiv 2106.14881. `depth` is
+    the number of residual blocks.
     """
 
     def __init__(self, width: int, patch: int, depth: int) -> None:
@@ -102,10 +99,9 @@ class Stem(nn.Module):
         return self.maps(images)[-1]
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Return the maps of features after the convolutions of stride 2, one map per convolution.
+        """Return feature maps (B, C, h / 2ⁱ, w / 2ⁱ), one after each convolution i of stride 2.
 
-        The map after convolution i, counted from 1, is (B, C, h / 2ⁱ, w / 2ⁱ). The last map has also passed through the
-        residual blocks.
+        Convolutions count from 1. The last map has also passed through the residual blocks.
         """
         x, maps = images.contiguous(memory_format=torch.channels_last), []
         for shrink, norm in zip(self.shrink, self.norms, strict=True):
@@ -148,11 +144,11 @@ class ImageTower(nn.Module):
         self.resblocks = nn.ModuleList(Block(width, heads, quick) for _ in range(layers))
 
     def forward(self, images: Tensor, taps: Sequence[int]) -> tuple[dict[int, Tensor], Tensor]:
-        """Return maps {i: (B, width, h', w')} and tokens (B, 1 + h'·w', width) of normalised images (B, 3, h, w).
+        """Return maps {i: (B, width, h', w')} and the last block's tokens (B, 1 + h'·w', width).
 
-        `taps` lists the maps to return. Map i is the output of block i without the class token; blocks count from 1,
-        and map 0 is the input of the first block. The tokens are the output of the last block, the class token first.
-        Incomplete patches at the right and lower edge are dropped.
+        `images` (B, 3, h, w) are normalised. `taps` are the numbers i of the maps. Map 0 is the input of block 1, and
+        map i is the output of block i. The class token is the first token, and is not in the maps. Without a Stem,
+        incomplete patches at the right and lower edge are dropped.
         """
         x, size = self.embed(images)
         maps = {0: as_map(x[:, 1:], size)}
@@ -190,7 +186,7 @@ class WholeImageTower(ImageTower):
 
     @classmethod
     def of(cls, sizes: ClipSizes) -> "WholeImageTower":
-        """Return an image tower with the sizes of a CLIP, without initial values."""
+        """Return an image tower with the sizes of a CLIP. The caller must set the weights."""
         return cls(
             sizes.width, sizes.heads, sizes.layers, sizes.patch, sizes.grid, sizes.embed, sizes.stem, sizes.quick
         )
@@ -198,9 +194,8 @@ class WholeImageTower(ImageTower):
     def encode(self, patches: Tensor, after: After | None = None) -> Tensor:
         """Return the embeddings (B, D), not normalised, of images or regions.
 
-        `patches` (B, width, h', w') are the features of patches before the transformer, such as the output of `conv1`.
-        `after` may change the tokens (B, h'·w' + 1, width) between two blocks. The order of the
-        tokens is: all patches, then the class token.
+        `patches` (B, width, h', w') are features of patches, such as the output of `conv1`. `after` may change the
+        tokens (B, h'·w' + 1, width) between two blocks. The class token is the last token.
         """
         size = patches.shape[-2:]
         first = self.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
@@ -223,10 +218,9 @@ def as_map(tokens: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def resize_positions(embedding: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Return the position embeddings of patches, resized to another grid of patches.
+    """Return position embeddings (1, h'·w', D), resized bicubically from `grid` (h, w) to `size` (h', w') patches.
 
-    `embedding` (1, h·w, D) has no class token. `grid` is (h, w). `size` is (h', w'), so the result is (1, h'·w', D).
-    The resize is bicubic, without antialiasing.
+    `embedding` (1, h·w, D) has no class token.
     """
     if tuple(grid) == tuple(size):
         return embedding
@@ -258,15 +252,12 @@ class TextTower(nn.Module):
         self.ln_final = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return unit-norm embeddings (B, D) of prompts of equal length: tokens (B, L), the end token last.
-
-        An embedding is read at the end token. No padding is needed after the end token: the mask is causal, so padding
-        cannot change the embedding. The last block computes only the end token.
-        """
+        """Return unit-norm embeddings (B, D) of prompts: tokens (B, L) int64 without padding, the end token last."""
         return F.normalize(self.last_tokens(tokens) @ self.text_projection, dim=-1)
 
     def last_tokens(self, tokens: Tensor) -> Tensor:
         """Return each prompt's features (B, width) at its last token, after `ln_final`. `tokens` are (B, L) int64."""
+        # Attention is causal, so padding after the last token would not change the features.
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
         *blocks, last = self.transformer["resblocks"].children()
         for block in blocks:

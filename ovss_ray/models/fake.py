@@ -1,7 +1,7 @@
 """Fake checkpoints in the official format, to test speed and installation without released checkpoints.
 
-Each tensor depends only on its name, its shape and the seed. A family supports fake checkpoints if it has a module
-`fake` with a function `state_dict(variant, seed)`. Predictions with fake weights are meaningless.
+A family supports fake checkpoints if it has a module `fake` with a function `state_dict(variant, seed)`. Predictions
+with fake weights are meaningless.
 """
 
 import importlib
@@ -39,7 +39,7 @@ def write(name: str, path: str | Path, seed: int = 0) -> None:
 def save(name: str, state: Mapping[str, Tensor], path: Path, seed: int = 0) -> None:
     """Write a checkpoint in detectron2's format: the state dict under "model", and an iteration number.
 
-    A further key, zoo.FAKE, marks the file, so that reports can state that its weights are fake.
+    The key zoo.FAKE marks the weights as fake, for reports.
     """
     checkpoint.write({"model": dict(state), "iteration": 0, zoo.FAKE: {"name": name, "seed": seed}}, path)
 
@@ -47,8 +47,7 @@ def save(name: str, state: Mapping[str, Tensor], path: Path, seed: int = 0) -> N
 def tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
     """Return a tensor of fake values, float32: normal random numbers, scaled so that layers keep the variance.
 
-    Scales of norms are near 1, and biases near 0. Matrices are divided by the square root of their fan-in.
-    `logit_scale` is log 100, as in CLIP.
+    Equal arguments give equal values. Scales of norms are near 1, biases near 0, and `logit_scale` is log 100.
     """
     last = name.rpartition(".")[2]
     if last == "logit_scale":
@@ -64,10 +63,9 @@ def tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
 
 
 def scaled(value: Tensor, name: str, scales: Mapping[str, float]) -> Tensor:
-    """Return a tensor `value`, multiplied by the factor for its `name`.
+    """Return `value` times the factor of the first pattern in `scales` that matches `name`, else `value`.
 
-    `scales` maps patterns of names, such as "*.mlp.c_proj.weight", to factors. The first pattern that matches `name`
-    counts. If no pattern matches, the factor is 1.
+    `scales` maps patterns, such as "*.mlp.c_proj.weight", to factors.
     """
     return value * next((scale for pattern, scale in scales.items() if fnmatch(name, pattern)), 1.0)
 
@@ -76,7 +74,7 @@ def scaled(value: Tensor, name: str, scales: Mapping[str, float]) -> Tensor:
 def recentre_words(tower: TextTower) -> None:
     """Shift the bias of a text tower's last norm, so that the norm's mean output is zero.
 
-    The mean is over the last tokens of the prompts of WORDS, with ViLD's templates.
+    The mean is over the last tokens of prompts: WORDS in ViLD's templates.
     """
     prompts = [template.format(word) for word in WORDS for template in text.TEMPLATES["vild"]]
     words = [

@@ -14,31 +14,31 @@ Kind = Literal["segment", "regions", "prompt", "masks", "words"]
 
 segment: a label map.
 regions: all regions of the image, with class names.
-prompt: the masks for a prompt, with class names.
-masks: the masks for a prompt, without class names.
-words: the words that a stage finds in the image, without a label map."""
+prompt: masks for a prompt, with class names.
+masks: masks for a prompt, without class names.
+words: class names that a stage finds in the image."""
 
 REQUEST_COLUMNS = ("image_id", "benchmark", "vocabulary", "error", "image", "size")
 """Columns of a request's row. The row has no file and no ground truth, and its `benchmark` is empty."""
 PROMPT_COLUMNS = (*REQUEST_COLUMNS, "prompts", "cached")
-"""Columns of the row of a prompt request. A worker sets `cached` to True if it has found the image in its cache."""
+"""Columns of a prompt request's row. `cached` is True if the image was in the worker's cache."""
 FORGOTTEN = "send the image again"
 """Error of a row if the request has only the digest of an image that is no longer cached"""
 SPECIMEN = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
 """Test image (H, W, 3) uint8, on which every model is run before the first request"""
 NO_IMAGE = np.empty((0, 0, 3), np.uint8)
-"""Placeholder (0, 0, 3) uint8 in a row if a client sent only the digest of an image. Workers cache earlier images"""
+"""Placeholder (0, 0, 3) uint8 in a row if the client sent only the digest of a cached image"""
 
 
 class Delayed(Exception):
-    """Error for a request without an answer within its time limit. The request may be sent again.
+    """Error for a request that ran out of time, mostly while it waited. The request may be sent again.
 
-    Stages worked on the request for less than half of the time limit. The request waited for the rest of the time.
+    Stages worked on the request for less than half of the time limit.
     """
 
 
 class TooSlow(Exception):
-    """Error for a request without an answer within its time limit. A second attempt would be too slow again.
+    """Error for a request that ran out of time, mostly in computation. A second attempt would be too slow again.
 
     Stages worked on the request for at least half of the time limit.
     """
@@ -54,9 +54,8 @@ def row(image: np.ndarray, vocabulary: Vocabulary) -> Row:
 def pointed(image: np.ndarray, vocabulary: Vocabulary, question: Mapping[str, Any]) -> Row:
     """Return the row of a prompt request (see PROMPT_COLUMNS).
 
-    `image` is (H, W, 3) uint8 RGB. If the client sent only the digest of an image, `image` is NO_IMAGE. `question`
-    becomes the value of the column `prompts`. `question["image"]` is the SHA-256 of the image. The other keys contain
-    the points and the box of the prompt.
+    `image` is (H, W, 3) uint8 RGB, or NO_IMAGE. `question` has the points and the box of the prompt.
+    `question["image"]` is the SHA-256 of the image.
     """
     return {**row(image, vocabulary), "prompts": dict(question), "cached": False}
 

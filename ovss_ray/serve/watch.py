@@ -10,9 +10,9 @@ from ovss_ray.serve.pace import Pace, slowest
 from ovss_ray.serve.row import Kind
 
 Ask = Callable[[], Awaitable[Mapping[str, Sequence[Figures] | None]]]
-"""Async function that returns a mapping: name of a pool → list with the Figures of each replica.
+"""Async function that returns name of a pool → list of Figures, one for each replica.
 
-Figures are the values that a replica reports. If a pool answers too late, None is in the place of the list."""
+If a pool does not answer, the value is None."""
 PERIOD = 2.0
 """Seconds between two requests for the replicas' state"""
 LINES = 1000
@@ -33,8 +33,7 @@ class Watch:
         self.restarts: Counter[str] = Counter()
         """name of a pool → number of replicas that have started in the place of others"""
         self._paces: dict[str, list[Mapping[Kind, Pace]]] = {}
-        """name of a pool → paces of its replicas. A pace is a formula for the seconds that an image takes (see Pace).
-        If all replicas of a pool are lost, the pool's last known paces remain"""
+        """name of a pool → last known paces of the replicas, by kind of answer (see Pace)"""
         self._missing: Counter[str] = Counter()
         """name of a pool → number of replicas that were lost and are not replaced yet"""
 
@@ -45,7 +44,7 @@ class Watch:
             await asyncio.sleep(PERIOD)
 
     def note(self, figures: Mapping[str, Sequence[Figures] | None]) -> None:
-        """Store the latest Figures of all replicas (see Ask). If the value of a pool is None, its Figures remain."""
+        """Store the latest Figures of all replicas (see Ask). For a pool with the value None, keep the old Figures."""
         for pool, replicas in figures.items():
             if replicas is not None and pool in self.figures:
                 self._compare(pool, [old.replica for old in self.figures[pool]], [new.replica for new in replicas])
@@ -80,28 +79,21 @@ class Watch:
         return self._pace(pools, kind).pixels(seconds, most)
 
     def seconds(self, pools: Sequence[str], kind: Kind, pixels: int) -> tuple[float, int]:
-        """Return the seconds that an image takes in `pools`, and a number of replicas.
-
-        The seconds are the sum over the pools. The number of replicas is that of the pool with the fewest replicas.
-        """
+        """Return an image's seconds, summed over the pools, and the number of replicas of the smallest pool."""
         replicas = min((len(self._paces.get(pool, ())) for pool in pools), default=0)
         return self._pace(pools, kind).seconds(1, pixels), replicas
 
     def _pace(self, pools: Sequence[str], kind: Kind) -> Pace:
-        """Return the pace of an image that passes through all pools.
-
-        A pace has a fixed time and a time per megapixel. Each of the two times is a sum over the pools. If the replicas
-        of a pool have different times, the largest time counts.
-        """
+        """Return the pace of an image that passes through all pools. A pool has the pace of its slowest replicas."""
         paces = [slowest(replica[kind] for replica in self._paces.get(pool, ()) if kind in replica) for pool in pools]
         known = [pace for pace in paces if pace]
         return Pace(sum(pace.fixed for pace in known), sum(pace.each for pace in known))
 
 
 class News:
-    """The new lines about lost and started processes, as the command `ovss serve` prints them.
+    """Lines about lost and started processes that `ovss serve` has not printed yet.
 
-    The HTTP process keeps the lines about the pools (see Watch). Lines about the HTTP process itself are added here.
+    Watch has the lines about the pools. News adds the lines about the HTTP process.
     """
 
     def __init__(self) -> None:
@@ -110,9 +102,9 @@ class News:
         """number of lines of the HTTP process that were printed"""
 
     def answered(self, name: str, dropped: int, lines: Sequence[str]) -> list[str]:
-        """Return the lines to print after an answer of the HTTP process. Lines of earlier calls are not repeated.
+        """Return the new lines to print after an answer of the HTTP process.
 
-        The arguments are the fields `name`, `dropped` and `lines` of the Watch of the HTTP process.
+        The arguments are fields of the Watch in the HTTP process.
         """
         news = []
         if name != self._name:
@@ -125,10 +117,9 @@ class News:
         return news
 
     def silent(self, cause: str) -> list[str]:
-        """Return the lines to print if no HTTP process runs.
+        """Return the new lines to print if no HTTP process runs.
 
-        `cause` is the error that prevents the start of a new process. If no error is known, `cause` is "". If the
-        previous call was `silent`, too, only a different error gives a line.
+        `cause` is the error that prevents the start of a new process, or "" if no error is known.
         """
         news = [] if self._gone or not self._name else [f"http: replica {self._name} has gone; none left"]
         if cause and cause != self._cause:

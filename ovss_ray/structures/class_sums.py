@@ -1,13 +1,11 @@
-"""Sums of pixels per label over bootstrap resamples of a benchmark's images: the input of confidence intervals."""
+"""Input of confidence intervals: pixels per label, summed over the images of each bootstrap resample."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 UNITS = 2**32
-"""Number of units in one percent.
-
-Values are summed as integers in this unit, so the sum does not depend on the order of the values."""
+"""Number of units in one percent. Integers in this unit have the same sum in every order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +23,11 @@ class ClassSums:
     images: np.ndarray
     """(R,): number of images that have an mIoU"""
     effective: np.ndarray
-    """(L,) float64: effective number of photographs with each label, before resampling
+    """(L,) float64: effective number of photographs with each label, before resampling.
 
-    If a label has equally many pixels in all photographs with the label, this is their number.
-    Otherwise, the effective number is smaller (see reports.resampling.Cells.effective)."""
+    Source: Kish, 1965 (see reports.resampling.Cells.effective)"""
     units: int
-    """number of photographs before resampling; several images may be parts of one photograph"""
+    """number of photographs before resampling. A photograph may have several images"""
 
     @property
     def union(self) -> np.ndarray:
@@ -65,26 +62,23 @@ def percent(part: np.ndarray, whole: np.ndarray, where: np.ndarray | None = None
 def widened(values: np.ndarray, of_all: np.ndarray, number: np.ndarray | int) -> np.ndarray:
     """Return the values of resamples with a larger spread: of_all + (values − of_all) · √(m / (m − 1)).
 
-    `values` (R,) contains a value for each resample. `of_all` is the value over all images. `number` is m, the number
-    of photographs. For values of labels, the shapes are (R, L), (L,) and (L,). If `number` is below 2, m is 2. NaN
-    stays NaN.
+    `values` (R,) has a value for each resample. `of_all` is the value over all images. `number` is the number of
+    photographs. m is `number`, but at least 2. For values of labels, the shapes are (R, L), (L,) and (L,).
 
-    Without the factor, resamples vary too little: the bootstrap divides a variance by m instead of m − 1.
-    Hesterberg calls this narrowness bias ("What Teachers Should Know About the Bootstrap", The American Statistician,
-    2015); see also Efron and Tibshirani, 1993, chapter 5. All operations are correctly rounded (IEEE 754), so the
-    result is equal on every machine.
+    The factor corrects the narrowness bias of the bootstrap. Source: Hesterberg, "What Teachers Should Know About the
+    Bootstrap", The American Statistician, 2015.
     """
+    # The bootstrap divides a variance by m instead of m − 1 (see also Efron and Tibshirani, 1993, chapter 5).
+    # All operations are correctly rounded (IEEE 754), so the result is equal on every machine.
     m = np.maximum(number, 2.0)
     return of_all + (values - of_all) * np.sqrt(m / (m - 1))
 
 
 def fixed_sum(values: np.ndarray, of_all: np.ndarray) -> np.ndarray:
-    """Return for each resample the sum of the values of a fixed set of labels, (R,) float64 percent.
+    """Return for each resample the sum of `values` (R, L) over the labels, (R,) float64 percent.
 
-    `values` (R, L) contains the value of each label in each resample. `of_all` (L,) contains the value of each label
-    over all images. The set consists of the labels that are not NaN in `of_all`. If the value of one of these labels is
-    NaN in a resample, the value in `of_all` is used. The result is a multiple of 1 / 2³² percent. If the set is empty,
-    the result is NaN.
+    `of_all` (L,) has the labels' values over all images. A label that is NaN in `of_all` is left out of every sum.
+    If another label is NaN in a resample, the value in `of_all` is used. If all labels are left out, the sums are NaN.
     """
     averaged = ~np.isnan(of_all)
     if not averaged.any():
@@ -94,5 +88,5 @@ def fixed_sum(values: np.ndarray, of_all: np.ndarray) -> np.ndarray:
 
 
 def fixed_mean(values: np.ndarray, of_all: np.ndarray) -> np.ndarray:
-    """Return `fixed_sum`, divided by the number of labels in the set, (R,) float64 percent; NaN for an empty set."""
+    """Return `fixed_sum` divided by the number of labels with a value in `of_all`, (R,) float64 percent."""
     return fixed_sum(values, of_all) / max(int((~np.isnan(of_all)).sum()), 1)

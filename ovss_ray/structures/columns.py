@@ -1,7 +1,7 @@
 """Columns of a batch. One row is one image.
 
-Every column that stages exchange is declared here, except the columns of metrics. Each metric writes a column of dicts,
-named after the metric (see ovss_ray.metrics). Dimensions: H W pixels, R regions, K classes.
+Every column is declared here, except those of metrics (see ovss_ray.metrics).
+Dimensions: H W pixels, R regions, K classes.
 """
 
 from collections.abc import Iterable
@@ -16,13 +16,12 @@ Batch = dict[str, np.ndarray]
 IGNORE = 65535
 """Value in the column `truth` for a pixel that is not evaluated."""
 NONE = 65534
-"""Value in the column `prediction` for a pixel without a predicted class. The pixel is a false negative for its true
-class. It is not a false positive for any class."""
+"""Value in the column `prediction` for a pixel without a class. The pixel is a false negative, not a false positive."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """Declaration of a column: dtype, shape (one word per axis, such as "H W 3"; "" for a scalar) and meaning."""
+    """Declaration of a column. `shape` has one word per axis, such as "H W 3". The shape of a scalar is ""."""
 
     dtype: str
     shape: str
@@ -73,7 +72,9 @@ COLUMNS = {
     "predicted_iou": Column(
         "float32", "R", "IoU of each region's mask with an object, predicted by its network: 0 to 1"
     ),
-    "scores": Column("float32", "R K", "logits of each region for each class of the vocabulary: 100 · cosine"),
+    "scores": Column(
+        "float32", "R K", "logits of each region for each class: cosine · logit scale (released CLIPs: 100)"
+    ),
     "top_classes": Column("int64", "R T", "indices of the T best classes of each region, best first"),
     "top_scores": Column("float32", "R T 3", "their probabilities: fused, by the head, by CLIP (see models/ovsam)"),
     "prediction": Column(
@@ -84,7 +85,7 @@ TRUE = (
     *("true_boxes", "true_bits", "true_labels", "true_frames", "true_areas", "true_status"),
     *("true_absent", "true_partial"),
 )
-"""Columns of the true instances. A benchmark with `instances` has them."""
+"""Columns of the true instances, which only benchmarks with annotated instances have."""
 MEASURED = Column("dict", "", "one image's measurement by a metric, with the fields of its schema")
 MANIFEST = (
     *("image_id", "benchmark", "vocabulary", "image_uri", "truth_uri", "part", "error"),

@@ -1,4 +1,4 @@
-"""Faults in the data of a benchmark, in a report of bounded length."""
+"""Report of the faults in a benchmark's data. At most SHOWN faults of each kind are listed."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,9 +21,9 @@ class Fault:
 
     @property
     def reason(self) -> str:
-        """Return the usual cause of the fault. If `cause` is empty, return the description `what`.
+        """Return the usual cause of the fault.
 
-        If the description contains the address of the file, the address is deleted from the returned text.
+        If `cause` is empty, return the description `what` without the address of the file.
         """
         return self.cause or (self.what.replace(self.file, "") if self.file else self.what)
 
@@ -48,7 +48,7 @@ class Faults:
     def add(self, faults: Iterable[Fault]) -> None:
         """Add faults. Faults with equal `cause` and equal `sure` are of one kind.
 
-        If a fault has neither cause nor file, its text `what` counts as its cause.
+        If `cause` and `file` are both empty, `what` is compared instead of `cause`.
         """
         for fault in faults:
             kind = self._kinds.setdefault((fault.cause or (not fault.file and fault.what) or "", fault.sure), _Kind())
@@ -82,7 +82,7 @@ class Findings:
     images: int
     """number of images in the split, or in the part that was checked"""
     number: int
-    """number of all faults; notes are not counted"""
+    """number of all faults whose `sure` is True, including faults that are not in `faults`"""
     faults: tuple[Fault, ...]
     """faults and notes, at most SHOWN of each kind; a note is a Fault whose `sure` is False"""
     lines: tuple[str, ...]

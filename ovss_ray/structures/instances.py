@@ -11,12 +11,11 @@ from ovss_ray.structures.columns import IGNORE
 from ovss_ray.structures.masks import regions
 
 COUNTED, CROWD, INVALID = range(3)
-"""Status of an instance. COUNTED: a valid instance, which is prompted and evaluated.
+"""Status of an instance. Only COUNTED instances are prompted.
 
-CROWD: a group of objects (`iscrowd`). It is never prompted. Detections inside it are not false positives.
-INVALID: an annotation that is marked as ignored, has no mask or area, or has an invalid box. It is never prompted. Only
-mask AP evaluates it like a COUNTED instance, as pycocotools does. A box is invalid if it is outside the image, or less
-than a pixel wide or high.
+COUNTED: a valid instance.
+CROWD: a group of objects (`iscrowd`). Detections inside a crowd are not false positives.
+INVALID: marked as ignored, or without a valid mask, area or box. Only mask AP evaluates it, as pycocotools does.
 """
 
 
@@ -41,14 +40,14 @@ class Instances:
     number: int = 0
     """id of the image in the annotation file; detectors' result files refer to it"""
     absent: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint16))
-    """(n,) uint16: labels that were searched for in the image and are absent, if the data set lists them"""
+    """(n,) uint16: labels that are known to be absent from the image; empty if the data set lists none"""
     partial: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint16))
-    """(n,) uint16: labels whose instances may not all be annotated in the image, if the data set lists them"""
+    """(n,) uint16: labels of which the image may have unmarked instances; empty if the data set lists none"""
 
     def label_map(self) -> np.ndarray:
-        """Return (H, W) uint16: at each pixel, the label of the COUNTED instance with the smallest annotated area.
+        """Return the label of each pixel, (H, W) uint16; IGNORE outside all COUNTED instances.
 
-        Pixels outside these instances are IGNORE.
+        If COUNTED instances overlap, the instance with the smallest annotated area has precedence.
         """
         painted = np.full(self.size, IGNORE, np.uint16)
         masks = regions.Masks(self.boxes, self.bits)

@@ -1,4 +1,4 @@
-"""Numbers of pixels per label in truth, prediction and both (correct pixels), of one image or summed over images."""
+"""Numbers of true, predicted and correct pixels per label, for one image or summed over images."""
 
 from dataclasses import dataclass
 from typing import Protocol, Self
@@ -35,9 +35,8 @@ class ClassPixels(Protocol):
 def counted(truth: np.ndarray, prediction: np.ndarray, both: np.ndarray, labels: int) -> dict[str, np.ndarray]:
     """Return the pixel counts of one image, a dict with the fields of SCHEMA.
 
-    `truth`, `prediction` and `both` are 1-D integer arrays. An element is the label index of one pixel. `both` is for
-    the correct pixels. `truth` and `prediction` may be for different pixels, such as the boundary pixels in each of the
-    two label maps. `labels` is the number of labels.
+    `truth`, `prediction` and `both` are 1-D integer arrays: the label indices of the true, the predicted and the
+    correct pixels. The three lengths may differ. `labels` is the number of labels.
     """
     counts = [np.bincount(pixels, minlength=labels) for pixels in (truth, prediction, both)]
     present = np.flatnonzero(counts[0] + counts[1])
@@ -89,7 +88,7 @@ class LabelCounts:
         return self.truth + self.prediction - self.both
 
     def iou(self, where: np.ndarray) -> np.ndarray:
-        """Return both / union of each label, (L,) float64 percent; NaN for labels that are False in `where`, (L,)."""
+        """Return the IoU of each label, (L,) float64 percent; NaN where `where` (L,) is False, or `union` is 0."""
         return percent(self.both, self.union, where)
 
 

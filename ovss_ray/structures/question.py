@@ -1,4 +1,4 @@
-"""Question of an evaluation: the classes that a method may predict, and the ground-truth labels that they count as."""
+"""Vocabulary and ground-truth labels of a benchmark, and the label that each class counts as."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,6 @@ class Question:
     """Ground-truth labels and vocabulary for images of one benchmark.
 
     In a few-shot benchmark, all episodes of a class share one Question. In any other benchmark, all images share one.
-    A metric receives the image's Question, and data of the image such as the label map `truth`.
     """
 
     labels: tuple[str, ...]
@@ -25,7 +24,7 @@ class Question:
     vocabulary: Vocabulary
     """K classes. A pixel of the column `prediction` is the index of a class, or NONE"""
     index: tuple[int, ...]
-    """K integers: for each class, the index of the label that it counts as; NONE for a class that counts as no label"""
+    """label index of each of the K classes; NONE for a class that counts as no label"""
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """name of a group of labels, such as "things" or "stuff" → indices of its labels"""
     part: str = ""
@@ -34,8 +33,8 @@ class Question:
     def labelled(self, prediction: np.ndarray) -> np.ndarray:
         """Convert class indices to label indices, both (H, W) integers. NONE is unchanged.
 
-        If every class i counts as label i, the prediction itself is returned, without a check of its values. Otherwise,
-        this raises OvssError for a pixel that is neither a class index nor NONE.
+        If every class i counts as label i, the same array is returned, unchecked. Otherwise, a value that is neither a
+        class index nor NONE raises OvssError.
         """
         if self._table is None:
             return prediction
@@ -50,13 +49,12 @@ class Question:
     def named(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the best label of each region, (R,) uint16, and its probability, (R,) float64, from logits (R, K).
 
-        The best class is chosen among candidates. If `groups` is empty, every class is a candidate. Otherwise, a class
-        is a candidate if its label is in a group. A class that counts as no label is always a candidate. If such a
-        class is the best, the label is NONE. The probability is a softmax over the candidates. The first class wins a
-        tie.
+        If `groups` is not empty, classes whose label is in no group are left out. The probability is a softmax over
+        the remaining classes. If the best class counts as no label, the label is NONE. The first class wins a tie.
         """
         if not len(scores):
             return np.empty(0, np.uint16), np.empty(0)
+        # a class that counts as no label is always a candidate
         grouped = set().union(*self.groups.values(), {NONE}) if any(self.groups.values()) else set(self.index)
         candidates = np.array([k for k, label in enumerate(self.index) if label in grouped])
         best, probability = regions.named(scores[:, candidates])
@@ -64,7 +62,7 @@ class Question:
 
     @cached_property
     def _table(self) -> np.ndarray | None:
-        """Return the label index of each class index, (NONE + 1,) uint16; None if every class i counts as label i."""
+        """Table from class index to label index, (NONE + 1,) uint16; None if every class i counts as label i."""
         if self.index == tuple(range(len(self.labels))):
             return None
         table = np.full(NONE + 1, NONE, np.uint16)

@@ -8,10 +8,9 @@ Value = TypeVar("Value")
 
 
 class Recent(Generic[Value]):
-    """Cache of the most recently used values. The newest value is always kept, whatever its size.
+    """Cache of the most recently used values, with an upper `limit` on the sum of the sizes.
 
-    `limit` bounds the sum of the values' sizes. `size` returns the size of a value, such as its number of bytes; the
-    default size is 1.
+    `size` returns the size of a value, by default 1. The newest value is kept even if it is larger than `limit`.
     """
 
     def __init__(self, limit: int, size: Callable[[Value], int] = lambda _: 1) -> None:

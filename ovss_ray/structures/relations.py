@@ -24,8 +24,7 @@ class Relations:
     def of(cls, fathers: Mapping[str, Sequence[str]], labels: Sequence[str], file: str = "") -> Self:
         """Return the relations of a table, child → fathers. Raises OvssError if the table does not fit the labels.
 
-        The table can refer to a label by its full text, by a name in it, or by its index. The label "road, route" has
-        the names "road" and "route". If a text fits several forms, full labels take precedence, then names.
+        The table refers to a label by text, by name, or by index (see `index_of`).
         """
         named = places(labels)
         indices: dict[int, list[int]] = {}
@@ -58,11 +57,9 @@ class Relations:
 
 
 def places(labels: Sequence[str]) -> dict[str, list[int]]:
-    """Return word → indices of the labels that the word refers to.
+    """Return word → indices of labels. A word is a whole label, such as "road, route", or a name in it, such as "road".
 
-    The words are all labels, and all names in labels. The label "road, route" has the names "road" and "route". If a
-    word equals a label, it refers only to labels with this text. For example, if there is also a label "road", the word
-    "road" does not refer to "road, route".
+    If "road" is also a whole label, the word "road" does not refer to "road, route".
     """
     whole: dict[str, list[int]] = {}
     names: dict[str, list[int]] = {}
@@ -74,12 +71,9 @@ def places(labels: Sequence[str]) -> dict[str, list[int]]:
 
 
 def index_of(word: str, named: Mapping[str, Sequence[int]], labels: int) -> int:
-    """Return the index of the label that `word` refers to.
+    """Return the index of the label that `word` refers to. Raises OvssError for an unknown or ambiguous word.
 
-    `word` is a whole label, one name in a label, or the index of a label as text. `named` is the result of `places`.
-    `labels` is the number of labels.
-
-    Raises OvssError for an unknown or ambiguous name, and for an index out of range.
+    `named` is the result of `places`. `word` is a key of `named`, or an index below `labels`, such as "7".
     """
     indices = named.get(word.strip(), ())
     if len(indices) > 1:

@@ -24,17 +24,13 @@ mark, and replacement character."""
 class Vocabulary:
     """Ordered tuple of K classes, each a tuple of one or more names, the displayed name first.
 
-    The order matters: predictions are indices into `classes`. The method decides how the names of a class become
-    prompts. If the vocabulary has templates, they replace the method's templates.
-
-    Raises OvssError if there are no classes, or if a class has no names. Names must not be empty or have control
-    characters. A template needs exactly one {}.
+    Predictions are indices into `classes`. Raises OvssError for an empty vocabulary, class or name, for control
+    characters, and for a template without exactly one {}.
     """
 
     classes: tuple[tuple[str, ...], ...]
     templates: tuple[str, ...] = ()
-    """sentences with {} in place of a name. The method averages their embeddings. If empty, the method uses its own
-    templates"""
+    """prompts with {} in place of a name; the method averages the embeddings. Empty: the method's own templates"""
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -56,7 +52,7 @@ class Vocabulary:
     def of(cls, names: "Vocabulary | Iterable[str | Iterable[str]]", templates: Iterable[str] = ()) -> "Vocabulary":
         """Return a vocabulary from a list of classes. Each class is one name, or a list of names.
 
-        If `names` is a Vocabulary, it is returned unchanged, and `templates` are ignored.
+        A Vocabulary is returned unchanged, and `templates` are ignored.
         """
         if isinstance(names, Vocabulary):
             return names
@@ -88,8 +84,7 @@ class Vocabulary:
     def repeated(self) -> dict[str, list[int]]:
         """Return name → indices of the classes with this name, for each name that several classes share.
 
-        Names are compared in lower case, without outer blanks. If classes with a common name have equal scores at a
-        pixel, the class with the lowest index is predicted.
+        Names are compared in lower case, without outer blanks.
         """
         seen: dict[str, list[int]] = {}
         for index, names in enumerate(self.classes):
@@ -132,19 +127,17 @@ def folded(name: str) -> str:
 
 
 def synonyms(names: Iterable[str]) -> tuple[str, ...]:
-    """Return all names of a class, split at commas, each once, without outer blanks: "road, route" is two names."""
+    """Split names at commas, and return the different parts: ("road, route", "way") gives ("road", "route", "way")."""
     return tuple(dict.fromkeys(part.strip() for name in names for part in name.split(",") if part.strip()))
 
 
 def names_of_classes(vocabulary: Vocabulary) -> list[tuple[str, int]]:
-    """Return (name, class index) for all names, sorted by rank, then by class index.
+    """Return (name, class index) for all names, sorted by rank, then by class index. A name may occur several times.
 
-    If a name occurs several times, callers use only its first class index. Ranks of names:
-
-    - 0: the displayed name of a class, such as "road, route"
-    - 1: another name of the class
-    - 2: the first part of the displayed name, such as "road"
-    - 3: any other part of a name, such as "route"
+    - rank 0: the displayed name of a class, such as "road, route"
+    - rank 1: another name of the class
+    - rank 2: the first part of the displayed name, "road"
+    - rank 3: any other part of a name, "route"
     """
     ranked = [
         (rank + (i > 0), index, name)
@@ -156,11 +149,10 @@ def names_of_classes(vocabulary: Vocabulary) -> list[tuple[str, int]]:
 
 
 def exact_mapping(words: Iterable[Sequence[str]], vocabulary: Vocabulary) -> npt.NDArray[np.uint16]:
-    """Return the class indices of W words, (W,) uint16; NONE for a word that matches no class.
+    """Return the class index of each of W words, (W,) uint16; NONE for a word that matches no class.
 
-    A word is a tuple of names, like a class. A word matches a class if both have a name in common. Names are compared
-    without regard to case and outer blanks (see `folded`). If several names of the word match, the first of them
-    decides. If this name belongs to several classes, the class that comes first in `names_of_classes` is returned.
+    The first name of a word that is also a name of a class decides. If several classes have this name, the first class
+    in `names_of_classes` is returned. Names are compared in `folded` form.
     """
     classes = {folded(name): index for name, index in reversed(names_of_classes(vocabulary))}
     matches = ([classes[key] for key in map(folded, names) if key in classes] for names in words)

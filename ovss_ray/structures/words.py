@@ -1,11 +1,11 @@
-"""Words of an image: the classes that a method may predict for it, if each image has a separate vocabulary.
+"""Words of an image: the classes that a method may predict, if each image has a separate vocabulary.
 
-A stage that chooses the words writes them to the column `words`. A value of the column is a dict:
+A value of the column `words` is a dict:
 
-    classes   list of classes, each a list of names, the displayed name first; empty for an image without words
-    source    origin of the words, such as "tags san_tiny"
-    scores    list of floats, one per class, or None
-    templates sentences for the prompts of these words, as in Vocabulary; missing or empty: the method's templates
+    classes    list of words, each a list of names, the displayed name first; empty for an image without words
+    source     origin of the words, such as "tags san_tiny"
+    scores     list of floats, one per word, or None
+    templates  prompts, as in Vocabulary.templates; may be missing
 """
 
 import json
@@ -22,8 +22,9 @@ from ovss_ray.structures.vocabulary import Vocabulary, exact_mapping, folded
 
 WORDS = "words"
 """Name of the column with the words of each image"""
+# texts, because Ray would infer types from dicts
 PACKED = (WORDS, "captions")
-"""Columns whose values are dicts. Workers exchange the dicts as JSON texts, so that Ray infers no types from them"""
+"""Columns whose values are dicts. Workers exchange the dicts as JSON texts"""
 Words = Mapping[str, Any]
 """Value of the column `words` for one image (see the docstring of this module)"""
 NOTE = (
@@ -39,11 +40,9 @@ def of(
 ) -> dict[str, Any]:  # fmt: skip
     """Return a value of the column `words`, without surplus blanks and repeated names.
 
-    A name is dropped if an earlier class has it. A class without remaining names is dropped, with its score.
-
-    If `base` has classes, the returned value begins with these classes, unchanged, and has no scores. If `base` is
-    empty and no class remains, `fallback` becomes the only word, unless `fallback` is "". Raises OvssError for a name
-    that is empty or has control characters.
+    The classes of `base` come first, unchanged; a value with `base` has no scores. If no class remains, `fallback`
+    becomes the only class, unless `fallback` is "". Raises OvssError for a wrong number of scores, and for a name that
+    is empty or has control characters.
     """
     listed = [(name,) if isinstance(name, str) else tuple(name) for name in classes]
     if scores is not None and len(scores) != len(listed):
@@ -71,7 +70,7 @@ def _tidy(name: str) -> str:
 
 
 def vocabulary(words: Words | None) -> Vocabulary | None:
-    """Return the vocabulary of an image's words; None without words.
+    """Return the vocabulary of an image's words; None if the image has no words.
 
     Raises OvssError for an invalid name, or more words than a label map can hold.
     """
@@ -91,7 +90,7 @@ def _text(value: Any) -> str:
 
 
 def unpacked(batch: Batch) -> Batch:
-    """Decode the columns in PACKED from JSON texts, as `packed` writes them; other values are unchanged."""
+    """Decode the JSON texts in the columns PACKED. All other values are unchanged."""
 
     def read(value: Any) -> Any:
         return json.loads(value) if isinstance(value, str) else value
@@ -100,9 +99,7 @@ def unpacked(batch: Batch) -> Batch:
 
 
 def as_classes(prediction: np.ndarray, words: Words, classes: Vocabulary) -> np.ndarray:
-    """Convert a map of word indices (H, W) to a map of class indices (H, W) uint16.
-
-    exact_mapping determines the class of each word. Pixels with the value NONE are unchanged.
+    """Convert word indices (H, W) to class indices (H, W) uint16, by exact_mapping. NONE is unchanged.
 
     Raises OvssError for a pixel that is neither the index of a word nor NONE.
     """

@@ -1,6 +1,6 @@
 """Captions of regions in drawn scenes, CLIP's losses over captions, and the accuracy on ground-truth regions.
 
-Dimensions: R regions of a batch, P prompts.
+Dimensions: R regions and C captions of a batch, A captions in ATTRIBUTES, P = C + A prompts.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,9 +50,9 @@ class Region:
 
 
 def possible_captions() -> list[str]:
-    """Return the names that negative captions may contain: surfaces, trained things, and things in no scene.
+    """Return the names for negative captions: surfaces, trained things, and things that occur in no scene.
 
-    Held-out things appear only in test scenes. Negative captions never contain the names of held-out things.
+    Names of held-out things are left out, because no training may use them.
     """
     return [*scenes.SURFACES, *map(scenes.name, scenes.TRAINED), *scenes.absent_names()]
 
@@ -60,14 +60,13 @@ def possible_captions() -> list[str]:
 def draw_captions(
     regions: Sequence[Region], possible: Sequence[str], negatives: int, drawn: np.random.Generator
 ) -> dict[str, Any]:
-    """Return a dict of the captions of a batch and the targets of the losses, with these keys:
+    """Return the captions of a batch and the targets of the losses, as a dict with these keys:
 
-    - `prompts`: texts of all captions, then of all attributes
-    - `own`: number n of captions that belong to regions of the batch; these are the first n captions
-    - `shown` (R, captions) bool: False for a caption that the region's own caption implies. For example, "striped red
-      star" implies "red star". The loss leaves out such pairs of region and caption
-    - `target` (R,): index of a region's own caption
-    - `attributes` (R, 3): indices of a region's pattern, colour and shape in ATTRIBUTES; -1: none
+    - `prompts`: texts of the C captions, then of the A captions in ATTRIBUTES
+    - `own`: number of captions that belong to regions; these captions come first
+    - `shown` (R, C) bool: False if the region's own caption implies the caption (see `implied`)
+    - `target` (R,): index of each region's caption
+    - `attributes` (R, 3): Region.attributes
     """
     positives = list(dict.fromkeys(region.caption for region in regions))
     negative_names = [possible[i] for i in drawn.permutation(len(possible))[:negatives]]
@@ -85,10 +84,10 @@ def draw_captions(
 def losses(
     embeddings: Tensor, prompts: Tensor, scale: Tensor | float, batch: dict[str, Any], weights: Sequence[float]
 ) -> dict[str, Tensor]:
-    """Return CLIP's loss over captions, and the classification losses of pattern, colour and shape.
+    """Return CLIP's losses over captions, and the losses of pattern, colour and shape times `weights`.
 
     `embeddings` (R, D) of regions and `prompts` (P, D) have unit norm. `scale` is the factor from cosine to logit.
-    `batch` has the entries of `draw_captions`. `weights` has the weight of each of the three attribute losses.
+    `batch` has the entries of `draw_captions`.
     """
     logits = embeddings @ prompts.T * scale
     names = batch["shown"].shape[1]
@@ -98,9 +97,9 @@ def losses(
 
 
 def attribute_losses(logits: Tensor, targets: Tensor, weights: Sequence[float]) -> Tensor:
-    """Return the weighted cross-entropies (3,) of pattern, colour and shape, over the captions of each attribute.
+    """Return the cross-entropies (3,) of pattern, colour and shape, times `weights`, from `logits` (R, A).
 
-    `logits` (R, n) are for all captions in ATTRIBUTES. `targets` (R, 3) are as in Region.attributes; -1: no loss.
+    `targets` (R, 3) are Region.attributes. A target of -1 adds no loss.
     """
     parts = zip(logits.split([len(captions) for captions in ATTRIBUTES], 1), targets.T, strict=True)
     losses = [F.cross_entropy(part, target, ignore_index=-1) for part, target in parts]
@@ -108,17 +107,15 @@ def attribute_losses(logits: Tensor, targets: Tensor, weights: Sequence[float]) 
 
 
 def implied(name: str, caption: str) -> bool:
-    """Return whether all words of `name` occur in a longer `caption`, such as "red star" in "striped red star"."""
+    """Return whether `caption` has all words of `name` and more: "striped red star" implies "red star"."""
     return set(name.split()) < set(caption.split())
 
 
 def contrastive(logits: Tensor, target: Tensor, shown: Tensor, positives: int) -> dict[str, Tensor]:
     """Return a dict of CLIP's losses: `to_name` from regions to captions, and `to_region` from captions to regions.
 
-    `logits` are (R, captions). `target` (R,) is the caption index of each region; regions may share a caption. `shown`
-    (R, captions) bool is False for pairs that both losses leave out. The first `positives` captions belong to regions
-    of this batch. `to_name` is the mean loss over all regions. `to_region` is 0.5 times the mean loss over the first
-    `positives` captions.
+    `logits` are (R, C). `target` (R,) is the index of each region's caption. Pairs with False in `shown` (R, C) bool
+    are left out. `to_region` is half the mean loss over the first `positives` captions, which belong to regions.
     """
     logits = logits.masked_fill(~shown, -torch.inf)
     matches = F.one_hot(target, logits.shape[1]).bool()[:, :positives]
@@ -128,14 +125,11 @@ def contrastive(logits: Tensor, target: Tensor, shown: Tensor, positives: int) -
 
 
 def tally(name: Callable[[Scene, Sequence[int]], Sequence[int]], count: int) -> dict[str, float]:
-    """Return a classifier's accuracy in percent, on ground-truth regions of validation scenes.
+    """Return the accuracy in percent of the classifier `name`, on ground-truth regions of validation scenes.
 
-    The scenes are the first 2 · `count` of scenes:all, and the first `count` of scenes:held-out. The classifier is the
-    function `name`. The function receives a scene and region indices, and returns one index in NAMES per region.
-
-    The keys `trained`, `held_out` and `surface` have the accuracy of trained things, held-out things and surfaces. For
-    trained and held-out things, there are also keys with the suffix `_pattern`, `_colour` or `_shape`. For example,
-    `trained_colour` has the share of trained things whose colour is correct.
+    `name` maps a scene and region indices to one index in NAMES per region. The scenes are 2 · `count` scenes of
+    scenes:all, and `count` scenes of scenes:held-out. The keys are `trained`, `held_out` and `surface`. For things,
+    keys such as `trained_colour` have the accuracy of one attribute.
     """
     results: dict[str, list[tuple[Any, ...]]] = {"trained": [], "held_out": [], "surface": []}
     kinds = (("all", 2 * count), ("held-out", count))

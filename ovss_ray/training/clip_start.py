@@ -1,6 +1,6 @@
-"""Initial CLIP of SCAN's trainings, and the choice of the weights that a training exports.
+"""The CLIP from which a training of SCAN starts, and the weights that the training exports.
 
-If the project ships a CLIP for the variant of SCAN, weights that equal this CLIP's are not exported.
+Weights that equal the weights of the shipped CLIP are not exported.
 """
 
 from collections.abc import Mapping
@@ -20,12 +20,14 @@ POSITIONS = "positional_embedding"
 def towers(name: str, clip: str | None) -> tuple[checkpoint.State, checkpoint.State]:
     """Return the text tower and the image tower of the CLIP for the SCAN variant `name`.
 
-    The towers are read from the file `clip`, or from the shipped checkpoint. The position embedding is resized to the
-    variant's grid. Raises OvssError if `clip` is empty and this variant has no shipped CLIP.
+    `clip` is a checkpoint's path; None: the shipped CLIP. The position embedding is resized to the variant's grid.
+    Raises OvssError if `clip` is None and no CLIP is shipped.
     """
     _, *base = checkpoints(name)
     if not clip and not base:
-        raise OvssError(f"clip: {name} has no shipped CLIP. Add --set clip=PATH, such as a checkpoint of open_clip")
+        raise OvssError(
+            f"clip: {name} has no shipped CLIP. Add --set clip=PATH with the path of a checkpoint of open_clip"
+        )
     words, visual = checkpoint.read_clip(Path(clip) if clip else zoo.find(*base))
     grid, positions = VARIANTS[name].clip.grid, visual[POSITIONS]
     side = round((len(positions) - 1) ** 0.5)
@@ -35,10 +37,7 @@ def towers(name: str, clip: str | None) -> tuple[checkpoint.State, checkpoint.St
 
 
 def shipped(name: str) -> tuple[checkpoint.State, checkpoint.State]:
-    """Return the two towers of the CLIP that is shipped for the SCAN variant `name`; both empty if none is shipped.
-
-    A checkpoint of this variant stores only the entries that differ from these towers.
-    """
+    """Return the text and image tower of the CLIP shipped for the SCAN variant `name`; two empty dicts if none is."""
     _, *base = checkpoints(name)
     return checkpoint.read_clip(zoo.find(*base)) if base else ({}, {})
 

@@ -1,7 +1,7 @@
 """The config of a training: typed and frozen values, read from YAML (with `extends`) and changed by `--set`.
 
-A recipe is a folder in `recipes` with two files. `config.py` has the class Config, a subclass of Training, and does not
-import torch. `task.py` has the class Task (training.loop.Task). Users add a recipe as a package with two such files.
+A recipe is a package with two files. `config.py` has the class Config, a subclass of Training, and does not import
+torch. `task.py` has the class Task (training.loop.Task).
 """
 
 import json
@@ -38,9 +38,8 @@ class Training(Settings):
     weight_decay: float = Field(default=0.05, ge=0)
     """weight decay of the parameters. Some kinds of parameters have no weight decay (see `undecayed`)"""
     undecayed: Literal["vectors", "norms", "norm_layers", "nothing"] = "vectors"
-    """kinds of parameters without weight decay. "vectors": all vectors, position embeddings and query embeddings.
-    "norms": norms, tables of position biases, and all embeddings, as in detectron2; other vectors have weight decay.
-    "norm_layers": only norms, as in mmengine. "nothing": all parameters have weight decay"""
+    """parameters without weight decay. "vectors": vectors, position embeddings and query embeddings. "norms": norms,
+    position biases and all embeddings, as in detectron2. "norm_layers": norms, as in mmengine. "nothing": none"""
     clip_norm: float | None = Field(default=1.0, gt=0)
     """largest norm of the gradient of all parameters; larger gradients are scaled down; None: no limit"""
     warmup: int = Field(default=100, ge=0)
@@ -50,15 +49,15 @@ class Training(Settings):
     decay: Literal["line", "poly", "cosine", "falls"] = "line"
     """schedule of the learning rate after the warm-up
 
-    line: constant, then a linear `cooldown`. poly: (1 − step / steps)^0.9, as in SAN and SCAN. cosine: half a period of
-    the cosine down to `final`, as in open_clip. falls: constant, but divided by 10 at each fraction in `falls`.
+    line: constant until the linear `cooldown`. poly: (1 − step / steps)^0.9, as in SAN and SCAN. cosine: half a period
+    of the cosine down to `final`, as in open_clip. falls: divided by 10 at each fraction in `falls`.
     """
     final: float = Field(default=0.0, ge=0, le=1)
     """learning rate at the end as a fraction of `rate`, for `decay: cosine`"""
     falls: tuple[float, ...] = ()
     """fractions of `steps` at which the learning rate is divided by 10, for `decay: falls`"""
     cooldown: float = Field(default=0.25, ge=0, le=1)
-    """length of the learning rate's linear fall to zero at the end of `decay: line`, as a fraction of the steps"""
+    """length of the final linear fall to zero, as a fraction of the steps, for `decay: line`"""
     start: str | None = None
     """checkpoint with initial weights for the whole network; None: the recipe initialises the network"""
     seed: int = 0
@@ -75,7 +74,7 @@ class Training(Settings):
 
 
 class MaskTraining(Training):
-    """Settings of trainings with matched masks, on drawn scenes or labelled photographs (SAN, SCAN)."""
+    """Settings of trainings that match predicted masks with ground-truth masks (SAN, SCAN)."""
 
     data: str = "scenes"
     """training images: scenes (drawn in memory), or a labelled benchmark such as folder:coco_stuff.yaml"""
@@ -87,14 +86,9 @@ class MaskTraining(Training):
     things: tuple[int, int] = (3, 7)
     """range of the number of things in a drawn scene, end exclusive"""
     crop: int | None = None
-    """side of square random crops in pixels
-
-    If `crop` is None, drawn scenes are not cropped. Photographs are then cropped to squares whose side is the shorter
-    side of the resized photograph.
-    """
+    """side of square random crops in pixels. None: squares of a photograph's shorter side, no crops of drawn scenes"""
     whole: float = Field(default=0.25, ge=0, le=1)
-    """fraction of the steps, at the end, with whole drawn scenes instead of crops. Each of these steps has
-    `batch` / 4 scenes"""
+    """final fraction of the steps, each with `batch` / 4 whole drawn scenes instead of `batch` crops"""
     points: int = Field(default=12544, ge=1)
     """points per mask at which the mask losses are computed"""
     no_object: float = 0.1
@@ -107,10 +101,9 @@ def one_of(names: Iterable[str]) -> Any:
 
 
 def part(task: str, module: str, attribute: str) -> Any:
-    """Return a class of a recipe, such as part("san", "config", "Config") for the class recipes.san.config.Config.
+    """Return a class of a recipe: part("san", "config", "Config") is recipes.san.config.Config.
 
-    `task` is the name of the recipe ("san"), or a package of the user. Raises UnknownName for an unknown recipe, and
-    OvssError for a package without the class.
+    `task` may also be a user's package. Raises UnknownName for an unknown recipe, and OvssError for a missing class.
     """
     if "." not in task and task not in registry.known(RECIPES):
         raise UnknownName("training", task, registry.known(RECIPES))

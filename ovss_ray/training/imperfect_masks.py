@@ -15,10 +15,9 @@ LEAST = 0.3
 def imperfect(drawn: np.random.Generator, numbers: np.ndarray, region: int) -> np.ndarray:
     """Return a distorted mask (H, W) bool of a region, like an imperfect proposal.
 
-    `numbers` (H, W) uint8 are the region indices of the pixels. One of five distortions is drawn. The mask is grown,
-    shrunk, shifted, reduced to a part, or merged with another region. A merge is skipped if the other region has at
-    least half as many pixels as `region`. If the merge is skipped, the exact mask is returned. If the distorted mask
-    has fewer than SMALLEST pixels, the exact mask is returned, too.
+    `numbers` (H, W) uint8 are the region indices of the pixels. At random, the mask is grown, shrunk, shifted, reduced
+    to a part, or merged with a smaller region. The exact mask is returned if fewer than SMALLEST
+    pixels would remain, or if the other region is too large.
     """
     mask, kind, pixels = numbers == region, drawn.integers(5), int(drawn.integers(1, MOST + 1))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))
@@ -32,6 +31,7 @@ def imperfect(drawn: np.random.Generator, numbers: np.ndarray, region: int) -> n
         half = mask & _half_plane(drawn, mask)
         changed = half if half.sum() >= LEAST * mask.sum() else mask & ~half
     else:
+        # a region of at least half the size is not merged: the exact mask is returned
         neighbour = numbers == drawn.integers(numbers.max() + 1)
         changed = mask | neighbour if neighbour.sum() < 0.5 * mask.sum() else mask
     return changed if changed.sum() >= SMALLEST else mask

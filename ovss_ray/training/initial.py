@@ -5,19 +5,17 @@ import math
 import torch
 from torch import Tensor, nn
 
+# the last matrix of each residual branch of a transformer block
 PROJECTIONS = ("out_proj.weight", "c_proj.weight", "attn.proj.weight", "fc2.weight")
-"""Ends of the names of the weight matrices that come last in a residual branch of a transformer block.
-
-The initial values of these matrices are divided by √(2 · number of blocks), as in CLIP and GPT-2.
-"""
+"""Name suffixes of weight matrices that `initialise` divides by √(2 · `blocks`), as in CLIP and GPT-2."""
 
 
 @torch.no_grad()
 def initialise(module: nn.Module, blocks: int, seed: int) -> None:
     """Initialise all parameters of a module. `blocks` is the number of blocks in a transformer of the module.
 
-    Matrices and convolutions get normal values of variance 1 / fan-in. Embeddings get normal values of standard
-    deviation 0.02, as in CLIP. Layer norms have weights of one. Biases are zero, and the logit scale is 30.
+    Matrices and convolutions get normal values of variance 1 / fan-in. Embeddings get a standard deviation of 0.02,
+    as in CLIP. The logit scale is 30.
     """
     generator = torch.Generator().manual_seed(seed)
     kinds = {f"{name}.weight": type(part) for name, part in module.named_modules()}
@@ -26,10 +24,7 @@ def initialise(module: nn.Module, blocks: int, seed: int) -> None:
 
 
 def _first(name: str, value: Tensor, kind: type[nn.Module], blocks: int, generator: torch.Generator) -> Tensor:
-    """Return a parameter's initial values.
-
-    `kind` is the type of the parameter's module if the parameter's name ends in `weight`. It is nn.Module otherwise.
-    """
+    """Return a parameter's initial values. `kind` is the type of a weight's module; nn.Module for other parameters."""
     if issubclass(kind, nn.LayerNorm | nn.GroupNorm):
         return torch.ones_like(value)
     if name.endswith("logit_scale"):

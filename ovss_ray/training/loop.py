@@ -1,7 +1,6 @@
-"""The training loop of all recipes. An interrupted training can be resumed, and gives the same weights.
+"""The training loop of all recipes. A resumed training gives the same weights as a training without interruption.
 
-Batches and all other random values are pure functions of the step. So a checkpoint contains only the weights, the
-optimizer's state and the number of completed steps.
+Batches and all other random values are pure functions of the step.
 """
 
 import json
@@ -154,9 +153,8 @@ def _settings(task: Task, config: Training, optimizer: torch.optim.Optimizer, st
 def schedule(config: Training, step: int) -> float:
     """Return the learning rate of a step as a fraction of `rate` (see Training.decay).
 
-    All schedules begin with a linear warm-up. The warm-up of poly starts at POLY_START. The warm-up of cosine starts at
-    `first` if `first` is set. All other warm-ups start at 1 / `warmup`. For poly, the polynomial is also a factor
-    during the warm-up.
+    The linear warm-up starts at 1 / `warmup`. For poly, it starts at POLY_START, and the decay already applies. For
+    cosine, the warm-up starts at `first`, if `first` is set.
     """
     warm = step / config.warmup if step < config.warmup else 1.0
     if config.decay == "cosine" and config.first is not None and step < config.warmup:
@@ -207,10 +205,9 @@ def _of_norms(model: nn.Module) -> set[str]:
 
 
 def claim(out: Path, config: Training) -> None:
-    """Create the folder `out` and write the config into it. Raises OvssError if it contains a different config.
+    """Create the folder `out` and write the config. Raises OvssError if the folder contains a different config.
 
-    Differences in device, workers, intervals of saving and measuring, `measured`, `steps` and `cooldown` are allowed.
-    For example, a user can continue a finished training with more `steps`.
+    Only `device`, `workers`, `save_every`, `measure_every`, `measured`, `steps` and `cooldown` may differ.
     """
     out.mkdir(parents=True, exist_ok=True)
     free = {"device", "workers", "save_every", "measure_every", "measured", "steps", "cooldown"}
@@ -243,9 +240,9 @@ def _resume(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, devic
 
 
 def export(task: Task, out: Path) -> Path:
-    """Write the weights in half precision, and a JSON file. Return the path of the weights.
+    """Write the weights in half precision, and return the path of the weights.
 
-    The JSON file has the result of `history`, and the versions of packages, Python, platform and Git commit.
+    A JSON file next to the weights has the `history`, and the versions of software and platform.
     """
     halves = {name: value.detach().half().cpu().contiguous() for name, value in task.weights().items()}
     (out / WEIGHTS).write_bytes(safetensors.torch.save(halves))
@@ -257,9 +254,8 @@ def export(task: Task, out: Path) -> Path:
 def history(out: Path) -> list[dict[str, Any]]:
     """Return all trainings that led to the weights in the folder `out`, oldest first.
 
-    The last entry is the training in `out`. The earlier entries are the histories of the checkpoints that this training
-    used. The paths of these checkpoints are the settings `start`, `clip`, `regions` and `neck`. Each entry has the
-    command, the config, the total seconds and the last scores.
+    The last entry is the training in `out`. Earlier entries are trainings of the checkpoints `start`, `clip`, `regions`
+    and `neck`. An entry has the command, the config, the total seconds and the last scores.
     """
     config = configs.load(out / CONFIG)
     files = (config.start, *(getattr(config, key, None) for key in ("clip", "regions", "neck")))

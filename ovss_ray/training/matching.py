@@ -1,4 +1,4 @@
-"""Mask2Former's matcher of queries and ground-truth masks, and its losses, weighted as in SAN.
+"""Matcher and losses of Mask2Former, with the weights of SAN.
 
 Cheng et al., "Masked-attention Mask Transformer", CVPR 2022, arXiv 2112.01527, §3.3 and appendix. Masks are compared
 at P random points.
@@ -20,16 +20,9 @@ from ovss_ray.structures.columns import IGNORE
 CLASS, MASK, DICE = 2.0, 5.0, 5.0
 """Weights of the class, mask and dice losses, and of the matcher's three costs"""
 OVERSAMPLE = 3
-"""Number of random candidate points per sampled point
-
-For example, 300 candidates are drawn to sample 100 points. The 75 candidates with the mask logits nearest to zero are
-sampled. The other 25 points are random (see IMPORTANCE).
-"""
+"""Number of random candidates per point at which the mask losses are computed"""
 IMPORTANCE = 0.75
-"""Fraction of the sampled points that are uncertain; the other points are random
-
-Uncertain points are the candidates whose mask logits are nearest to zero.
-"""
+"""Fraction of points chosen among candidates, by mask logits nearest to zero; the other points are random"""
 
 
 @dataclass(frozen=True)
@@ -92,7 +85,7 @@ def match(answer: Answer, image: int, target: Target, points: int) -> Pair:
 
 
 def pairwise_bce(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return the binary cross-entropy (Q, T) of each pair of `logits` (Q, P) and `truth` (T, P), mean over points."""
+    """Return the mean binary cross-entropy over points, (Q, T), of `logits` (Q, P) and `truth` (T, P)."""
     return (F.softplus(-logits) @ truth.T + F.softplus(logits) @ (1 - truth).T) / logits.shape[1]
 
 
@@ -126,9 +119,9 @@ def mask_losses(answer: Answer, targets: Sequence[Target], pairs: Sequence[Pair]
 
 
 def point_losses(logits: Tensor, truth: Tensor, points: int) -> tuple[Tensor, Tensor]:
-    """Return the binary cross-entropy and 1 − dice of masks at sampled points (see `uncertain_points`).
+    """Return the mean binary cross-entropy and the mean 1 − dice of N masks at their `uncertain_points`.
 
-    Both are means over the N masks. `logits` are (N, 1, h, w). `truth` (N, 1, H, W) is 0 or 1, of any H and W.
+    `logits` are (N, 1, h, w). `truth` is (N, 1, H, W), 0 or 1. H and W may differ from h and w.
     """
     where = uncertain_points(logits.detach(), points)
     sampled_truth, sampled_logits = at_points(truth, where), at_points(logits, where)
@@ -140,16 +133,16 @@ def point_losses(logits: Tensor, truth: Tensor, points: int) -> tuple[Tensor, Te
 def at_points(maps: Tensor, where: Tensor) -> Tensor:
     """Return the values (N, P) of maps (N, 1, h, w) at points `where` (N, P, 2), interpolated bilinearly.
 
-    A point is x, y: 0 is the left or upper edge of the map, and 1 the right or lower edge.
+    A point is x, y in 0..1. The upper left corner of the map is 0, 0.
     """
     return F.grid_sample(maps, 2 * where[:, :, None] - 1, mode="bilinear", align_corners=False)[:, 0, :, 0]
 
 
 @torch.no_grad()
 def uncertain_points(logits: Tensor, points: int) -> Tensor:
-    """Return P points x, y in 0..1 for N masks, (N, P, 2): uncertain points and random points (see IMPORTANCE).
+    """Return uncertain and random points (N, P, 2) of N masks, as x, y in 0..1 (see IMPORTANCE).
 
-    `logits` (N, 1, h, w) are the mask logits. A point is uncertain if its logit is near zero.
+    `logits` (N, 1, h, w) are the mask logits, and `points` is P.
     """
     tried = torch.rand(len(logits), OVERSAMPLE * points, 2, device=logits.device)
     important = round(IMPORTANCE * points)

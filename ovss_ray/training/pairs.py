@@ -1,8 +1,8 @@
 """Tables of masked regions with captions: the data of SCAN's region CLIP.
 
-A table is a .csv, .jsonl or .parquet file with the columns `image`, `mask` and `caption`, all text. `image` and `mask`
-are paths relative to a folder. Pixels of a mask file that are not 0 belong to the region. Captions are whole sentences
-("a photo of a dog."), since they are used without templates.
+A table is a .csv, .jsonl or .parquet file with the text columns `image`, `mask` and `caption`. `image` and `mask` are
+paths relative to the setting `data_root`; None: relative to the table's folder. Nonzero pixels of a mask are the
+region. A caption is a whole sentence such as "a photo of a dog.".
 """
 
 import io
@@ -29,9 +29,9 @@ class Pairs:
         self.order = lru_cache(2)(lambda epoch: np.random.default_rng([seed, epoch]).permutation(len(self.table)))
 
     def batch(self, step: int, count: int) -> list[tuple[np.ndarray, np.ndarray, str]]:
-        """Return `count` rows for a step: image (H, W, 3) uint8, mask (H, W) bool and caption of each.
+        """Return `count` rows for a step: image (H, W, 3) uint8, mask (H, W) bool, and caption.
 
-        Raises OvssError for a mask that is empty or has another size than its image.
+        Raises OvssError if a mask is empty, or if image and mask differ in size.
         """
         return [self._row(*divmod(number, len(self.table))) for number in range(step * count, (step + 1) * count)]
 

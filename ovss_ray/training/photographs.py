@@ -53,8 +53,7 @@ class Photographs:
 def rescaled(image: np.ndarray, truth: np.ndarray, short: int) -> tuple[np.ndarray, np.ndarray]:
     """Return image (H, W, 3) uint8 and labels (H, W) uint16, resized to a shorter side of `short` pixels.
 
-    The longer side is at most LONG_SIDE, even if the shorter side then has less than `short` pixels. The image is
-    resized bilinearly, the label map by nearest neighbour.
+    If the longer side would exceed LONG_SIDE, the longer side is resized to LONG_SIDE instead.
     """
     height, width = truth.shape
     scale = min(short / min(height, width), LONG_SIDE / max(height, width))
@@ -68,7 +67,7 @@ def rescaled(image: np.ndarray, truth: np.ndarray, short: int) -> tuple[np.ndarr
 def cut(drawn: np.random.Generator, image: np.ndarray, truth: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Return a random crop of image (H, W, 3) and labels (H, W), `side` × `side` pixels.
 
-    An image smaller than `side` is padded at the right and bottom, with grey and the label IGNORE.
+    An image smaller than `side` is padded at the right and bottom with PADDING, and the labels with IGNORE.
     """
     top, left = (int(drawn.integers(0, max(0, length - side) + 1)) for length in truth.shape)
     image, truth = image[top : top + side, left : left + side], truth[top : top + side, left : left + side]
@@ -79,7 +78,7 @@ def cut(drawn: np.random.Generator, image: np.ndarray, truth: np.ndarray, side: 
 def recoloured(drawn: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Return an image (H, W, 3) uint8 with random brightness, contrast, saturation and hue.
 
-    Each is changed with probability 0.5. The method is that of SSD (Liu et al., ECCV 2016, §2.2).
+    As in SSD (Liu et al., ECCV 2016, §2.2), each is changed with probability 0.5.
     """
     contrast_first, *applied = drawn.random(5) < 0.5
     changed = image.astype(np.float32)

@@ -38,14 +38,10 @@ class DrawnScenes:
 def batch(
     seed: int, step: int, count: int, things: tuple[int, int], unnamed: float = 0.0, width: int | None = None
 ) -> list[Scene]:
-    """Return the scenes of a step, with things of the training split.
+    """Return the scenes of a step, with things of the training split, resized to (256, `width`) pixels.
 
-    Scenes are drawn at random sizes, then resized to 256 × `width` pixels (see `resized`). If `width` is None, it is a
-    random entry of WIDTHS for the whole batch. `things` is the range of the number of things, end exclusive.
-
-    `unnamed` is the probability that the name of a thing lacks the colour. The name lacks the pattern with the same
-    probability, independently of the colour. A thing with the name "striped star" has a random colour. A thing with the
-    name "red star" has a random pattern that occurs in no class name, such as rings.
+    `things` is the range of the number of things, end exclusive. The colour and the pattern of a thing are each None
+    with probability `unnamed` (see Thing). If `width` is None, the whole batch has one random width in WIDTHS.
     """
     drawn = np.random.default_rng([seed, step])
     wide = width or int(drawn.choice(WIDTHS))
@@ -76,10 +72,9 @@ def resized(scene: Scene, size: tuple[int, int]) -> Scene:
 
 
 def coverage(regions: np.ndarray, cell: int, count: int) -> np.ndarray:
-    """Return (count, H / cell, W / cell) float32: for each region, the fraction of each cell that the region covers.
+    """Return the fraction of each cell that each region covers: (count, H / cell, W / cell) float32.
 
-    A cell is a square of `cell` × `cell` pixels. `regions` (H, W) uint8: the index of each pixel's region, below
-    `count`.
+    A cell is a square of `cell` × `cell` pixels. `regions` (H, W) uint8 has region indices below `count`.
     """
     height, width = regions.shape
     cells = regions.reshape(height // cell, cell, width // cell, cell)
@@ -115,8 +110,8 @@ def cut(drawn: np.random.Generator, scene: Scene, side: int) -> Scene:
 def miou(segment: Callable[[np.ndarray, Vocabulary], np.ndarray], count: int) -> dict[str, float]:
     """Return the mIoU in percent on the first `count` scenes of scenes:seen and scenes:held-out.
 
-    `segment` returns the label map (H, W) uint16 of an image (H, W, 3) uint8. Each benchmark has three mIoU: of all
-    classes (no suffix), of things (suffix _things), and of surfaces (suffix _surfaces).
+    `segment` returns the label map (H, W) uint16 of an image (H, W, 3) uint8. The keys are `seen` and `held-out`, alone
+    for all classes, or with the suffix `_things` or `_surfaces`.
     """
     figures: dict[str, float] = {}
     for key in ("seen", "held-out"):

@@ -1,9 +1,7 @@
-"""Writer of nouns.txt.xz, the package's extract of WordNet 3.0.
+"""Writer of nouns.txt.xz, the package's extract of WordNet 3.0. The format is described in wordnet.py.
 
-To write the file, run `python -m ovss_ray.words.build FOLDER`. FOLDER has the files of WordNet's database. index.noun,
-data.noun and noun.exc contain the nouns. The other index files and cntlist.rev contain the parts of speech and their
-frequencies. Debian's package wordnet-base installs the files in /usr/share/wordnet. The same input always gives the
-same bytes. The format is described in wordnet.py.
+To write the file, run `python -m ovss_ray.words.build FOLDER`. FOLDER has the files of WordNet's database. Debian's
+package wordnet-base installs the database in /usr/share/wordnet. The same input always gives the same bytes.
 """
 
 import lzma
@@ -66,10 +64,7 @@ def _hypernyms(fields: list[str]) -> list[str]:
 
 
 def _parts_of_speech(folder: Path) -> Iterator[str]:
-    """Yield a line such as "run vn" for each lemma that is not only a noun.
-
-    The line has one letter per part of speech of the lemma, the most frequent part of speech first.
-    """
+    """Yield lines such as "run vn": a lemma and its parts of speech, the most frequent first. Skip pure nouns."""
     uses: Counter[tuple[str, str]] = Counter()
     for line in _lines(folder / "cntlist.rev"):
         if match := re.match(r"(\S+)%(\d):\S+ \d+ (\d+)", line):

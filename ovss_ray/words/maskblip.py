@@ -1,7 +1,6 @@
 """MaskBLIP: the loop that drops words with too many or too few pixels, and the best IoU of an image.
 
-Source: the code of MaskBLIP, also called Self-Seg, the precursor of AutoSeg. The loop is not a stage, but a function,
-because it calls a segmenter again after each removal of words.
+Source: the code of MaskBLIP, also called Self-Seg, the precursor of AutoSeg.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,12 +14,12 @@ FEWEST = 3
 
 
 def settle(words: Sequence[str], segment: Callable[[Sequence[str]], np.ndarray]) -> tuple[list[str], np.ndarray]:
-    """Return the words that remain, and a label map (H, W) of indices into them. `segment` returns a label map.
+    """Return the remaining words, and a label map (H, W) of indices into the remaining words.
 
-    Each round of the loop drops words, and calls `segment` again. It drops the words with over 95 % of the pixels. If
-    there are no such words, it drops the words with less than 1 %. The loop ends if fewer than three words are left. It
-    also ends if a round would drop no word, or all words. As in the official code, words at the end of the list that
-    have no pixels are not dropped.
+    `segment` returns the label map of a list of words. Each round drops the words with more than 95 % of the pixels. If
+    there are no such words, the round drops the words with less than 1 %. As in the official code, words without pixels
+    at the end of the list are kept. The loop ends if fewer than three words remain, or if a round would drop no word or
+    all words.
     """
     kept = list(words)
     labels = segment(kept)
@@ -37,10 +36,10 @@ def settle(words: Sequence[str], segment: Callable[[Sequence[str]], np.ndarray])
 
 
 def best_iou(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the mean over the true classes of each class's highest IoU with a predicted segment, 0 to 1.
+    """Return the mean best IoU of the true classes, from 0 to 1. Truth and prediction are label maps (H, W).
 
-    Truth and prediction are label maps (H, W). Class 0, the background, is left out. The result is NaN if there is no
-    other class. Several classes may have the same best segment.
+    The best IoU of a class is the highest IoU with a predicted segment. Class 0, the background, is left out. The
+    result is NaN if the truth has no other class.
     """
     classes = [g for g in np.unique(truth) if g != 0]
     segments = [prediction == index for index in np.unique(prediction)]

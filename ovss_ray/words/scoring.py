@@ -1,14 +1,9 @@
 """Scores of runs in which each image has its own words.
 
-For some scores, a mapping of words/mapping.py gives the label of each word. The other scores are upper bounds, which
-use the truth to choose the labels of words.
+Some scores label the words of an image by a mapping of words/mapping.py. The other scores are upper bounds: they label
+the words by the truth. A pixel without a word, or whose word has no label, is a false negative of the true label.
 
-A record is the measurement of an image by metrics/words.py: its words, and the pixels of each pair of a true label and
-a word. n[g, w] is the number of pixels with label g and word w. T[g] is the number of pixels with label g, N[w] the
-number with word w. All sums are integers.
-
-A pixel without a predicted label is a false negative of its true label (see metrics/confusion.py). The pixels of a word
-that maps to no label have no predicted label.
+n[g, w] is the number of pixels of an image with the true label g and the word w.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +19,7 @@ from ovss_ray.words.mapping import Word
 Record = Mapping[str, Any]
 """Record of an image: the fields `classes`, `truth`, `word` and `pixels` of metrics/words.py, as lists."""
 UNIT = 2**64
-"""Number of units in a ratio of 1. Ratios are integers in these units, so the order of a sum does not matter."""
+"""Integer that stands for a ratio of 1. Sums of integers do not depend on the order of images."""
 
 
 def names(record: Record) -> list[Word]:
@@ -33,9 +28,9 @@ def names(record: Record) -> list[Word]:
 
 
 def pixels(record: Record, labels: int) -> np.ndarray:
-    """Return the number of pixels of each label and word in an image: n[g, w], (labels, W + 1) int64.
+    """Return the number of pixels n[g, w] of each label and word of an image, (labels, W + 1) int64.
 
-    W: number of words of the image. The last column counts pixels without a word.
+    W is the number of words. The last column counts pixels without a word.
     """
     table = np.zeros((labels, len(record["classes"]) + 1), np.int64)
     word = np.asarray(record["word"], np.int64)
@@ -94,9 +89,9 @@ class UpperBounds:
     """
 
     counts: np.ndarray
-    """(L, L + 1) int64: confusion matrix in pixels, one row per true label; the last column has pixels without a word.
+    """(L, L + 1) int64: confusion matrix in pixels. Each word of an image counts as the label that it overlaps most.
 
-    Each word of an image counts as the label that it overlaps most.
+    Rows are the L true labels. The last column counts pixels without a word.
     """
     best: int = 0
     """sum of the best IoU of each image (see `_best`), in units of 1 / UNIT"""
@@ -109,7 +104,7 @@ class UpperBounds:
     def of(cls, records: Sequence[Record], labels: int, background: int | None = None) -> "UpperBounds":
         """Return the scores of all records of a benchmark with `labels` labels.
 
-        `background` is the index of a label that the best IoU leaves out; None: no label is left out.
+        The best IoU leaves out the label with the index `background`.
         """
         counts, best, images = np.zeros((labels, labels + 1), np.int64), 0, 0
         cells: dict[tuple[int, Word], int] = {}
@@ -143,10 +138,9 @@ class UpperBounds:
 
 
 def _best(table: np.ndarray, background: int | None) -> int | None:
-    """Return the mean, over an image's labels, of the highest IoU with a word, in units of 1 / UNIT.
+    """Return the mean best IoU of an image's true labels, in units of 1 / UNIT; None if no label counts.
 
-    A word may be the best of several labels (see words/maskblip.py). The label `background` is left out. The result is
-    None if there is no other label.
+    The best IoU of a label is the highest IoU with a word. The label `background` does not count.
     """
     truth, shared = table.sum(axis=1), table[:, :-1]
     present = [int(g) for g in np.flatnonzero(truth) if g != background]
@@ -159,8 +153,9 @@ def _best(table: np.ndarray, background: int | None) -> int | None:
 def assignment(cells: Mapping[tuple[int, Word], int], labels: int) -> dict[Word, int]:
     """Return word → label, one to one, with the largest number of correctly labelled pixels (Hungarian algorithm).
 
-    `cells` are (label, word) → pixels. Words are sorted first, so that ties do not depend on the order of images.
+    `cells` are (label, word) → pixels.
     """
+    # sorted, so that ties do not depend on the order of images
     words = sorted({word for _, word in cells})
     table = np.zeros((labels, len(words)), np.int64)
     position = {word: i for i, word in enumerate(words)}
@@ -171,10 +166,9 @@ def assignment(cells: Mapping[tuple[int, Word], int], labels: int) -> dict[Word,
 
 
 def miou(counts: np.ndarray) -> float:
-    """Return the mean IoU over the labels in the truth, in percent; NaN without labels.
+    """Return the mean IoU over the labels in the truth, in percent; NaN if the truth has no label.
 
-    `counts` (L, L + 1) int64 are the pixels of each true and predicted label; the last column counts pixels without a
-    predicted label.
+    `counts` (L, L + 1) int64 is a confusion matrix. The last column counts pixels without a predicted label.
     """
     hits, truth = np.diagonal(counts), counts.sum(axis=1)
     union = truth + counts[:, :-1].sum(axis=0) - hits

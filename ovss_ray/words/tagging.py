@@ -1,7 +1,6 @@
 """Part-of-speech taggers: by WordNet for single words without context, and by spaCy for whole captions.
 
-Tags are those of the Penn Treebank. Filters that need tags of single words use `by_wordnet` by default. These filters
-accept any other function of the type `Tagger`.
+Tags are those of the Penn Treebank.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -31,11 +30,13 @@ _TAGS = {"n": "NN", "v": "VB", "a": "JJ", "r": "RB"}
 
 
 def by_wordnet(words: Sequence[str]) -> list[str]:
-    """Return a tag for each word from WordNet alone.
+    """Return the tag of each word, without its context. The first rule that applies decides:
 
-    Function words are tagged IN. A word that is most often a verb, but also a noun, is tagged NN. Any other lemma of
-    WordNet gets the tag of its most frequent part of speech. Plurals of WordNet's nouns are tagged NNS. Any other
-    word is tagged VBG if it ends in "ing", VBN if it ends in "ed", else NN.
+    - A function word is tagged IN.
+    - A lemma that is most often a verb, but also a noun, is tagged NN.
+    - Any other lemma of WordNet has the tag of its most frequent part of speech.
+    - A plural of a noun is tagged NNS.
+    - Any other word is tagged VBG if it ends in "ing", VBN if it ends in "ed", else NN.
     """
     return [_tag(word) for word in words]
 

@@ -1,21 +1,18 @@
 """The metrics of vicss, the code of Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation".
 
-The metrics are reported only for comparison with that work. All except the hard metrics are means over images, so they
-are not comparable with mIoU. Class 0 is "background", even if no label has this name. The other labels follow in their
-order. T[g] is the number of pixels of class g in the truth. N[w] is the number of pixels of word w. n[g, w] is the
-number of pixels that have class g and word w. c(g, w) is the similarity of class g and word w; negative similarities
-count as 0. Sums are over the words w.
+All metrics except `hard` are means over images, so they are not comparable with mIoU. Class 0 is "background", even if
+no label has this name. In an image, T[g] is the number of pixels of class g in the truth. N[w] is the number of pixels
+of word w. n[g, w] is the number of pixels of class g and word w. c(g, w) is the similarity of class g and word w;
+negative similarities count as 0. Sums are over the words w.
 
     hard      a word counts as the class with the same name, byte for byte; other words count as background
     overlap   a word counts as the class that it overlaps most in the image's truth; the lowest class on ties
-    nearest   a word counts as the most similar class. Only classes in the truth should be candidates. By a fault,
-              vicss excludes wrong classes. With K classes, vicss sets the similarities of class K-1-g to 0 for each
-              class g in the truth. This module repeats the fault
+    nearest   a word counts as the most similar class; a fault of vicss is repeated here (see `Judge._add`)
     soft      I[g] = Σ c(g, w) n[g, w], U[g] = Σ c(g, w) N[w] + T[g] - I[g]; IoU I[g] / U[g], recall I[g] / T[g]
 
-The hard metrics use the confusion matrix of all images. Their macro mean is over all classes, with background. Their
-micro mean is one ratio of sums of pixels. The other metrics use pairs of an image and a class in its truth, without
-background. Their micro mean is over all pairs. Their macro mean is over the pairs of each class, then over classes.
+For `hard`, pixels are summed over all images. The macro mean is over classes, with background. The micro mean is one
+ratio of sums over classes. The other metrics have a value for each image and each class in the image's truth, without
+background. The micro mean is over all values. The macro mean is over the values of each class, then over classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,8 +37,10 @@ class Judge:
     labels: tuple[str, ...]
     """names of the benchmark's labels"""
     similar: Mapping[Word, np.ndarray] | None = None
-    """word → (K,) int64 similarities to `classes`, in units of 1 / similarity.UNIT. None: only the metrics
-    hard and overlap are computed"""
+    """word → (K,) int64 similarities to `classes`, in units of 1 / similarity.UNIT
+
+    If None, only the metrics hard and overlap are computed.
+    """
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -69,6 +68,8 @@ class Judge:
         if self.similar is not None:
             similar = np.array([self.similar[word] for word in words], np.int64).reshape(len(words), len(truth))
             allowed = similar.copy()
+            # The fault of vicss: the similarities of classes that are absent from the truth should become 0. Instead,
+            # for each class g in the truth, those of class ~g = K-1-g become 0.
             allowed[:, ~np.flatnonzero(truth)] = 0
             self._hit(total.ratios[1], present, truth, shared, allowed.argmax(axis=1))
             self._soften(total.ratios[2:], present, truth, shared, np.maximum(similar, 0))
@@ -82,7 +83,10 @@ class Judge:
     def _hit(
         self, ratios: np.ndarray, present: Sequence[int], truth: np.ndarray, shared: np.ndarray, classes: np.ndarray
     ) -> None:
-        """Add the IoU of each class in the truth to `ratios` (K,). `classes` (W,) has the class of each word."""
+        """Add an image's IoU of each class in `present` to `ratios` (K,).
+
+        `truth` (K,) is T[g], `shared` (K, W) is n[g, w], `classes` (W,) has the class of each word.
+        """
         for g in present:
             of_class = shared[:, classes == g]
             hits = int(of_class[g].sum())
@@ -91,7 +95,10 @@ class Judge:
     def _soften(
         self, ratios: np.ndarray, present: Sequence[int], truth: np.ndarray, shared: np.ndarray, similar: np.ndarray
     ) -> None:
-        """Add the soft IoU and soft recall of each class in the truth to `ratios` (2, K)."""
+        """Add an image's soft IoU and soft recall of each class in `present` to `ratios` (2, K).
+
+        `truth` (K,) is T[g], `shared` (K, W) is n[g, w]. `similar` (W, K) is c(g, w) in units of 1 / SIMILARITY_UNIT.
+        """
         exact, of_word = similar.astype(object), shared.sum(axis=0).astype(object)  # integers of any size
         for g in present:
             hits = int((exact[:, g] * shared[g].astype(object)).sum())
@@ -107,7 +114,7 @@ class Sums:
     counts: np.ndarray
     """(K, K) int64: counts[truth, prediction] of `hard`, in pixels"""
     ratios: np.ndarray
-    """(4, K) object: sum over images of each metric in OF_IMAGES, as integers in units of 1 / UNIT"""
+    """(4, K) object: for each metric in OF_IMAGES and each class, the sum over images in units of 1 / UNIT"""
     pairs: np.ndarray
     """(K,) int64: number of images with each class in the truth; 0 for background"""
 
@@ -121,7 +128,7 @@ class Sums:
         return Sums(self.counts + other.counts, self.ratios + other.ratios, self.pairs + other.pairs)
 
     def result(self, similar: bool = True) -> dict[str, float]:
-        """Return name → mean, from 0 to 1, for all means that vicss prints; NaN for a mean over no class.
+        """Return name → mean, from 0 to 1, such as "jaccard_hard_macro"; NaN if there are no values.
 
         If `similar` is False, the metrics that need similarities are left out.
         """

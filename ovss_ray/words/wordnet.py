@@ -1,9 +1,8 @@
 """Nouns of WordNet 3.0: lemmas, synsets (senses), hypernyms (more general senses), and Wu-Palmer similarity.
 
-The file nouns.txt.xz is an extract of WordNet that build.py writes; its licence is at its top and in LICENSE.wordnet.
-Its sections are separated by form feeds:
+build.py writes the file nouns.txt.xz, an extract of WordNet. Form feeds separate the sections of the file:
 
-    licence         a heading, then the notice of WordNet
+    licence         a heading, then the notice of WordNet, as in LICENSE.wordnet
     lemmas          "name sense sense …" per line: lower case, blanks as "_", the most frequent sense first
     hypernyms       line i has the synsets directly above synset i
     exceptions      "form lemma …" for irregular plurals
@@ -60,23 +59,20 @@ class Nouns:
     def parts_of_speech(self, form: str) -> str:
         """Return the parts of speech of a lemma as letters, the most frequent first; "" if WordNet lacks the lemma.
 
-        n is a noun, v a verb, a an adjective, r an adverb. The frequencies are WordNet's counts in tagged texts.
+        "n" is a noun, "v" a verb, "a" an adjective, "r" an adverb.
         """
         return self._parts.get(form) or ("n" if form in self._lemmas else "")
 
     def morphy(self, form: str) -> list[str]:
-        """Return the lemmas of an inflected form, such as "leaf" and "leave" for "leaves"; [] if there are none.
+        """Return the lemmas of a form in lower case, such as "leaf" and "leave" for "leaves"; [] if there are none.
 
-        Lemmas are in lower case, so the result for "Leaves" is [].
-
-        If the form itself is a lemma, the result includes it. The lemmas of an irregular form are in the section
-        "exceptions". In a regular form, SUFFIXES replaces the ending. This is repeated until a lemma results, as in
-        NLTK.
+        If the form itself is a lemma, the result includes the form. Source: `morphy` of NLTK.
         """
         if form in self._exceptions:
             return self._known([form, *self._exceptions[form]])
         forms = _shortened([form])
         results = self._known([form, *forms])
+        # as in NLTK, endings are replaced again until a lemma results
         while forms and not results:
             forms = _shortened(forms)
             results = self._known(forms)
@@ -87,9 +83,9 @@ class Nouns:
         return self.morphy(key(word))
 
     def lemma(self, word: str) -> str:
-        """Return the shortest lemma of a word, the first of equally long ones; the word itself if it is no noun.
+        """Return the shortest lemma of a word in lower case. If the word is no noun, return the word itself.
 
-        Source: NLTK's WordNetLemmatizer. The word's case counts, so "Pots" is returned unchanged.
+        "Pots" is returned unchanged, because lemmas are in lower case. Source: NLTK's WordNetLemmatizer.
         """
         return min(self.morphy(word), key=len, default=word)
 
@@ -98,7 +94,7 @@ class Nouns:
         return [int(number) for number in self._lemmas.get(lemma, "").split()]
 
     def above(self, synset: int) -> Mapping[int, int]:
-        """Return synset → number of steps up to it, for all synsets above `synset`; `synset` itself has 0 steps."""
+        """Return hypernym → number of steps up from `synset`. The result includes `synset` itself, with 0 steps."""
         return self._above(synset)
 
     def depth(self, synset: int) -> int:
@@ -106,10 +102,10 @@ class Nouns:
         return self.above(synset).get(ENTITY, 0) + 1
 
     def wu_palmer(self, first: int, second: int) -> Fraction:
-        """Return the similarity 2d / (2d + a + b) of two synsets, from 0 to 1.
+        """Return the similarity of two synsets, from 0 to 1: the largest 2d / (2d + a + b) over common hypernyms.
 
-        d is the depth of a common hypernym, a and b are the steps up to it. The largest value over all common hypernyms
-        counts. Source: Wu and Palmer, "Verbs Semantics and Lexical Selection", ACL 1994.
+        d is the depth of a hypernym. a and b are the steps from each synset up to the hypernym.
+        Source: Wu and Palmer, "Verbs Semantics and Lexical Selection", ACL 1994.
         """
         first_up, second_up = self.above(first), self.above(second)
         common = (

@@ -76,10 +76,9 @@ def _size(file: BinaryIO, name: str) -> tuple[int, int]:
 
 
 def bits(uri: str | Path) -> int:
-    """Return the bits per pixel: 8, 16 or 32 for one number per pixel, 24 for colours.
+    """Return the bits per pixel: 8, 16 or 32 for grey values and palette indices, 24 for colours.
 
-    Images of 1, 2 or 4 bits count as 8 bits. Some programs use so few bits if all values of a file are small. A colour
-    image has 24 bits even if its three channels are equal. Raises OvssError if the file cannot be read.
+    Images of 1, 2 or 4 bits count as 8 bits. Raises OvssError if the file cannot be read.
     """
     with files.opened(uri) as file, opened(file, str(uri)) as picture:
         return _BITS.get(picture.mode, 24)

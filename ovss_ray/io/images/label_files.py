@@ -1,8 +1,6 @@
-"""Decoder of label maps. It returns the stored numbers, and raises an error for ambiguous files.
+"""Decoder of label maps. It returns the numbers in the file, and raises an error for ambiguous files.
 
-Palette, bit depth, alpha, pages, photometric tag and sample format decide the meaning of stored numbers. Pillow returns
-a picture for display: it scales some values, replaces some by colours, and drops others. This module returns the values
-in the file. Dimensions: H W pixels, C channels.
+Pillow changes some of the numbers for display. Dimensions: H W pixels, C channels.
 """
 
 from collections.abc import Iterator
@@ -41,19 +39,17 @@ class LabelFile:
 def decode_labels(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
     """Decode a label map with one number per pixel to (H, W) uint16, or int32 for signed and 32-bit numbers.
 
-    Labels are the stored numbers; samples of 1, 2 and 4 bits are not scaled up. In a palette image, labels are the
-    palette indices. An RGB image is accepted if its three channels are equal everywhere.
+    Labels are the numbers in the file. In a palette image, labels are the palette indices. An RGB image needs three
+    equal channels.
 
-    Raises OvssError, with `name` in the message, if channels differ or if the format is lossy. Also raises OvssError
-    for an ambiguous file, and lists its possible interpretations. A file is ambiguous if it has:
+    Raises OvssError for a damaged file, a lossy or unsupported format, or an image of more than `cap` pixels. Also
+    raises OvssError for an ambiguous file. A file is ambiguous if it has:
 
-    - a grey palette in which the grey value of an index differs from the index
+    - a grey palette that displays an index as another number, such as index 1 as grey 255
     - an encoding in which 0 is white
     - several pages or frames
     - transparent pixels
     - an EXIF orientation
-
-    For damaged files and `cap`, see `images.decode`.
     """
     samples, palette = stored(data, name, cap)
     if palette is not None:
@@ -62,9 +58,9 @@ def decode_labels(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
 
 
 def stored(data: bytes, name: str, cap: int = PIXELS) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the samples of a label map, (H, W, C), and its palette, (n, 3) uint8 RGB (None: no palette).
+    """Return the samples of a label map, (H, W, C), and its palette, (n, 3) uint8 RGB or None.
 
-    Raises OvssError for damaged and ambiguous files (see `decode_labels`).
+    Raises OvssError for damaged, lossy and ambiguous files (see `decode_labels`). The palette is not checked.
     """
     with _opened(data, name, cap) as file:
         _one_zero(file)
@@ -76,8 +72,8 @@ def stored(data: bytes, name: str, cap: int = PIXELS) -> tuple[np.ndarray, np.nd
 def decode_colours(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
     """Decode a label map of one colour per pixel to (H, W, 3) uint8 RGB. Palette indices and grey become RGB.
 
-    Raises OvssError for a lossy format, a transparent pixel, several pages or frames, and an EXIF orientation. Channels
-    must have 1, 2, 4 or 8 bits. Other depths raise OvssError.
+    Channels must have 1, 2, 4 or 8 bits. Raises OvssError for other depths, a damaged file, or a lossy format. Also
+    raises OvssError for several pages or frames, a transparent pixel, or an EXIF orientation.
     """
     with _opened(data, name, cap) as file:
         if file.bits not in (1, 2, 4, 8):
@@ -166,9 +162,9 @@ def _refuse_depth(file: LabelFile) -> NoReturn:
 
 
 def _stored(file: LabelFile) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the stored samples of a file, (H, W, C), and its palette, (n, 3) uint8 RGB (None: no palette).
+    """Return the stored samples, (H, W, C), and the palette, (n, 3) uint8 RGB or None.
 
-    Raises OvssError for a transparent pixel. The transparency of palette colours is ignored.
+    Raises OvssError for a transparent pixel.
     """
     picture = file.picture
     if picture.format == "PPM":
@@ -180,6 +176,7 @@ def _stored(file: LabelFile) -> tuple[np.ndarray, np.ndarray | None]:
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         _opaque(samples[..., -1], file.name)
         samples = samples[..., :-1]
+    # The transparency of palette colours is ignored.
     key = picture.info.get("transparency") if picture.format == "PNG" and picture.mode != "P" else None
     if key is not None and (samples == key).all(-1).any():
         _opaque(np.zeros(1), file.name)
@@ -187,15 +184,12 @@ def _stored(file: LabelFile) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _samples(file: LabelFile) -> np.ndarray:
-    """Return the samples as they are stored in the file, (H, W, C).
-
-    Pillow scales samples of 1, 2 and 4 bits up to 8 bits, and confuses some signed and unsigned samples. This function
-    undoes both changes.
-    """
+    """Return the samples as they are stored in the file, (H, W, C)."""
     samples = np.array(file.picture)
     samples = samples[..., None] if samples.ndim == 2 else samples
     if file.picture.mode == "L" and file.bits in WIDENED:
         samples //= WIDENED[file.bits]
+    # Pillow returns signed samples of 8 bits as unsigned, and unsigned samples of 32 bits as signed.
     signed = file.page is not None and tiff_tags.first(file.page, tiff_tags.FORMAT, 1) == 2
     if signed and file.bits == 8:
         return samples.view(np.int8)
@@ -223,10 +217,7 @@ def _opaque(alpha: np.ndarray, name: str) -> None:
 
 
 def _palette_is_its_indices(indices: np.ndarray, palette: np.ndarray, name: str) -> None:
-    """Raise OvssError if a grey palette displays an index as another number, such as index 1 as grey 255.
-
-    Only the values in `indices` are checked.
-    """
+    """Raise OvssError if a grey palette displays one of `indices` as another number, such as index 1 as grey 255."""
     if (palette != palette[:, :1]).any():
         return
     used = np.unique(indices)

@@ -1,7 +1,7 @@
 """Detection of label files whose palettes contradict each other: a colour has different indices in two files.
 
-To make a file small, some programs renumber its colours (ImageMagick, GIMP, pngquant, Pillow's quantize). In such
-files, colours still identify classes, but indices do not.
+Some programs, such as pngquant and GIMP, renumber the colours of each file to save space. Afterwards, colours still
+identify classes, but indices do not.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ class Shown:
 def read(data: bytes, name: str) -> Shown | None:
     """Return the palette of a label file; None for a file without one.
 
-    Raises OvssError for a damaged or ambiguous file (see `label_files.decode_labels`).
+    Raises OvssError for a damaged, lossy or ambiguous file (see `label_files.stored`).
     """
     samples, palette = stored(data, name)
     if palette is None:

@@ -13,10 +13,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.io import file_kinds
 
 PIXELS = 100_000_000
-"""Default maximum number of pixels of an image.
-
-The number is checked before decoding, since a small file may declare a huge image.
-"""
+"""Default maximum number of pixels of an image, which is checked before decoding."""
 
 EXACT = ("PNG", "TIFF", "BMP", "GIF", "PPM")
 """Lossless formats, for label maps."""
@@ -35,7 +32,7 @@ _ORIENTATION = 0x0112
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Raise OvssError in place of any exception that Pillow or this package raises for a damaged image."""
+    """Raise OvssError if the `with` block raises an exception for a damaged or far too large image."""
     try:
         yield
     except Image.DecompressionBombError as failure:
@@ -52,8 +49,7 @@ def readable(name: str) -> Iterator[None]:
 def opened(file: BinaryIO, name: str) -> Iterator[ImageFile.ImageFile]:
     """Open an image for a `with` block. Pixels are read only if the block reads them.
 
-    Raises OvssError if the file cannot be opened as an image. Exceptions that are raised in the block for a damaged
-    image are also replaced by OvssError.
+    Raises OvssError for an unsupported format, and for damage that is found now or in the block.
     """
     with readable(name):
         try:
@@ -72,20 +68,18 @@ def opened(file: BinaryIO, name: str) -> Iterator[ImageFile.ImageFile]:
 def pixels_of(data: bytes, name: str, cap: int) -> Iterator[ImageFile.ImageFile]:
     """Open an image to read its pixels. Raises OvssError for more than `cap` pixels and for a wrong PNG checksum."""
     with opened(io.BytesIO(data), name) as picture:
-        if picture.width * picture.height > cap:
+        if picture.width * picture.height > cap:  # a small file may declare a huge image
             raise OvssError(
                 f"{name}: {picture.width} × {picture.height} pixels, more than the limit of {cap:,}. "
                 "Cut the image into tiles"
             )
+        # Pillow ignores checksums of pixel data, so a damaged label map would be read with wrong labels.
         _check_png(data)
         yield picture
 
 
 def _check_png(data: bytes) -> None:
-    """Raise SyntaxError unless the checksum of each PNG chunk is correct (PNG specification, §5.3).
-
-    Pillow ignores the checksums of pixel data, so a damaged label map would be read with wrong labels.
-    """
+    """Raise SyntaxError if a chunk of a PNG has a wrong checksum (PNG specification, §5.3)."""
     place, kind = 8 if data.startswith(b"\x89PNG") else len(data), b""
     while place < len(data) and kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, place)

@@ -18,8 +18,7 @@ def is_floating(data: bytes) -> bool:
 def portable(picture: ImageFile.ImageFile, data: bytes) -> np.ndarray:
     """Return the stored samples of a PGM or PPM, (H, W, C) uint16.
 
-    Raises ValueError for another Netpbm format, a truncated file, or several images. Also raises ValueError for a
-    sample below 0 or above the largest number that the header allows.
+    Raises ValueError for any other format, a truncated file, several images, or a sample outside the header's range.
     """
     channels = {b"P2": 1, b"P3": 3, b"P5": 1, b"P6": 3}.get(data[:2])
     if channels is None:
@@ -58,10 +57,9 @@ def _is_core(data: bytes) -> bool:
 
 
 def bitmap(picture: ImageFile.ImageFile, data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Return indices (H, W) uint8 and palette (n, 3) uint8 RGB of a BMP.
+    """Return indices (H, W) uint8 and palette (n, 3) uint8 RGB of a BMP with a palette.
 
-    The BMP has at most 8 bits per pixel. Raises ValueError for a truncated file, and for a run-length encoded image in
-    black and white.
+    Raises ValueError for a truncated file, or a run-length encoded image in black and white.
     """
     (length,) = struct.unpack_from("<I", data, 14)
     compression, colours = (0, 0) if _is_core(data) else struct.unpack_from("<I12xI", data, 30)

@@ -1,7 +1,6 @@
 """Reader of TIFF tags. Pillow hides some tags that decide the meaning of stored numbers.
 
-Source: TIFF 6.0 (Adobe, 1992), §2 "TIFF structure" and §8 "Baseline field reference". A BigTIFF has the same structure
-with wider offsets.
+Source: TIFF 6.0 (Adobe, 1992), §2 "TIFF structure" and §8 "Baseline field reference".
 """
 
 import re
@@ -35,8 +34,9 @@ LOSSY = {
     52546: "JPEG XL",
 }
 """TIFF number of a lossy compression, which may change values → name of the compression."""
+# The supported interpretations BlackIsZero (1), RGB (2) and palette (3) occur in no message.
 PHOTOMETRICS = {0: "WhiteIsZero", 4: "transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab", 32803: "CFA"}
-"""Photometric interpretation → its name in messages, except for 1 (BlackIsZero), 2 (RGB) and 3 (palette)."""
+"""Number of a photometric interpretation → name of the interpretation in messages."""
 FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 """Sample format → its name in messages."""
 
@@ -47,13 +47,13 @@ def is_tiff(data: bytes) -> bool:
 
 
 def only_page(data: bytes, name: str) -> Tags:
-    """Return the tags of a TIFF that has a single page of lossless integer samples.
+    """Return the tags of the only page of a TIFF. Smaller copies of the page do not count as pages.
 
-    Smaller copies of a page, as in Cloud-Optimised GeoTIFFs, do not count as pages. Raises OvssError for several pages,
-    lossy compression, samples that are not integers, and other unsupported kinds of samples.
+    Raises OvssError for a damaged file, several pages, lossy compression, or unsupported samples.
     """
     with readable(name):
         pages = _pages(data)
+    # Cloud-Optimised GeoTIFFs contain smaller copies of a page.
     full = len(pages) if _reduced(pages[0]) else sum(not _reduced(page) for page in pages)
     full = max(full, _stack(pages[0]))
     if full > 1:
@@ -74,11 +74,7 @@ def only_page(data: bytes, name: str) -> Tags:
 
 
 def _plain_samples(page: Tags, name: str) -> None:
-    """Raise OvssError if the samples of a page are not supported.
-
-    Samples must be integers of up to 32 bits. A pixel must have a grey value, a palette index, or red, green and blue.
-    It may also have an alpha value.
-    """
+    """Raise OvssError unless samples are integers of at most 32 bits: grey, palette or RGB, with or without alpha."""
     kinds = sorted({FORMATS.get(kind, f"format {kind}") for kind in page.get(FORMAT, (1,))})
     bits = first(page, BITS, 1)
     if kinds not in (["signed"], ["unsigned"]) or bits > 32:
@@ -137,10 +133,8 @@ def _pages(data: bytes) -> list[Tags]:
 
 
 def _page(data: bytes, place: int, order: str, big: bool) -> tuple[Tags, int]:
-    """Return tags of the page at the offset `place`, and the offset of the next page.
-
-    Only the tags that are listed in the constant WANTED are returned. If there is no next page, its offset is 0.
-    """
+    """Return the WANTED tags of the page at `place`, and the offset of the next page; 0 after the last page."""
+    # A BigTIFF has the same structure as a TIFF, with wider numbers.
     counter, offset, room = ("Q", "Q", 8) if big else ("H", "I", 4)
     (entries,) = struct.unpack_from(order + counter, data, place)
     place += struct.calcsize(order + counter)

@@ -1,8 +1,7 @@
 """CaSED: scores of candidate words for an image, from embeddings of the image, of captions and of the words.
 
-Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. A word's score is a weighted
-mean of two scores: for the image, and for captions that are retrieved for the image. Dimensions: W words, C
-captions, D features, n texts.
+Source: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. The captions are
+retrieved for the image. Dimensions: W words, C captions, D features, n texts.
 """
 
 from collections.abc import Sequence
@@ -18,8 +17,8 @@ from ovss_ray.models.clip import TextTower
 def scores(image: Tensor, captions: Tensor, words: Tensor, scale: float, scoring: Scoring) -> Tensor:
     """Return the probabilities (W,) of words: α · p(word | image) + (1 − α) · p(word | captions).
 
-    `image` (D,), `captions` (C, D) and `words` (W, D) are embeddings; only `words` must have unit norm. `scale`
-    is the factor from cosine to logit (CLIP's temperature). Without captions, only the image counts.
+    α is `scoring.alpha`. `image` (D,), `captions` (C, D) and `words` (W, D) are embeddings; only `words` must have unit
+    norm. `scale` is CLIP's logit scale. If there are no captions, the result is p(word | image).
     """
     visual = _probabilities(F.normalize(image, dim=-1), words, scale, scoring)
     if not len(captions):

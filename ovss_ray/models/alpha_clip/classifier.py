@@ -18,8 +18,8 @@ from ovss_ray.structures.vocabulary import Vocabulary
 def embed(tower: TextTower, vocabulary: Vocabulary, naming: Naming, embedding: text.Embed | None = None) -> Tensor:
     """Return the prompt embeddings (N, D) float32 of a vocabulary: unit vectors times CLIP's logit scale.
 
-    If the vocabulary has templates, they replace the templates of `naming`. `embedding` is the function that embeds
-    texts; default: text.embed.
+    If the vocabulary has templates, they replace the templates of `naming`. `embedding` embeds texts; default:
+    text.embed.
     """
     texts = prompts(vocabulary, naming)
     templates = text.TEMPLATES[naming.templates] if isinstance(naming.templates, str) else naming.templates
@@ -47,15 +47,15 @@ def prompts(vocabulary: Vocabulary, naming: Naming) -> list[tuple[str, ...]]:
     - "first": the first name that is assigned to the class
     - "max": every name that is assigned to the class
 
-    If two classes have equal texts, their scores tie, and the second class is never predicted. For example, ADE20K-847
-    has two classes named "bag". Therefore "first" and "max" assign each name to a single class (see `_owners`). If no
-    name is assigned to a class, "first" works like "whole" for this class, and "max" works like "mean".
+    If several classes have the same name, the name is assigned to one of these classes (see `_owners`). If no name is
+    assigned to a class, "first" works like "whole" for this class, and "max" works like "mean".
     """
     classes = [tuple(name.strip() for name in names) for names in vocabulary.classes]
     if naming.synonyms == "whole":
         return [(", ".join(names),) for names in classes]
     if naming.synonyms == "mean":
         return classes
+    # If two classes have equal texts, their scores tie, and the second class is never predicted.
     owners = _owners([[name.lower() for name in names] for names in classes])
     owned = [tuple(name for name in names if owners[name.lower()] == k) for k, names in enumerate(classes)]
     if naming.synonyms == "first":
@@ -64,10 +64,9 @@ def prompts(vocabulary: Vocabulary, naming: Naming) -> list[tuple[str, ...]]:
 
 
 def _owners(classes: list[list[str]]) -> dict[str, int]:
-    """Return for each name the index of the class to which it is assigned.
+    """Return for each name the index of one class that has the name.
 
-    First, bipartite matching assigns at most one name to each class. As many classes as possible get a name. Then
-    each remaining name is assigned to the first class that has this name.
+    As many classes as possible get at least one name.
     """
     owners: dict[str, int] = {}
 
@@ -83,9 +82,9 @@ def _owners(classes: list[list[str]]) -> dict[str, int]:
                     return True
         return False
 
-    for k in range(len(classes)):
+    for k in range(len(classes)):  # bipartite matching: at most one name per class
         claim(k, set())
     for k, names in enumerate(classes):
         for name in names:
-            owners.setdefault(name, k)
+            owners.setdefault(name, k)  # a remaining name: the first class that has the name
     return owners

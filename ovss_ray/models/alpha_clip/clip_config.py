@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from ovss_ray.models.alpha_clip.network import AlphaClip
 
 PLAIN = tuple(name for name, variant in VARIANTS.items() if not variant.base)
-"""Names of the plain CLIPs of this family"""
+"""Names of the networks in VARIANTS without AlphaCLIP's alpha channel"""
 _LOADED: "WeakValueDictionary[tuple[object, ...], AlphaClip]" = WeakValueDictionary()
 """Loaded networks of this process, so that stages with the same network load it once"""
 
@@ -44,7 +44,10 @@ class ClipConfig(NetworkConfig):
         return name
 
     def load(self) -> "AlphaClip":
-        """Return the CLIP; stages of a process share it. Raises OvssError if a file is missing or does not fit."""
+        """Return the loaded CLIP. Stages of a process with equal options share one CLIP.
+
+        Raises OvssError if the checkpoint is missing, unreadable, or not the checkpoint of this CLIP.
+        """
         from ovss_ray.models.alpha_clip import network
 
         key = (self.variant, self.files(), self.resolved_device(), self.precision)
@@ -54,12 +57,11 @@ class ClipConfig(NetworkConfig):
         return model
 
     def encoder_key(self) -> str:
-        """Return the part of cache keys that identifies the encoder, such as "DIGEST-fp32" or "DIGEST-exact".
+        """Return the encoder's part of cache keys: "DIGEST-exact" if the option `exact` is True, else "DIGEST-fp32".
 
-        DIGEST has the first 24 hex digits of the SHA-256 of the CLIP's checkpoint. If the option `exact` is True, the
-        ending is "exact". Otherwise the ending is "fp32", even with the precision bf16 or int8. Precision does not
-        affect text embeddings.
+        DIGEST is the first 24 hex digits of the SHA-256 of the CLIP's checkpoint.
         """
+        # "fp32" even with bf16 or int8: `precision` does not affect text embeddings.
         return f"{digests.sha256(self.files()[0])[:24]}-{'exact' if self.exact else 'fp32'}"
 
 
@@ -73,15 +75,15 @@ class Retrieval(BaseModel):
     column: str = "caption"
     """column of the captions in a Parquet file"""
     vectors: str | None = None
-    """path of an .npy file with the captions' embeddings (N, D), float16 or float32, by the same CLIP; default:
-    computed on first use, and cached"""
+    """path of the captions' embeddings by the same CLIP: .npy, (N, D) float16 or float32. None: compute and cache the
+    embeddings"""
     half: bool = False
     """True: cache the embeddings as float16, in half the space"""
     count: int = Field(default=10, ge=1)
     """number of captions to retrieve per image, before near duplicates are removed"""
     duplicates: float = Field(default=0.94, gt=0)
-    """maximum cosine of two kept captions. If two captions have a larger cosine, only the caption that is more similar
-    to the image is kept. With a maximum above 1, all captions are kept"""
+    """cosine above which two captions are near duplicates. Of near duplicates, only the caption most similar to the
+    image is kept"""
     faiss: bool = False
     """True: search with faiss (extra `faiss`), which holds all embeddings in memory as float32"""
 
@@ -110,7 +112,7 @@ class Scoring(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     alpha: float = Field(default=0.7, ge=0, le=1)
-    """weight of a word's score for the image; its score for the captions has the weight 1 − alpha"""
+    """weight of a word's score for the image; 1 − alpha is the weight of the word's score for the captions"""
     temperature: float = Field(default=1.0, gt=0)
     """divisor of the logits"""
     bias: float = 0.0
@@ -140,10 +142,10 @@ def spoken(name: str) -> str:
 
 
 def build_index(config: ClipConfig, base: Retrieval, model: "AlphaClip | None" = None) -> CaptionIndex:
-    """Return the index of a base of captions. Their embeddings are read, or computed on first use and cached.
+    """Return the index of the captions in `base`. If `base.vectors` is None, embeddings are computed and cached.
 
-    `model` is the loaded CLIP; None: only the text tower is loaded, if needed. Raises OvssError for unreadable files,
-    and if `base.vectors` has the wrong number of captions or of features.
+    If `model` is None, CLIP's text tower is loaded to compute embeddings. Raises OvssError if a file is unreadable.
+    Also raises OvssError if the embeddings in `base.vectors` do not fit the captions or the CLIP.
     """
     texts = caption_index.read_texts(base.captions, base.column)
     if base.vectors:

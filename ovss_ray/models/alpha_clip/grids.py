@@ -1,8 +1,8 @@
 """Crops of an image in shifted grids, and label maps from the words of crops.
 
-DenseCaSED embeds crops of several grids with CLIP, and averages the embeddings on a coarse map: Conti et al.,
-"Vocabulary-free Image Classification and Semantic Segmentation", arXiv 2404.10864. A grid of g × g cells is also
-shifted by half a cell: along x, along y, and along both. A shifted grid has one cell less along each shifted axis.
+Source: DenseCaSED, in Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation", arXiv 2404.10864.
+A grid of g × g cells has copies that are shifted by half a cell: along x, along y, and along both. A shifted grid has
+one cell less along each shifted axis.
 
 Dimensions: H W pixels, h w pixels of a crop, N crops, g cells of a grid per axis; D features, K words.
 """
@@ -37,8 +37,7 @@ def boxes(grids: Sequence[int], shifted: bool = True) -> np.ndarray:
 def crops(pixels: Tensor, grids: Sequence[int], size: tuple[int, int], shifted: bool = True) -> Iterator[Tensor]:
     """Yield the crops (cells, 3, h, w) of an image (3, H, W) for each grid and shift; `size` is (h, w).
 
-    The image is resized so that each side is a multiple of g, and cut into cells. Then each crop is resized. Both
-    resizes are bilinear with antialiasing. Crops are in the order of `boxes`.
+    The crops have the order of `boxes`. Each crop is resized bilinearly with antialiasing.
     """
     for g, down, right in _layouts(grids, shifted):
         height, width = (max(1, side // g) for side in pixels.shape[1:])
@@ -63,10 +62,9 @@ def _layouts(grids: Sequence[int], shifted: bool) -> Iterator[tuple[int, int, in
 def averaged(embeddings: Tensor, fractions: np.ndarray, side: int = 16) -> Tensor:
     """Return a map (side, side, D) of unit norm: for each cell, the mean embedding of the crops that cover it.
 
-    `embeddings` (N, D) are normalised first. `fractions` (N, 4) is the result of `boxes`. The fractions are
-    multiplied by `side`, and rounded down to whole cells.
+    `embeddings` (N, D) may have any norm. `fractions` (N, 4) is the result of `boxes`.
     """
-    x, y, width, height = (fractions * side).astype(np.int64).T[..., None]
+    x, y, width, height = (fractions * side).astype(np.int64).T[..., None]  # rounded down to whole cells
     cells = np.arange(side)
     covered_x, covered_y = (x <= cells) & (cells < x + width), (y <= cells) & (cells < y + height)
     covering = torch.tensor(covered_y[:, :, None] & covered_x[:, None], device=embeddings.device).flatten(1).T
@@ -76,12 +74,11 @@ def averaged(embeddings: Tensor, fractions: np.ndarray, side: int = 16) -> Tenso
 
 
 def enlarged(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the label map (H, W) that results from enlarging a coarse label map `cells` (rows, columns).
+    """Return a coarse label map `cells` (rows, columns), enlarged to (H, W); `size` is (H, W).
 
-    `size` is (H, W). For each pixel, the four nearest cells have bilinear weights. The weights of cells with the same
-    label are added. The pixel gets the label with the highest sum. If two labels have equal sums, the pixel gets the
-    lower label. The weights are integers, so the sums are exact.
+    The four cells nearest to a pixel vote for their labels, with bilinear weights. In a tie, the lower label wins.
     """
+    # The weights are integers, so sums are exact and ties are recognised.
     (before_y, after_y, weight_y), (before_x, after_x, weight_x) = map(_samples, cells.shape, size)
     corners, weights = [], []
     for rows, down in ((before_y, 2 * size[0] - weight_y), (after_y, weight_y)):
@@ -97,21 +94,20 @@ def enlarged(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _samples(cells: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the two nearest cells of each pixel along an axis, and the second cell's weight: three arrays (count,).
+    """Return the two cells nearest to each of `count` pixels on an axis, and the second cell's weight.
 
-    The axis has `cells` cells and `count` pixels. Weights are integers, and the two weights of a pixel have the sum
-    2 · count. Positions are those of a bilinear resize without aligned corners.
+    The arrays are (count,) int64. The two weights of a pixel have the sum 2 · count.
     """
+    # The positions are those of a bilinear resize without aligned corners.
     positions = np.maximum((2 * np.arange(count, dtype=np.int64) + 1) * cells - count, 0)
     before = np.minimum(positions // (2 * count), cells - 1)
     return before, np.minimum(before + 1, cells - 1), positions - before * (2 * count)
 
 
 def grid_boxes(size: tuple[int, int], grids: Sequence[int], smallest: int = 0) -> np.ndarray:
-    """Return the boxes (N, 4) int64 of the cells of grids over an image (H, W): x, y, width, height in pixels.
+    """Return the boxes (N, 4) int64 of grid cells in an image (H, W): x, y, width, height in pixels.
 
-    A cell has H // g × W // g pixels; remaining rows and columns are not covered. Cells with at most `smallest`
-    pixels are left out. The largest cells come first.
+    A cell has H // g × W // g pixels. Cells with at most `smallest` pixels are left out. The largest cells come first.
     """
     every = [
         (j * (size[1] // g), i * (size[0] // g), size[1] // g, size[0] // g)
@@ -131,14 +127,11 @@ def patch_scores(
 ) -> Tensor:
     """Return scores (K, H, W) float32 from patches with one word each; `shape` is (K, H, W).
 
-    `words` (N,) has the index of each patch's word, `values` (N,) each patch's value. `patches` (N, 4) are the boxes of
-    the patches, as in `grid_boxes`. `masks` has a mask (h, w) bool inside each box, and a patch covers the pixels of
-    its mask. Without `masks`, a patch covers all pixels of its box.
+    `words` (N,) are the indices of the patches' words, and `values` (N,) are the patches' values. `patches` (N, 4) are
+    boxes as in `grid_boxes`. `masks` are (h, w) bool inside the boxes. Without `masks`, a patch covers its whole box.
 
-    Initially, all scores are 0. The patches are processed in order. Let k be the index of a patch's word. At each pixel
-    that the patch covers, score k is set to the value of the patch. So a later patch with the same word overwrites the
-    values of earlier patches. Then all scores at a pixel are divided by the number of patches, with any word, that
-    cover the pixel.
+    For each word, a pixel gets the value of the last patch with this word over the pixel, or 0. The value is divided by
+    the number of all patches over the pixel.
     """
     scores, covering = torch.zeros(shape), torch.zeros(shape[1:])
     for number, (x, y, width, height) in enumerate(patches.tolist()):

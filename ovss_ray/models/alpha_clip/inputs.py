@@ -1,12 +1,7 @@
 """Inputs of CLIP and AlphaCLIP for a region: a square image, and the region's mask with the same geometry.
 
-The window of a region is the part of the photograph that the network sees. The background is the photograph itself, a
-blurred photograph, or a single colour. The image of a region is the photograph inside the region's mask, and the
-background outside the mask. A red ellipse around the region may be drawn over both.
-
-The background of a window is resized only once for all regions with this window. For each region, the difference
-between the region's image and the background is resized. The network's input is the sum of both results. This sum
-equals the resized image of the region, since resizing is linear.
+The window of a region is the part of the photograph that the network sees. Inside the region's mask, the image shows
+the photograph. Outside the mask, the image shows the background that the option `background` selects.
 
 Dimensions: H W pixels of the photograph, h w pixels of a rectangle in it, n side of the square input.
 """
@@ -31,7 +26,7 @@ BLUR, SIGMA = 15, 2.6
 """Kernel side and standard deviation, in pixels, of the Gaussian that blurs the background"""
 RED = torch.tensor((1.0, 0.0, 0.0))[:, None, None]
 AXES, LINE = 0.75, 4
-"""Red ellipse around a region: half-axes as a fraction of its box's sides, and line width in pixels"""
+"""Half-axes of a region's red ellipse, as a fraction of the sides of the region's box; line width in pixels"""
 
 
 class Area(NamedTuple):
@@ -60,7 +55,7 @@ class Area(NamedTuple):
         return Area(min(self.x0, other.x0), min(self.y0, other.y0), max(self.x1, other.x1), max(self.y1, other.y1))
 
     def within(self, outer: "Area") -> "Area":
-        """Return the intersection with `outer`; if they do not overlap, its height or width is 0."""
+        """Return the intersection with `outer`. If the rectangles do not overlap, the intersection has no pixels."""
         x0, y0 = max(self.x0, outer.x0), max(self.y0, outer.y0)
         return Area(x0, y0, max(x0, min(self.x1, outer.x1)), max(y0, min(self.y1, outer.y1)))
 
@@ -96,6 +91,7 @@ class Viewer:
         seen = window(box, self.whole, self.look)
         base, shared = self._base(seen)
         touched = self._touched(box, seen)
+        # Resizing is linear: all regions of a window share the resized background, and only the change is resized.
         picture = shared
         if min(touched.size) > 0:
             change = self.compose(touched, box, mask) - touched.of(self.background)
@@ -103,20 +99,14 @@ class Viewer:
         return View(picture, (self._alpha(box, mask, seen) - ALPHA_MEAN) / ALPHA_STD)
 
     def compose(self, area: Area, box: Area, mask: Tensor) -> Tensor:
-        """Return the input image of a region before the resize, cut to `area`: (3, h, w) in 0..1.
-
-        The image is the photograph inside the mask and the background outside, with the red ellipse drawn over both.
-        """
+        """Return a region's input image before the resize, cut to `area`: (3, h, w) in 0..1. `area` contains `box`."""
         pixels = area.of(self.background).clone()
         inner = box.inside(area).of(pixels)
         inner.copy_(torch.where(mask, box.of(self.image), inner))
         return pixels if self.look.marker == "none" else torch.where(self._ellipse(area, box), self.red, pixels)
 
     def _background(self) -> Tensor:
-        """Return the background of all regions, (3, H, W) in 0..1.
-
-        The option `background` decides: the photograph itself, blurred, or a single colour.
-        """
+        """Return the background that the option `background` selects, (3, H, W) in 0..1."""
         if self.look.background == "blur":
             return blurred(self.image)
         if self.look.background == "keep":
@@ -125,7 +115,7 @@ class Viewer:
         return colour.expand_as(self.image)
 
     def _touched(self, box: Area, seen: Area) -> Area:
-        """Return the area in which a region's image differs from the background; it may be empty."""
+        """Return the part of the window `seen` where a region's image may differ from the background."""
         touched = box if self.look.background != "keep" else Area(box.x0, box.y0, box.x0, box.y0)
         if self.look.marker == "ellipse" and min(box.size) > 0:
             touched = touched.around(_reach(box))
@@ -148,16 +138,13 @@ class Viewer:
         return self._shared[1:]
 
     def _alpha(self, box: Area, mask: Tensor, seen: Area) -> Tensor:
-        """Return the region's mask with the geometry of its input image: (1, n, n) in 0..1."""
+        """Return the alpha channel of the window `seen`, (1, n, n) in 0..1: the resized mask, or ones."""
         if self.look.alpha == "ones":
             return self.image.new_ones(1, self.pixels, self.pixels)
         return self._resized(mask[None].float(), box.inside(seen), seen, "bilinear")
 
     def _resized(self, pixels: Tensor, where: Area, seen: Area, mode: str) -> Tensor:
-        """Return a window resized to (C, n, n).
-
-        Before the resize, the window has `pixels` (C, h, w) in the area `where`, and zeros elsewhere.
-        """
+        """Resize the window `seen` to (C, n, n). The window has `pixels` in the area `where`, and zeros elsewhere."""
         height, width = seen.size
         down, across = (
             axis(length, other, self.look.fit, self.pixels, mode).to(pixels)
@@ -167,9 +154,9 @@ class Viewer:
 
 
 def whole_picture(image: np.ndarray, pixels: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return the input of plain CLIP for a whole photograph (H, W, 3) uint8 RGB: (3, n, n) float32, normalised.
+    """Return a photograph (H, W, 3) uint8 RGB as the normalised input (3, n, n) float32 of a plain CLIP.
 
-    The geometry is that of CLIP's evaluation: the short side becomes n = `pixels`, the long side is cropped.
+    As in CLIP's evaluation, the short side becomes n = `pixels`, and the long side is cropped.
     """
     viewer = Viewer(image, Look(fit="center_crop"), pixels, device)
     empty = Area(0, 0, 0, 0)
@@ -227,27 +214,22 @@ def _reach(box: Area) -> Area:
 
 @lru_cache(maxsize=32)
 def axis(length: int, other: int, fit: str, pixels: int, mode: str) -> Tensor:
-    """Return the matrix (n, length) that fits one axis of a window into a square input; n is `pixels`.
+    """Return the matrix (n, length) that pads or crops one axis, and resizes the axis to n = `pixels`.
 
-    The window has `length` pixels along this axis, and `other` pixels along the other axis. If `fit` is "pad_square",
-    the shorter axis is padded to the length of the longer axis. If `fit` is "center_crop", the longer axis is cropped
-    to the length of the shorter axis. Then the axis is resized to n pixels. The offset of a crop is rounded as in
-    AlphaCLIP's evaluation. The offset of padding is rounded as in AlphaCLIP's training.
+    The window has `length` pixels along this axis, and `other` pixels along the other axis. `fit` is the option of
+    Look. `mode` is the mode of torch's resize.
     """
     side = max(length, other) if fit == "pad_square" else min(length, other)
     if side >= length:
-        begin = (side - length) // 2
+        begin = (side - length) // 2  # rounded as in AlphaCLIP's training
         return resize(side, pixels, mode)[:, begin : begin + length]
-    begin = length // 2 - side // 2
+    begin = length // 2 - side // 2  # rounded as in AlphaCLIP's evaluation
     return F.pad(resize(side, pixels, mode), (begin, length - side - begin))
 
 
 @lru_cache(maxsize=32)
 def resize(cells: int, pixels: int, mode: str) -> Tensor:
-    """Return a matrix (n, cells) that resizes one axis from `cells` cells to n pixels, with antialiasing.
-
-    n is the argument `pixels`. The weights in the matrix are those of torch's resize with the same `mode`.
-    """
+    """Return the matrix (n, cells) of torch's antialiased resize of one axis from `cells` to n = `pixels` pixels."""
     columns = torch.arange(cells)
     parts = [
         F.interpolate((columns[:, None] == part).float()[None, None], (pixels, len(part)), mode=mode, antialias=True)

@@ -1,9 +1,8 @@
 """AlphaCLIP: a CLIP with an alpha channel for the region to classify.
 
 Sun et al., "Alpha-CLIP: A CLIP Model Focusing on Wherever You Want", CVPR 2024, arXiv 2312.03818. A second patch
-convolution reads the region's mask. Its output is added to the output of the image's patch convolution. All else is
-CLIP (arXiv 2103.00020), whose text tower is unchanged. Without the second convolution, the network is plain CLIP. An
-AlphaCLIP has two checkpoints: its CLIP, and its image tower.
+convolution reads the region's mask, and the outputs of both convolutions are added. Without the second convolution,
+the network is plain CLIP (arXiv 2103.00020).
 
 Dimensions: B regions in a forward pass, P images, n side of an image, R regions, K classes, D features.
 """
@@ -106,8 +105,7 @@ class AlphaClip(nn.Module):
     def embed_pictures(self, pictures: Tensor, batch: int = BATCH) -> Tensor:
         """Return a plain CLIP's unit-norm embeddings (N, D) float32 of whole, normalised images (N, 3, h, w).
 
-        If (h, w) differs from the size (n, n) of CLIP's training, the position embedding is resized. Raises OvssError
-        for an AlphaCLIP.
+        If (h, w) is not (n, n), the position embedding is resized. Raises OvssError for an AlphaCLIP.
         """
         if self.visual.conv1_alpha is not None:
             raise OvssError("an AlphaCLIP cannot embed whole images. Load a plain CLIP, such as clip_vit_l_14")
@@ -137,14 +135,13 @@ class AlphaClip(nn.Module):
         self, image: np.ndarray, masks: np.ndarray, vocabulary: Vocabulary | Iterable[str], batch: int = BATCH,
         **options: Any,
     ) -> Tensor:  # fmt: skip
-        """Return logits (R, K) float32 of regions for classes: 100 · cosine similarity.
+        """Return logits (R, K) float32 of regions for classes: cosine similarity · CLIP's logit scale.
 
-        `image` is (H, W, 3) uint8 RGB; grey and RGBA arrays also work. `masks` (R, H, W) bool are the regions. The
-        options are the fields of Look and Naming: fit, context, padding, background, marker, alpha, templates,
-        synonyms.
+        `image` is (H, W, 3) uint8 RGB, grey or RGBA. `masks` (R, H, W) bool are the regions. `options` are fields of
+        Look and Naming, such as context="crop".
 
-        Raises OvssError for an unknown option, and for masks that are not bool or not of the image's size. Raises
-        ValueError for an array that is not an image (see photograph.rgb).
+        Raises OvssError for an invalid option, or for masks of another shape or dtype. Raises ValueError for an image
+        of another shape or dtype (see photograph.rgb).
         """
         image = rgb(image)
         if masks.shape[1:] != image.shape[:2] or masks.dtype != bool:
@@ -190,8 +187,8 @@ def load(
 ) -> AlphaClip:
     """Load an AlphaCLIP or CLIP for inference.
 
-    `files` are its checkpoints, in the order of variants.checkpoints. `variant` gives the sizes of a network that
-    VARIANTS does not list. Raises OvssError for a missing or mismatched file.
+    `files` are the checkpoints that variants.checkpoints names, in this order. `variant` gives the sizes of a network
+    that VARIANTS does not list. Raises OvssError for a missing file, or for the checkpoint of another network.
     """
     precision = runtime.checked_precision(precision)
     variant = variant or VARIANTS[name]
@@ -216,9 +213,6 @@ def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Va
 
 
 def _others(name: str) -> dict[str, checkpoint.Shapes]:
-    """Return, for each variant except `name`, the shapes of the tensors in its image tower.
-
-    With these shapes, an error message can name the variant that a wrong checkpoint fits.
-    """
+    """Return the shapes in the image tower of each variant except `name`, to recognise another variant's checkpoint."""
     with torch.device("meta"):
         return {other: checkpoint.shapes(RegionTower(variant)) for other, variant in VARIANTS.items() if other != name}

@@ -1,7 +1,7 @@
 """Sizes and checkpoints of AlphaCLIP and CLIP, and the options for regions and prompts. No torch is imported here.
 
 Sources of the released sizes: https://github.com/openai/CLIP (MIT) and https://github.com/SunzeY/AlphaCLIP
-(Apache-2.0). The tiny networks are trained by this project on drawn scenes (configs/train_*_tiny.yaml).
+(Apache-2.0). This project trains the tiny networks (configs/train_*_tiny.yaml).
 """
 
 from collections.abc import Mapping
@@ -21,8 +21,7 @@ class Variant(ClipSizes):
     base: str
     """for an AlphaCLIP: name of the CLIP whose text tower it uses; empty for a plain CLIP"""
     seen: int = 0
-    """number of patches along a side of the input. The position embedding is resized to this number of patches.
-    0: the input has `grid` patches along a side, and the position embedding is not resized"""
+    """patches along a side of the input, to which the position embedding is resized; 0: `grid` patches, no resize"""
     partial: bool = False
     """True: the checkpoint has only the tensors that AlphaCLIP's training changed; the rest is read from `base`"""
 
@@ -73,8 +72,8 @@ WEIGHTS: Mapping[str, Weights] = {
     "alpha_clip_vit_l_14": _alpha_clip("clip_l14_grit+mim_fultune_6xe.pth"),
     "alpha_clip_vit_l_14_336": _alpha_clip("clip_l14_336_grit_20m_4xe.pth"),
 }
-"""Checkpoint name → file and source. The checkpoint of an AlphaCLIP contains only its image tower. A CLIP can also be
-read from the checkpoint of a SAN, since a SAN contains a CLIP."""
+"""Checkpoint name → file and source. An AlphaCLIP's file contains no text tower. A CLIP can also be
+read from a SAN's file."""
 
 
 class Look(BaseModel):
@@ -83,23 +82,21 @@ class Look(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fit: Literal["pad_square", "center_crop"] = "pad_square"
-    """transform to a square. pad_square: black padding, as in AlphaCLIP's training; no region is lost. center_crop:
-    the ends of the long side are cut, as in AlphaCLIP's evaluation on ImageNet-S; regions in the cut parts are lost"""
+    """transform to a square. pad_square: black padding, as in AlphaCLIP's training. center_crop: the ends of the long
+    side are cut, as in AlphaCLIP's evaluation; regions in the cut parts are lost"""
     context: Literal["full", "crop", "crop_square"] = "full"
     """part of the photograph that CLIP sees. full: the whole photograph, as in AlphaCLIP's training. crop: the region's
-    box with a margin, so that small regions appear larger. crop_square: the crop, extended to a square within
-    the photograph, so that less padding is needed"""
+    box with a margin. crop_square: the crop, extended to a square within the photograph"""
     padding: float = Field(default=0.15, ge=0)
     """margin of a crop on each side, as a fraction of the box's long side"""
     background: Literal["keep", "blur", "black", "mean"] = "keep"
-    """pixels outside the mask. keep: unchanged, for AlphaCLIP, which reads the mask as a fourth channel. Other values
-    hide these pixels from plain CLIP: blur (Gaussian, 15 × 15 pixels), black, mean (CLIP's mean colour)"""
+    """pixels outside the mask. keep: unchanged, for AlphaCLIP. For plain CLIP: blur (Gaussian, 15 × 15 pixels), black,
+    or mean (CLIP's mean colour)"""
     marker: Literal["none", "ellipse"] = "none"
-    """ellipse: draw a red ellipse around the region, which directs plain CLIP to it (Shtedritski et al., ICCV 2023).
-    none: draw nothing"""
+    """ellipse: draw a red ellipse around the region, for plain CLIP (Shtedritski et al., ICCV 2023). none: draw
+    nothing"""
     alpha: Literal["mask", "ones"] = "mask"
-    """AlphaCLIP's fourth channel. mask: the region's mask; ones: 1 at every pixel, so that no region is marked. Plain
-    CLIP has no such channel, and ignores this option"""
+    """AlphaCLIP's fourth channel. mask: the region's mask; ones: 1 at every pixel. Plain CLIP ignores this option"""
 
 
 class Naming(BaseModel):
@@ -108,13 +105,12 @@ class Naming(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     templates: Literal["single", "vild"] | tuple[str, ...] = "single"
-    """sentences into which a class name is inserted at {}; their embeddings are averaged. single: "a photo of a {}.";
-    vild: ViLD's 14 sentences (text.TEMPLATES); or a list of your own, each with one {}"""
+    """sentences into which a class name is inserted at {}. The embeddings of the sentences are averaged.
+    single: "a photo of a {}."; vild: ViLD's 14 sentences; or a list of your own"""
     synonyms: Literal["whole", "first", "max", "mean"] = "whole"
-    """treatment of a class with several names. whole: one prompt of all names, joined by commas, as in SAN. first: one
-    prompt of the first name. max: one prompt per name; the highest score counts. mean: one prompt per name; their
-    embeddings are averaged. If several classes share a name, first and max assign the name to one class only (see
-    classifier.prompts)"""
+    """prompts of a class with several names. whole: one prompt with all names, as in SAN. first: the first name.
+    max: a prompt per name; the highest score counts. mean: a prompt per name; the mean embedding counts.
+    Names that classes share: see classifier.prompts"""
 
     @field_validator("templates")
     @classmethod

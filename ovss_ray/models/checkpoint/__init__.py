@@ -46,10 +46,8 @@ def read(path: Path, ignore: Collection[str] = ()) -> State:
 def stored(path: Path) -> State:
     """Return the state dict of a checkpoint as it is stored, on the CPU.
 
-    Accepted files: .safetensors; a pickled state dict; a pickled dict with the state dict under "model", as detectron2
-    saves it, or under "state_dict", as open_clip does. Files of torch ≥ 1.6 are memory-mapped, so that only the tensors
-    in use are read from disk. Raises OvssError if the file is unreadable, would run code when loaded, or has no state
-    dict.
+    Accepted files: .safetensors; a pickled state dict; a pickled dict with the state dict under "model" or
+    "state_dict". Raises OvssError if the file is unreadable, would run code when loaded, or has no state dict.
     """
     content = _open(path)
     state = content
@@ -83,7 +81,7 @@ def read_any(path: Path) -> State:
 def read_clip(path: Path) -> tuple[State, State]:
     """Return the state dicts of a CLIP's text tower and image tower, with our parameter names.
 
-    Accepted files: checkpoints of CLIP, and checkpoints of SAN, which contain a CLIP. Raises OvssError as `read` does.
+    `path` is a checkpoint of CLIP or of SAN. Raises OvssError as `read` does.
     """
     state = read_any(path)
     if any(name.startswith(EXTRACTOR) for name in state):
@@ -93,11 +91,7 @@ def read_clip(path: Path) -> tuple[State, State]:
 
 
 def _of_san(state: State) -> State:
-    """Return the CLIP inside a SAN, with CLIP's names.
-
-    In a SAN, CLIP's first blocks (EXTRACTOR) and last blocks (HEAD) are both numbered from 0. Here, the numbers of HEAD
-    continue those of EXTRACTOR: after 9 blocks of EXTRACTOR, block 0 of HEAD becomes block 9.
-    """
+    """Return the CLIP inside a SAN, with CLIP's names: after 9 blocks of EXTRACTOR, block 0 of HEAD becomes block 9."""
     shallow = len({name.split(".")[2] for name in state if name.startswith(EXTRACTOR + ".resblocks.")})
     clip = {}
     for name, value in state.items():
@@ -134,6 +128,7 @@ def _open(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
+        # Files of torch ≥ 1.6 are zip files. Memory-mapped, only the tensors in use are read from disk.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as failure:
         lines = str(failure).splitlines() or [type(failure).__name__]
@@ -163,7 +158,7 @@ def shapes(module: nn.Module) -> Shapes:
 def fill(module: Module, state: State, path: Path, name: str, others: Mapping[str, Shapes]) -> Module:
     """Load a state dict into a module on the meta device, and return the module ready for inference.
 
-    Raises OvssError as `compare` does, if names or shapes of the entries differ from the module's.
+    Raises OvssError as `compare` does.
     """
     compare(shapes(module), state, f"{path} is not a checkpoint of {name}", others)
     module.load_state_dict(state, assign=True)
@@ -173,9 +168,8 @@ def fill(module: Module, state: State, path: Path, name: str, others: Mapping[st
 def compare(expected: Shapes, state: State, fault: str, others: Mapping[str, Shapes]) -> None:
     """Raise OvssError if names or shapes of a state dict differ from the expected names and shapes.
 
-    The message begins with `fault`, such as "x.pt is not a checkpoint of san", and lists a few differences. `others`
-    maps the names of other networks to the shapes of their entries. If the state dict fits one of these networks, the
-    message names that network.
+    The message begins with `fault`, such as "x.pt is not a checkpoint of san". `others` are the shapes of other
+    networks, by name. If the state dict has the shapes of another network, the message names that network.
     """
     actual = {key: value.shape for key, value in state.items()}
     if expected != actual:

@@ -1,7 +1,6 @@
-"""Read the tensors of TorchScript archives, such as OpenAI's CLIP, without running their code.
+"""Read the tensors of TorchScript archives, such as OpenAI's CLIP, without running the code in an archive.
 
-torch.jit.load would compile the code and could run it; torch.load(weights_only=True) refuses such archives. Tensors in
-an archive are stored as in any checkpoint: a pickle of modules (data.pkl) refers to storages (data/0, data/1, …).
+torch.jit.load could run the code. torch.load(weights_only=True) refuses TorchScript archives.
 """
 
 import io
@@ -52,6 +51,7 @@ class _Unpickler(pickle.Unpickler):
         return KNOWN[module, name]
 
     def persistent_load(self, pid: Any) -> Tensor:
+        # data.pkl, a pickle of modules, refers to the storages data/0, data/1, …
         _, dtype, key, *_ = pid
         return torch.frombuffer(bytearray(self.archive.read(f"{self.folder}/data/{key}")), dtype=dtype)
 

@@ -34,10 +34,9 @@ class Fusion(nn.Module):
         return self.visual_proj(F.normalize(tokens, dim=-1))
 
     def forward(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Return patches (B, N, C) and classes (B, k, C) after joint attention.
+        """Return patches (B, N, C) and classes (B, k, C) after joint attention, in which classes influence each other.
 
-        Inputs are the outputs of `visual`, and text embeddings (B, k, D). Attention has no mask: the classes of one
-        call influence each other.
+        Inputs are the result of the method `visual`, and text embeddings (B, k, D).
         """
         x = torch.cat([visual, self.text_proj(text) + self.cls_emb], 1)
         for block in self.blocks:

@@ -1,12 +1,11 @@
 """Fusioner: attention between the patch tokens of a frozen CLIP and the embeddings of class names, then a decoder.
 
-Ma et al., "Open-vocabulary Semantic Segmentation with Frozen Vision-Language Models", BMVC 2022, arXiv 2210.15138. The
-paper segments one class at a time. A pixel is foreground if its logit is above 0. Submodules and parameters have the
-names of the official code (https://github.com/chaofanma/Fusioner), with one exception. The official name
-`transformer.resblocks` in the image tower becomes `resblocks` (see `state_of`).
+Ma et al., "Open-vocabulary Semantic Segmentation with Frozen Vision-Language Models", BMVC 2022, arXiv 2210.15138.
+Parameters have the names of the official code (https://github.com/chaofanma/Fusioner). One exception: the official
+`transformer.resblocks` of the image tower is `resblocks` here.
 
-Dimensions: H W pixels of a photograph, which has V windows of n × n pixels; a batch has B windows. A window has
-N patch tokens. CLIP has D features, the fusion C channels. There are k classes.
+Dimensions: H W pixels of a photograph, V windows of a photograph, n × n pixels of a window; B windows of a batch, N
+patch tokens of a window; D features of CLIP, C channels of the fusion, k classes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -60,7 +59,7 @@ class Prediction(Mapping[str, Any]):
 
     def __init__(self, label_map: np.ndarray, arrays: Mapping[str, Any]) -> None:
         self.label_map = label_map
-        """(H, W) uint16: index of the class in the vocabulary, or NONE"""
+        """(H, W) uint16, or (n, n) with square_224: index of the class in the vocabulary, or NONE"""
         self._arrays = dict(arrays)
 
     def __getitem__(self, name: str) -> Any:
@@ -106,9 +105,8 @@ class Fusioner(nn.Module):
     ) -> Inputs:
         """Return the network's input for a photograph (H, W, 3) uint8 RGB.
 
-        With resolution square_224, OpenCV's area filter resizes both sides to n, the side of a window. Otherwise, if
-        the variant has a `short_side`, PIL's bilinear filter resizes the short side to it. The float32 operations have
-        the order of the official code. Raises ValueError for another shape or dtype (see photograph.rgb).
+        With `resolution` square_224, the photograph is resized to (n, n). With original, the photograph is resized only
+        if the variant has a `short_side`. Raises ValueError for another shape or dtype (see photograph.rgb).
         """
         image, layout = photograph.rgb(image), self.layout(image, resolution)
         if resolution != "original":
@@ -122,6 +120,7 @@ class Fusioner(nn.Module):
         mean, std = (
             np.array(values, np.float32) * np.float32(255) for values in COLOURS[self.variant.colours or data_set]
         )
+        # The float32 operations have the order of the official code.
         return torch.from_numpy((image.astype(np.float32) - mean) * np.reciprocal(std)).permute(2, 0, 1)
 
     @runtime.in_full_precision
@@ -142,8 +141,7 @@ class Fusioner(nn.Module):
     def logits(self, visual: Tensor, rows: Tensor, batch: int = BATCH) -> Iterator[Tensor]:
         """Yield logits (k, n, n) of each window. `visual` (B, N, C) is the result of the method `visual`.
 
-        `rows` (B, k, D) are text embeddings, float32. A forward pass has at most `batch` windows. Only the logits of
-        one pass are in memory.
+        `rows` (B, k, D) are text embeddings, float32. Logits of at most `batch` windows are in memory at a time.
         """
         for part in in_parts(zip(visual.split(batch), rows.split(batch), strict=True)):
             with runtime.full_precision(self.device):
@@ -157,7 +155,7 @@ class Fusioner(nn.Module):
             return self.decoder(patches).float(), classes.float()
 
     def classifier(self, vocabulary: Vocabulary) -> Tensor:
-        """Return unit-norm embeddings (k, D) of all classes but the background. Vocabularies and names are cached."""
+        """Return unit-norm embeddings (k, D) of all classes but the background. The embeddings are cached."""
 
         def make() -> Tensor:
             return embed(self.text_model, [vocabulary], self.variant, text.embed_cached)[0]
@@ -170,16 +168,15 @@ class Fusioner(nn.Module):
         self, image: np.ndarray, names: Vocabulary | Iterable[str], data_set: DataSet = "pascal",
         resolution: Resolution = "original",
     ) -> Prediction:  # fmt: skip
-        """Return the prediction for a photograph (H, W, 3) uint8 RGB and k class names.
+        """Return the prediction for a photograph (H, W, 3) uint8 RGB, grey or RGBA, and k class names.
 
-        `data_set` chooses the normalisation, `resolution` the windows. The names of one call influence each other's
-        logits; the paper has one name per call. Grey and RGBA arrays also work. Raises ValueError for other arrays (see
-        photograph.rgb). Raises OvssError for an unknown option, and if the logits need too much memory (Layout.check).
+        Class names of one call influence each other's logits; the paper has one name per call. Raises ValueError for
+        other arrays. Raises OvssError for an unknown option, or if the logits need too much memory (Layout.check).
 
-        Keys of the result: text_embedding (k, D), logits (k, H, W) and pred (k, H, W) uint8. At each pixel, `pred` is 1
-        for the class with the highest logit if this logit is above 0. All other values of `pred` are 0. If `resolution`
-        is square_224, `logits` and `pred` have the shape (k, n, n). The result then has further keys: img_tokens
-        (N, D), fusion_patches (N, C), fusion_text (k, C), decoder (C, n, n).
+        Keys of the result: text_embedding (k, D), logits (k, H, W) and pred (k, H, W) uint8. `pred` is 1 for a pixel's
+        class with the highest logit if this logit is above 0, else 0. With square_224, `logits` and `pred` are
+        (k, n, n). Further keys are then img_tokens (N, D), fusion_patches (N, C), fusion_text (k, C), decoder
+        (C, n, n).
         """
         _check(data_set=data_set, resolution=resolution)
         vocabulary = Vocabulary.of(names)
@@ -201,7 +198,7 @@ class Fusioner(nn.Module):
         return Prediction(labels(best, vocabulary), arrays)
 
     def segment(self, image: np.ndarray, vocabulary: Vocabulary | Iterable[str], **options: Any) -> np.ndarray:
-        """Return the label map (H, W) uint16 of a photograph (H, W, 3): class indices or NONE. See `predict`."""
+        """Return the label map (H, W) uint16 of a photograph: class indices or NONE. With square_224: (n, n)."""
         return self.predict(image, vocabulary, **options).label_map
 
 
@@ -227,14 +224,14 @@ def embed(
 ) -> list[Tensor]:
     """Return unit-norm text embeddings (k, D) float32 of each vocabulary's requested classes.
 
-    An embedding is the mean over the vocabulary's templates (default: the variant's). A name in several vocabularies
-    with the same templates is computed once. `embedding` is the function that embeds texts; default: text.embed.
+    An embedding is the mean over the vocabulary's templates, by default the variant's templates. `embedding` is the
+    function that embeds texts; None: text.embed.
     """
     sets = [text.templates(words, variant.templates) for words in vocabularies]
     names = [[text.whole_names(words)[index] for index in requested(words)] for words in vocabularies]
     rows: dict[int, Tensor] = {}
     with runtime.full_precision(tower.text_projection.device):
-        for templates in dict.fromkeys(sets):
+        for templates in dict.fromkeys(sets):  # a name in several vocabularies with these templates is embedded once
             alike = [i for i, other in enumerate(sets) if other == templates]
             together = (embedding or text.embed)(tower, [name for i in alike for name in names[i]], templates)
             rows |= zip(alike, together.split([len(names[i]) for i in alike]), strict=True)
@@ -242,7 +239,7 @@ def embed(
 
 
 def _best(scores: Tensor) -> np.ndarray:
-    """Return the class (H, W) of the highest logit (k, H, W) if it is above 0, else −1."""
+    """Return the class (H, W) of the highest logit (k, H, W), or −1 where no logit is above 0."""
     highest, best = scores.max(0)
     return torch.where(highest > 0, best, -1).cpu().numpy()
 
@@ -261,10 +258,10 @@ def labels(best: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 def load(
     name: str, files: Sequence[Path], device: str = "cpu", precision: str = "fp32", variant: Variant | None = None
 ) -> Fusioner:
-    """Load a Fusioner for inference; `variant` gives the sizes of a network that VARIANTS does not list.
+    """Load a Fusioner for inference.
 
-    `files`: an official checkpoint, or the trained part and the file of the CLIP. The module is built on the meta
-    device, without initial values. Raises OvssError for a file that does not fit.
+    `files`: an official checkpoint, or the trained part and the CLIP. `variant` gives the sizes of a network that
+    VARIANTS does not list. Raises OvssError for the checkpoint of another network.
     """
     precision = runtime.checked_precision(precision)
     variant = variant or VARIANTS[name]

@@ -42,7 +42,7 @@ class Prediction:
     mask_logits: Tensor
     """(Q, h, w) float32, one value per patch of the side network"""
     class_logits: Tensor
-    """(Q, K + 1) float32: 100 · cosine; the last column is "no object" """
+    """(Q, K + 1) float32: cosine · logit scale; the last column is "no object" """
     label_map: np.ndarray
     """(H, W) uint16: each pixel's class, as an index into the vocabulary"""
 

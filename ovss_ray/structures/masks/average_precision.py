@@ -1,10 +1,8 @@
-"""Average precision (AP) of ranked masks: the outcomes of the masks of an image, and the AP over all images.
+"""Average precision (AP) of masks, which are ranked by score over all images.
 
-An outcome states whether a mask matches an instance, or is ignored. A mask can match only instances of the same image
-and label. The record of an image stores the outcomes of its masks. For the AP, the masks of all images are ranked by
-score, then by image number. The order of the records does not matter.
-COCO and LVIS have different rules for the masks and instances to evaluate (see metrics/instance_ap.py and
-metrics/instance_ap_lvis.py).
+The record of an image stores the outcome of each mask: matched with an instance, unmatched or ignored. Masks with equal
+scores are ranked by image number, so the order of the records does not matter. The metrics `instance_ap` and
+`instance_ap_lvis` define which masks and instances count.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,14 +25,13 @@ FIELDS = [
     ("matched", pa.list_(pa.uint64())),
     ("ignored", pa.list_(pa.uint64())),
 ]
-"""Fields of one image's record. `image` is the number of the image.
+"""Fields of one image's record. The masks are sorted by label, then from high to low score.
 
-`truth` and `counted` have one value per instance. A value of `truth` is the label index of the instance. Each
-value of `counted` has one bit per range in AREAS. Bit i is 1 if the instance is evaluated in the range AREAS[i].
-
-`label`, `score`, `matched` and `ignored` have one value per mask. The masks are sorted by label, then from high to low
-score. Each value of `matched` and of `ignored` has 40 bits. Bit 10 · i + k is the outcome for the range AREAS[i] and
-the threshold THRESHOLDS[k]."""
+`image`: number of the image.
+`truth`: label index of each instance.
+`counted`: for each instance, bit i is 1 if the instance is evaluated in the range AREAS[i].
+`label` and `score`: label index and score of each mask.
+`matched` and `ignored`: for each mask, bit 10 · i + k is the outcome for AREAS[i] and THRESHOLDS[k]."""
 LISTS = tuple(name for name, _ in FIELDS[1:])
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
@@ -59,11 +56,9 @@ class Labelled(NamedTuple):
 
 
 def headings(metric: str, of: str) -> dict[str, str]:
-    """Return key → heading for the six values of a metric.
+    """Return key → heading for the six values of a metric, such as "instance_ap_50" → "AP 50".
 
-    The main value is for all thresholds and all areas. The argument `metric` is the key of the main value, and the
-    argument `of` is its heading. The other five headings are the same for every metric. For example,
-    the metric "instance_ap" has the entry "instance_ap_50" → "AP 50".
+    `metric` and `of` are the key and the heading of the main value, the AP over all thresholds and areas.
     """
     words = (of, "AP 50", "AP 75", "AP small", "AP medium", "AP large")
     return {f"{metric}{suffix}": heading for suffix, heading in zip(_SUFFIXES, words, strict=True)}
@@ -88,9 +83,9 @@ def record(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Return an image's record, all FIELDS except `image`.
 
-    `true_areas` (T,) are the instances' areas in pixels. `crowd` (T,) bool is True for crowds. `ranks` (R,) are the
-    scores by which the masks are ranked. Only masks whose indices are in `listed` count. `most` is the maximum number
-    of masks per label. If a label has more masks, those with the highest scores count.
+    `true_areas` (T,) are the areas of the instances `true` in pixels. `crowd` (T,) bool is True for crowds. `ranks`
+    (R,) are the scores of the masks `detected`. Only the masks with the indices `listed` count. Of these masks, only
+    the `most` best of each label count.
     """
     counts = np.array([[low <= area <= high for low, high in AREAS] for area in true_areas], bool)
     counts = counts.reshape(-1, len(AREAS))
@@ -119,10 +114,7 @@ def record(
 
 
 def _iou(mask: tuple[np.ndarray, np.ndarray], truth: tuple[np.ndarray, np.ndarray], crowd: bool) -> float:
-    """Return the IoU of a mask and an instance, 0 to 1; both are (box, mask inside the box).
-
-    For a crowd, the intersection is divided by the mask's area. Without a common pixel, the IoU is 0.
-    """
+    """Return the IoU of two pairs (box, mask inside the box), 0 to 1. For a crowd, the union is the area of `mask`."""
     common = regions.shared(mask, truth)
     area = int(np.count_nonzero(mask[1]))
     union = area if crowd else area + int(np.count_nonzero(truth[1])) - common
@@ -130,15 +122,14 @@ def _iou(mask: tuple[np.ndarray, np.ndarray], truth: tuple[np.ndarray, np.ndarra
 
 
 def outcome(ious: np.ndarray, areas: np.ndarray, counts: np.ndarray, crowd: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return the fields `matched` and `ignored` of D masks of one class, (D,) uint64 each.
+    """Return the fields `matched` and `ignored` of D masks of one class, (D,) uint64 each (see FIELDS).
 
-    The masks are sorted by score. `ious` (D, G) are the IoUs of masks and instances. `areas` (D,) are the areas of the
-    masks in pixels. `counts` (G, len(AREAS)) bool is True if an instance is evaluated in an area range. `crowd` (G,)
-    bool is True for crowds.
+    The masks are sorted from high to low score. `ious` (D, G) are the IoUs of masks and instances. `areas` (D,) are the
+    masks' areas in pixels. `counts[g, i]` (G, len(AREAS)) bool is True if instance g is evaluated in AREAS[i]. `crowd`
+    (G,) bool is True for crowds.
 
-    Each bit of a value is for one area range and one threshold (see FIELDS). A bit of `matched` is 1 if the mask is
-    matched with an instance. A bit of `ignored` is 1 if the mask is ignored. A matched mask is ignored if its instance
-    is not evaluated in the bit's area range. An unmatched mask is ignored if its area is outside this range.
+    A matched mask is ignored if the instance is not evaluated. An unmatched mask is ignored if its area is outside
+    AREAS[i].
     """
     matched, ignored = (np.zeros(len(ious), np.uint64) for _ in range(2))
     for a, (low, high) in enumerate(AREAS):
@@ -155,12 +146,11 @@ def outcome(ious: np.ndarray, areas: np.ndarray, counts: np.ndarray, crowd: np.n
 
 
 def _matches(ious: np.ndarray, counts: np.ndarray, crowd: np.ndarray, threshold: float) -> Iterator[int]:
-    """Yield for each mask the index of the instance that it is matched with; -1 for none.
+    """Yield for each mask the index of the matched instance, or -1 for none.
 
-    `counts` (G,) bool is True for evaluated instances, which must come first. A match needs an IoU of at least
-    `threshold`. Evaluated instances take precedence over instances that are not evaluated. A crowd may be matched
-    several times. If several instances have the largest IoU, the last of them is matched, as in COCOeval.
+    `counts` (G,) bool is True for evaluated instances, which must come first and take precedence.
     """
+    # as in COCOeval: of several instances with the largest IoU, the last is matched; a crowd is matched several times
     taken = np.zeros(len(counts), bool)
     for row in ious:
         best, partner = min(threshold, 1 - 1e-10), -1
@@ -200,11 +190,7 @@ class Outcomes:
 
     @cached_property
     def _precisions(self) -> np.ndarray:
-        """(L, areas, thresholds) float64, 0 to 1: mean precision over RECALLS.
-
-        A value is NaN if no instance of the label counts in the range of areas. If no image has a mask, all values are
-        NaN.
-        """
+        """(L, areas, thresholds) float64, 0 to 1: mean precision over RECALLS; NaN without instances or masks."""
         means = np.full((self.labels, len(AREAS), len(THRESHOLDS)), np.nan)
         if not self.parts:
             return means
@@ -250,9 +236,9 @@ def _mean(values: np.ndarray) -> float:
 
 
 def precision(true: np.ndarray, false: np.ndarray, number: int) -> float:
-    """Return the mean over RECALLS of the interpolated precision of D ranked masks, 0 to 1.
+    """Return the mean interpolated precision of D ranked masks over RECALLS, 0 to 1.
 
-    `true` and `false` (D,) bool mark right and wrong masks, best score first. `number` is the number of instances.
+    `true` and `false` (D,) bool mark right and wrong masks, best first. `number` is the number of instances.
     """
     hits, misses = true.cumsum().astype(np.float64), false.cumsum().astype(np.float64)
     precisions = hits / (hits + misses + np.spacing(1))

@@ -1,12 +1,12 @@
 """Distances of pixels to the nearest other label of a label map, for all labels at once.
 
-Distances are chessboard distances: the larger of the differences in rows and columns. A pixel has distance 1 if its
-3 × 3 neighbourhood has several labels. The distance of any pixel is its distance to the nearest such pixel, plus 1. So
-one distance transform is enough for all labels.
+Distances are chessboard distances: the larger of the differences in rows and columns.
 """
 
 import numpy as np
 
+# A pixel has distance 1 if its 3 × 3 neighbourhood has several labels. The distance of any pixel is its distance to the
+# nearest such pixel, plus 1. So one distance transform is enough for all labels.
 _SQUARE = np.ones((3, 3), np.uint8)
 
 

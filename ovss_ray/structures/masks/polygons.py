@@ -1,19 +1,17 @@
 """Polygons of the classes of a label map, along the edges of its pixels.
 
-Filled polygons equal the masks exactly. The outlines of OpenCV's findContours are not exact: they run through the
-centres of border pixels. A line one pixel wide then has no area, and a hole is too large.
-
-A corner is a point where an outline turns. Along each row of pixel edges, the corners of a class are joined in pairs:
-first and second, third and fourth. The same is done along each column. These joins form closed outlines. Pixels of a
-class that touch only at a corner belong to two polygons. Dimensions: H W pixels, n corners.
+Filled polygons equal the masks exactly. Each polygon surrounds one 4-connected part of a class.
+Dimensions: H W pixels, n corners.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+# OpenCV's findContours is not exact, since its outlines run through the centres of border pixels. A line one pixel wide
+# then has no area, and a hole is too large.
 Ring = list[tuple[int, int]]
-"""(x, y) of each corner; the last corner is joined to the first. Pixel (x, y) covers x to x + 1 and y to y + 1."""
+"""(x, y) of each corner of a closed outline. Pixel (x, y) covers x to x + 1 and y to y + 1."""
 EDGE = 1 << 16
 """Label of all pixels outside the label map; no class has this label."""
 
@@ -23,9 +21,9 @@ class Polygon:
     """Polygon around one connected part of a class."""
 
     outline: Ring
-    """corners in clockwise order, as displayed"""
+    """corners, clockwise if y points down"""
     holes: list[Ring]
-    """corners of each hole, counterclockwise"""
+    """corners of each hole, counterclockwise if y points down"""
 
 
 def count(labels: np.ndarray) -> int:
@@ -59,9 +57,9 @@ def trace(labels: np.ndarray, classes: list[int]) -> dict[int, list[Polygon]]:
 
 
 def _around(labels: np.ndarray) -> list[np.ndarray]:
-    """Return the four labels around each crossing of pixel edges, as four arrays (H + 1, W + 1) int32.
+    """Return the labels above left, above right, below left and below right of each crossing of pixel edges.
 
-    The order is above left, above right, below left, below right. Pixels outside the label map are EDGE.
+    Each of the four arrays is (H + 1, W + 1) int32.
     """
     height, width = labels.shape
     padded = np.full((height + 2, width + 2), EDGE, np.int32)
@@ -72,19 +70,19 @@ def _around(labels: np.ndarray) -> list[np.ndarray]:
 def _turns(four: list[np.ndarray]) -> np.ndarray:
     """Return for each crossing of pixel edges whether an outline turns there, (H + 1, W + 1) bool.
 
-    `four` is the result of `_around`. The four labels around a crossing are a square with two rows and two columns. If
-    the two labels of each row are equal, no outline turns. The same holds if the two labels of each column are equal.
+    `four` is the result of `_around`.
     """
-    a, b, c, d = four
+    a, b, c, d = four  # no outline turns if the labels of each row are equal, or those of each column
     return ~((a == b) & (c == d)) & ~((a == c) & (b == d))
 
 
 def _corners(labels: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the corners of the requested classes as four arrays, sorted by class, y and x.
 
-    The first array (n, 2) has two integers per corner: its class, and the flat index of a pixel of this class at the
-    corner. The second array (n,) has x, the third (n,) has y. The fourth array (n,) has the index of the next corner on
-    the outline.
+    - (n, 2): class of the corner, and flat index of a pixel of this class at the corner
+    - (n,): x
+    - (n,): y
+    - (n,): index of the next corner on the outline
     """
     width, four = labels.shape[1], _around(labels)
     turns = _turns(four)
@@ -102,6 +100,8 @@ def _corners(labels: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.nd
             same = [np.full(len(at), value) for value in (rightward, down, first)]
             corners.append(np.stack([around[q][at], inside, x[at], y[at], *same]))
     k, inside, x, y, rightward, down, first = np.concatenate(corners, 1)
+    # Along each row of pixel edges, the corners of a class are joined in pairs: first and second, third and fourth. The
+    # same is done along each column. These joins form closed outlines.
     along, upright = np.lexsort([rightward, x, y, k]), np.lexsort([down, y, x, k])
     order = np.lexsort([x, y, k])
     following = np.where(first, _partner(along), _partner(upright))
@@ -111,19 +111,16 @@ def _corners(labels: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _partner(order: np.ndarray) -> np.ndarray:
-    """Return the index of the corner to which each corner is joined, (n,) integers.
-
-    `order` (n,) has the indices of the corners. Entries 0 and 1 are joined, then entries 2 and 3, and so on.
-    """
+    """Return the partner of each corner, (n,) integers. Entries 2 i and 2 i + 1 of `order` (n,) are partners."""
     partner = np.empty_like(order)
     partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]
     return partner
 
 
 def _rings(following: list[int]) -> list[list[int]]:
-    """Return the closed outlines, each a list of corner indices, sorted by their lowest index.
+    """Return each closed outline as a list of corner indices that starts at the lowest index.
 
-    `following` has the index of the next corner for each corner. Each outline starts at its lowest index.
+    `following[i]` is the corner after corner i.
     """
     rings, seen = [], [False] * len(following)
     for begin in range(len(following)):
@@ -143,10 +140,7 @@ def _area(ring: Ring) -> int:
 
 
 def _parts(labels: np.ndarray) -> np.ndarray:
-    """Number the connected parts of a label map. Return the part number of each pixel, (H, W) int32.
-
-    All pixels of a part have the same label. Pixels that touch only at a corner are not connected.
-    """
+    """Return the part number of each pixel, (H, W) int32. A part is 4-connected and has one label."""
     from scipy.sparse import coo_array  # imported here, since it takes tenths of a second and few clients need it
     from scipy.sparse.csgraph import connected_components
 

@@ -1,8 +1,7 @@
 """Regions of an image. A region is a mask without a class, stored as a box and one bit per pixel of the box.
 
-Boxes are (R, 4) int32: x0 y0 x1 y1, half open. The bits of a region are the pixels of its box, row by row, padded to
-whole bytes. An empty region has the box 0 0 0 0 and no bits. The format is lossless. A hundred masks of SAM take one
-percent of the memory of boolean masks at image size. Encoding and decoding are much faster than with run lengths.
+Boxes are (R, 4) int32: x0 y0 x1 y1, half open. The bits of a region are the pixels of the box, row by row, padded to
+whole bytes. An empty region has the box 0 0 0 0 and no bits.
 
 Dimensions: R regions, H W pixels, h w pixels of a box.
 """
@@ -15,8 +14,10 @@ import numpy as np
 from ovss_ray.errors import OvssError
 from ovss_ray.structures.columns import IGNORE, NONE
 
+# A hundred masks of SAM take one percent of the memory of boolean masks at image size. Encoding and decoding are much
+# faster than with run lengths.
 BYTES = 1 << 29
-"""Maximum bytes of the packed masks of one image. Without a limit, 3,000 masks, each of 48 megapixels, take 18 GB."""
+"""Maximum bytes of the packed masks of one image. Without a limit, 3,000 masks of 48 megapixels take 18 GB."""
 
 Box = tuple[int, int, int, int]
 """x0 y0 x1 y1 in pixels, half open: x1 and y1 lie outside."""
@@ -25,7 +26,7 @@ Regions = tuple[np.ndarray, np.ndarray]
 
 
 def pack(masks: Iterable[np.ndarray], cap: int = BYTES) -> Regions:
-    """Pack masks, each (H, W) bool, to boxes and bits. If you pass an iterator, only one mask is in memory.
+    """Pack masks, each (H, W) bool. Only one mask of an iterator is in memory at a time.
 
     Raises OvssError if the packed masks take more than `cap` bytes.
     """
@@ -102,9 +103,9 @@ def shared(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.nd
 
 
 def named(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each region's best class, (R,) uint16, and its probability, (R,) float64, from logits (R, K).
+    """Return the best class of each region, (R,) uint16, and the probability of this class, (R,) float64.
 
-    The first class wins a tie. Raises OvssError if the number of classes exceeds what a label map can hold.
+    `scores` are logits (R, K). The first class wins a tie. Raises OvssError if there are more than NONE classes.
     """
     if scores.shape[1] > NONE:
         raise OvssError(f"too many classes: {scores.shape[1]}; a label map can name at most {NONE}. Remove classes")
@@ -116,10 +117,10 @@ def named(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def components(labels: np.ndarray) -> tuple[np.ndarray, list[Box]]:
-    """Find the ground-truth regions of a label map (H, W) uint16: 8-connected pixels of one label.
+    """Find the regions of a label map (H, W) uint16: 8-connected pixels of one label.
 
-    Return a map (H, W) int32 of region numbers, and the boxes of the regions. Region numbers start at 1; IGNORE pixels
-    are 0. Regions are sorted by label, then by first pixel.
+    Return the region number of each pixel, (H, W) int32, and the boxes of the regions. Region i + 1 has box i. IGNORE
+    pixels have the number 0. Regions are sorted by label.
     """
     import cv2  # imported here: the import takes tenths of a second, and configs and reports do not need it
 

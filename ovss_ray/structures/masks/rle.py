@@ -10,8 +10,7 @@ from ovss_ray.errors import OvssError
 def encode(labels: np.ndarray, classes: list[int]) -> list[str]:
     """Return the masks of the requested classes of a label map (H, W) uint16, each as a compressed RLE string.
 
-    pycocotools decodes {"size": [H, W], "counts": string}. A string encodes the lengths of alternating runs of 0 and 1,
-    column by column. From the fourth length on, it stores the difference from the length two places before.
+    pycocotools decodes {"size": [H, W], "counts": string}.
     """
     flat = labels.ravel(order="F")
     starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
@@ -41,10 +40,10 @@ def encode_region(box: Sequence[int], mask: np.ndarray, size: tuple[int, int]) -
 
 
 def decode(counts: str | list[int], size: tuple[int, int], name: str = "the answer") -> np.ndarray:
-    """Decode COCO RLE to a mask, (H, W) bool. Raises OvssError if the runs have more or fewer pixels than the mask.
+    """Decode COCO RLE to a mask, (H, W) bool.
 
-    `counts` are the lengths of alternating runs of 0 and 1, column by column. They are a list or a compressed string.
-    `name` is the source of the mask. Error messages begin with it.
+    `counts` is a list of run lengths or a compressed string. Error messages begin with `name`. Raises OvssError if
+    `counts` is invalid, or the runs do not fill the mask exactly.
     """
     height, width = size
     runs = _listed(counts, name) if isinstance(counts, list) else _compressed(str(counts), name)
@@ -63,13 +62,11 @@ def _listed(counts: list[int], name: str) -> np.ndarray:
 
 
 def _compressed(counts: str, name: str) -> np.ndarray:
-    """Decode a compressed string to run lengths, (n,) int64. Raises OvssError if the string is invalid.
+    """Decode a compressed string, as in pycocotools' rleFrString, to run lengths (n,) int64.
 
-    The format is that of pycocotools' rleFrString. A character chr(48 + b) contains six bits b. Bits 0 to 4 are a digit
-    of a number, lowest digit first. Bit 5 is set if another digit of this number follows. Bit 4 of the last digit is
-    the sign. From the fourth number on, a number is the difference from the length two places before.
-    Unlike this module, pycocotools does not check that the runs fill the mask.
+    Raises OvssError if the string is invalid.
     """
+    # _letters describes the digits
     digits = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - ord("0")
     starts = np.flatnonzero(np.concatenate([[True], digits[:-1] & 32 == 0]))
     lengths = np.diff(starts, append=len(digits))
@@ -78,6 +75,7 @@ def _compressed(counts: str, name: str) -> np.ndarray:
         raise OvssError(f"{name}: invalid compressed RLE: {counts[:20]!r}. Expected a string from pycocotools' encode")
     runs = np.add.reduceat((digits & 31) << 5 * places, starts)
     runs -= np.where(digits[starts + lengths - 1] & 16, 1 << 5 * lengths, 0)
+    # from the fourth number on, a number is the difference from the length two places before
     runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])
     return runs
 
@@ -90,11 +88,9 @@ def _written(runs: np.ndarray) -> str:
 
 
 def _letters(numbers: np.ndarray) -> str:
-    """Encode numbers (n,) int64 as text, with one character per digit of five bits, lowest digit first.
-
-    A character chr(48 + b) contains six bits b. Bits 0 to 4 are the digit. Bit 5 is set if another digit of this number
-    follows. Bit 4 of the last digit is the sign.
-    """
+    """Encode numbers (n,) int64 as text, with one character per digit of five bits, lowest digit first."""
+    # character chr(48 + b): bits 0 to 4 of b are the digit; bit 5 is set if another digit of the number follows
+    # bit 4 of the last digit is the sign
     digits, remaining, open_ = [], numbers.astype(np.int64), np.ones(len(numbers), bool)
     while open_.any():
         digit, remaining = remaining & 31, remaining >> 5

@@ -147,7 +147,7 @@ def test_photographs_without_features_are_left_out_and_none_is_an_error(
     assert {item.image_id for item in task.source.items} == {"sa_1", "sa_3"}
     assert task.batch(0)["targets"].shape == (4, 32, 16, 16)
     shards.write(str(tmp_path / "other"), {"sa_9": np.zeros((32, 16, 16), np.float16)}, "any")
-    with pytest.raises(OvssError, match=r"contains no features of images of sa1b\. Write them first: ovss eval"):
+    with pytest.raises(OvssError, match=r"contains no features of images of sa1b\. Write the teacher's features into"):
         sam2clip.Task(real.model_copy(update={"targets": str(tmp_path / "other")}))
     shards.write(str(tmp_path / "large"), {"sa_1": np.zeros((32, 64, 64), np.float16)}, "any")
     with pytest.raises(

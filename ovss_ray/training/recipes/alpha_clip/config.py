@@ -21,16 +21,11 @@ class Config(Training):
     things: tuple[int, int] = (4, 8)
     """range of the number of things in a scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that the name of a drawn thing lacks the colour
-
-    The name lacks the pattern with the same probability, independently of the colour. A thing with the name "striped
-    star" has a random colour. A thing with the name "red star" has a random pattern that occurs in no class name, such
-    as rings.
-    """
+    """probability that a drawn thing's name lacks the colour. The name lacks the pattern with the same probability"""
     imperfect: float = Field(default=0.5, ge=0, le=1)
     """fraction of the regions whose masks are distorted to resemble imperfect proposals"""
     ones: float = Field(default=0.1, ge=0, le=1)
-    """fraction of the things that are trained without a mask, with an alpha channel that is 1 at every pixel"""
+    """fraction of the things for which the mask is replaced by an alpha channel of 1 at every pixel"""
     negatives: int = Field(default=64, ge=0)
     """number of negative names per step, in addition to the names in the batch"""
     attributes: tuple[float, float, float] = (0.5, 0.5, 0.5)

@@ -1,8 +1,7 @@
 """Training of AlphaCLIP on drawn scenes: CLIP with an alpha channel for the region (Sun et al., 2023, §3.2).
 
-As in the paper, the alpha channel's convolution starts at zero, so that training starts from a plain CLIP. The text
-tower is frozen, so that other networks can share it. Unlike in the paper, the first blocks of the image tower are
-frozen too, so checkpoints omit these blocks.
+The text tower is frozen. Unlike in the paper, the first blocks of the image tower are frozen too. Only the trained
+weights are exported.
 
 Dimensions: B scenes, R regions of a batch, I distinct images, n side of an image, P prompts, D features.
 """
@@ -32,7 +31,7 @@ from ovss_ray.training.recipes.alpha_clip.config import Config
 SMALLEST = 100
 """Minimum number of visible pixels of a training region"""
 EVERYTHING = (1 - ALPHA_MEAN) / ALPHA_STD
-"""Normalised value of an alpha channel that is 1 at every pixel, and so selects the whole image (see Look.alpha)"""
+"""Alpha value 1, normalised by ALPHA_MEAN and ALPHA_STD"""
 
 
 class Task:
@@ -47,10 +46,10 @@ class Task:
         self.captions = captions.possible_captions()
 
     def batch(self, step: int) -> dict[str, Any]:
-        """Return the batch of a step: network inputs of regions, and their captions (captions.draw_captions).
+        """Return the regions of a step, and the entries of captions.draw_captions for these regions.
 
-        The inputs have three keys. `pictures` (I, 3, n, n) has the distinct images, `alphas` (R, 1, n, n) the masks of
-        the regions. `which` (R,) has the index of each region's image in `pictures`.
+        `pictures` (I, 3, n, n) are the distinct images, `alphas` (R, 1, n, n) the masks of the regions. `which` (R,)
+        has the index of each region's image in `pictures`.
         """
         config, drawn = self.config, np.random.default_rng([self.config.seed, step, 1])
         drawn_batch = drawn_scenes.batch(config.seed, step, config.batch, config.things, config.unnamed)
@@ -102,7 +101,7 @@ def begin(base: Path, config: Config) -> AlphaClip:
     variant = VARIANTS[config.variant]
     model = network.load(variant.base, [base], variant=replace(variant, base=""))
     model.visual.conv1_alpha = nn.Conv2d(1, variant.width, variant.patch, variant.patch, bias=False)
-    nn.init.zeros_(model.visual.conv1_alpha.weight)
+    nn.init.zeros_(model.visual.conv1_alpha.weight)  # as in the paper, so that training starts from a plain CLIP
     last = tuple(f"resblocks.{i}." for i in range(variant.layers - config.blocks, variant.layers))
     for name, value in model.visual.named_parameters():
         value.requires_grad_(name.startswith(("conv1_alpha.", "ln_post.", "proj", *last)))

@@ -16,19 +16,14 @@ class Config(Training):
     negatives: int = Field(default=64, ge=0)
     """number of negative names per step, in addition to the names in the batch"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that the name of a drawn thing lacks the colour
-
-    The name lacks the pattern with the same probability, independently of the colour. A thing with the name "striped
-    star" has a random colour. A thing with the name "red star" has a random pattern that occurs in no class name, such
-    as rings.
-    """
+    """probability that a drawn thing's name lacks the colour. The name lacks the pattern with the same probability"""
     things: tuple[int, int] = (4, 8)
     """range of the number of things in a scene, end exclusive"""
     crops: int = Field(default=8, ge=0)
-    """number of crops per step, in addition to the regions. A crop shows a thing, and is embedded as a whole image"""
+    """number of crops per step, trained in addition to the whole scenes; a crop shows one thing"""
     attributes: tuple[float, float, float] = (0.5, 0.5, 1.0)
     """weights of the classification losses for pattern, colour and shape"""
     heads: float = 1.0
     """weight of the losses of the attribute heads, which classify early feature maps"""
     attribute_steps: int = Field(default=0, ge=0)
-    """number of steps at the start that train only the stem and the first head, by the attribute losses"""
+    """number of steps at the start that train only the stem and the attribute head of the stem"""

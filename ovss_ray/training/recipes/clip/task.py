@@ -1,7 +1,7 @@
 """Training of a small CLIP on drawn scenes: a contrastive loss of regions and captions (Radford et al., 2021, §2.3).
 
-The inputs are whole scenes. As in SAN, a region is embedded by a copy of the class token (SLS token). An attention bias
-directs this token to the region's pixels. A CLIP trained only on crops fails to recognise things in whole scenes.
+The inputs are whole scenes. As in SAN, each region has its own copy of the class token. An attention bias directs the
+copy to the region.
 
 Dimensions: B scenes, Q regions per scene, R regions per batch, P prompts, D features, N heads, h w patches.
 """
@@ -38,12 +38,8 @@ from ovss_ray.training.captions import (
 from ovss_ray.training.initial import initialise
 from ovss_ray.training.recipes.clip.config import Config
 
-EDGE = 0.05
-"""Fraction of a patch's area. A patch belongs to each region that covers more than this fraction of the patch.
-
-The losses of the attribute heads average the logits over the patches of a region. The fraction is low, since patches at
-the edge of a region show the region's shape.
-"""
+EDGE = 0.05  # low, since patches at the edge of a region show the region's shape
+"""Coverage above which a patch belongs to a region, as a fraction of the patch"""
 CROP = 8
 """Patches per side of a crop"""
 SHARPNESS = 8.0
@@ -53,8 +49,7 @@ SHARPNESS = 8.0
 class Clip(nn.Module):
     """CLIP, split into modules as in SAN, plus attribute heads. Without the heads, the state dict is a subset of San's.
 
-    The heads classify colour, pattern and shape from early feature maps, so that the network learns shapes. The
-    heads are not exported.
+    The heads classify pattern, colour and shape of each patch. The heads are not exported.
     """
 
     def __init__(self, variant: Variant) -> None:
@@ -66,13 +61,13 @@ class Clip(nn.Module):
         self.clip_rec_head = RecognitionHead(variant)
         self.ov_classifier = Words(variant)
         count = sum(map(len, ATTRIBUTES))
+        # heads on early feature maps, so that the network learns shapes
         self.heads = nn.ModuleDict({str(tap): nn.Linear(variant.width, count) for tap in (0, variant.shallow)})
 
     def forward(self, images: Tensor, coverage: Tensor) -> tuple[Tensor, Tensor]:
         """Return unit-norm embeddings (B, Q, D), and the heads' logits (heads, B, h, w, attributes).
 
-        Images are (B, 3, H, W) uint8, at the size of SAN's input. Coverage is (B, Q, h, w) in 0..1, as in
-        images_and_coverage.
+        `images` are (B, 3, H, W) uint8, of the size of SAN's input. `coverage` (B, Q, h, w): see images_and_coverage.
         """
         maps, tokens = self.clip_visual_extractor(self.shrunk(images), tuple(map(int, self.heads)))
         embeddings = F.normalize(self.clip_rec_head(tokens, self.bias(coverage)).float(), dim=-1)
@@ -92,8 +87,7 @@ class Clip(nn.Module):
     def bias(self, coverage: Tensor) -> Tensor:
         """Return the attention bias (B, N, Q, h, w) of each region and patch. `coverage` is (B, Q, h, w).
 
-        A patch outside the region has the bias -SHARPNESS. The patch that the region covers most has the bias 0.
-        Between these two values, the bias is a linear function of the coverage.
+        The bias rises linearly, from -SHARPNESS for patches outside the region to 0 for the patch of highest coverage.
         """
         relative = coverage / coverage.amax((2, 3), keepdim=True).clamp(min=1e-3)
         return (SHARPNESS * (relative - 1))[:, None].expand(-1, self.variant.heads, -1, -1, -1)
@@ -113,10 +107,11 @@ class Task:
         self.captions = possible_captions()
 
     def batch(self, step: int) -> dict[str, Any]:
-        """Return the batch of a step: the entries of `images_and_coverage` and `draw_captions`, and three more entries.
+        """Return the entries of `images_and_coverage` and `draw_captions` for a step, and three more:
 
-        `patches` (B, h, w, 3) are the results of patch_attributes. `crops` (crops, 3, side, side) uint8 are images of
-        things, or None. `chosen` (regions, 2) are the indices of scene and region of each visible region.
+        - `patches` (B, h, w, 3) int64: see patch_attributes
+        - `crops` (crops, 3, side, side) uint8; None: no crops
+        - `chosen` (regions, 2) int64: scene index and region index of each visible region
         """
         config = self.config
         drawn = np.random.default_rng([config.seed, step, 1])
@@ -127,6 +122,7 @@ class Task:
         regions = [Region.of(batch[i].contents[q]) for i, q in (*visible, *cut)]
         pieces = [drawn_scenes.crop(batch[i], q, CROP * self.cell) for i, q in cut]
         return {
+            # whole scenes, since a CLIP trained only on crops fails to recognise things in whole scenes
             **images_and_coverage(batch, self.cell),
             "patches": torch.from_numpy(np.stack([patch_attributes(scene, self.cell) for scene in batch])),
             "crops": _stack(pieces) if pieces else None,
@@ -135,10 +131,10 @@ class Task:
         }
 
     def forward(self, batch: dict[str, Any], step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the heads' logits (heads, B, h, w, attributes), and unit-norm embeddings of regions and of prompts.
+        """Return logits (heads, B, h, w, attributes), and unit-norm embeddings of regions (R, D) and prompts (P, D).
 
-        The embeddings of regions (R, D) include the crops, at the end. The embeddings of prompts are (P, D). In the
-        first `attribute_steps` steps, only the first head has logits, and there are no embeddings.
+        The last regions are the crops. In the first `attribute_steps` steps, only the first head has logits, and both
+        embeddings are empty (0, 0).
         """
         if step < self.config.attribute_steps:
             read = self.model.first(batch["images"])
@@ -166,10 +162,7 @@ class Task:
         return losses | contrastive(logits[:, :names], batch["target"], batch["shown"], batch["own"])
 
     def _early(self, read: Tensor, batch: dict[str, Any]) -> Tensor:
-        """Return the losses (3,) of pattern, colour and shape, from a head's logits (B, h, w, attributes).
-
-        Each loss is the mean over patches, plus the mean over regions. A region's logits are the mean over its patches.
-        """
+        """Return the losses (3,) of pattern, colour and shape, from a head's logits (B, h, w, attributes)."""
         scene, region = batch["chosen"].T
         touched = (batch["coverage"][scene, region] > EDGE).float()
         share = touched / touched.sum((1, 2), keepdim=True).clamp(min=1)
@@ -191,8 +184,7 @@ class Task:
 def patch_attributes(scene: Scene, cell: int) -> np.ndarray:
     """Return the pattern, colour and shape of each patch, (h, w, 3) int64, as in Region.attributes.
 
-    A patch has the attributes of the region that covers more than half of the patch. The attributes are -1 if this
-    region is a surface, or if there is no such region.
+    A patch has the attributes of the thing that covers more than half of the patch; -1: no such thing.
     """
     covered = drawn_scenes.coverage(scene.regions, cell, len(scene.contents))
     table = np.array([Region.of(content).attributes for content in scene.contents])
@@ -200,10 +192,10 @@ def patch_attributes(scene: Scene, cell: int) -> np.ndarray:
 
 
 def images_and_coverage(drawn: Sequence[Scene], cell: int) -> dict[str, Tensor]:
-    """Return images (B, 3, H, W) uint8 and coverage (B, Q, h, w) float32 of scenes.
+    """Return images (B, 3, H, W) uint8 and coverage (B, Q, h, w) float32 of scenes of equal size.
 
-    Coverage is the fraction of a patch that a region covers. All scenes have the same size. Q is the largest number of
-    regions in a scene. Scenes with fewer regions are padded with zeros.
+    Coverage is the fraction of a patch that a region covers. Q is the largest number of regions in a scene. Scenes with
+    fewer regions are padded with zeros.
     """
     most = max(len(scene.contents) for scene in drawn)
     covered = [drawn_scenes.coverage(scene.regions, cell, most) for scene in drawn]

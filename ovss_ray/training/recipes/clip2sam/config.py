@@ -16,8 +16,8 @@ class Config(Training):
     clip: str | None = None
     """checkpoint of the CLIP; None: the shipped or downloaded checkpoint"""
     teacher: str | None = None
-    """checkpoint of the SAM that provides the prompt encoder and the initial decoder; None: the shipped sam_tiny for
-    ovsam_tiny, else the downloaded SAM ViT-H"""
+    """checkpoint of a SAM, for the prompt encoder and the initial decoder; None: the shipped sam_tiny for ovsam_tiny,
+    else the downloaded SAM ViT-H"""
     neck: str | None = None
     """checkpoint of the neck, such as a file that the recipe `sam2clip` wrote; None: the downloaded checkpoint"""
     train_neck: bool = False
@@ -37,7 +37,7 @@ class Config(Training):
     smallest: int = Field(default=32, ge=1)
     """minimum mask area of a prompted instance, in pixels of the network's input"""
     prompts: int = Field(default=40, ge=1)
-    """number of prompts per image, each for one instance. If there are fewer instances, they get several prompts"""
+    """number of prompts per image, each for one instance. If an image has fewer instances, instances are repeated"""
     boxes: float = Field(default=0.5, ge=0, le=1)
     """fraction of the prompts that are boxes; the other prompts are random points of the mask"""
     points: int = Field(default=12544, ge=1)

@@ -1,6 +1,6 @@
 """Prompted instances for CLIP2SAM: from drawn scenes, or from a benchmark, with the official augmentation.
 
-Dimensions: H W pixels of an image, n side of the network's input; R instances of an image, P prompts.
+Dimensions: B samples, H W pixels of an image, n side of the input, R instances of an image, P prompts.
 """
 
 from dataclasses import dataclass
@@ -118,10 +118,9 @@ class Photographs:
 def augmented(
     drawn: np.random.Generator, image: np.ndarray, masks: np.ndarray, pixels: int, scales: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return image and masks, flipped with probability 0.5, resized, and cropped at random.
+    """Flip, resize and crop an image (H, W, 3) and masks (R, H, W) uint8 at random. Return image and bool masks.
 
-    `image` is (H, W, 3), `masks` are (R, H, W) uint8; the returned masks are bool. The long side is resized to `pixels`
-    times a random factor in the range `scales`. The crop is at most `pixels` × `pixels`.
+    The long side is resized to `pixels` times a factor in the range `scales`. The crop is at most `pixels` × `pixels`.
     """
     if drawn.random() < 0.5:
         image, masks = image[:, ::-1], masks[:, :, ::-1]
@@ -134,15 +133,15 @@ def augmented(
 
 
 def stacked(samples: list[Sample], config: Config, pixels: int, drawn: np.random.Generator) -> dict[str, Tensor]:
-    """Return a batch of B samples with `prompts` prompts each, P in total, as a dict with these keys:
+    """Return a batch of B samples with `prompts` prompts each, as a dict with these keys:
 
     - `images` (B, 3, n, n) float32, normalised
-    - `which` (P,) int64: index of the sample of each prompt
-    - `points` (P, 2, 2) float32: two points per prompt, x, y in pixels of the input. They are the corners of a box, or
-      a click and a padding point
-    - `labels` (P, 2): SAM's label of each point, such as FIRST_CORNER, or ON for a click
-    - `frames` (P, 4) float32: the tight boxes of the masks, in pixels of the input
-    - `truth` (P, n, n) uint8 and `classes` (P,): mask and class of each prompt
+    - `which` (P,) int64: index of each prompt's sample
+    - `points` (P, 2, 2) float32: x, y of two box corners, or of a click and a padding point, in pixels of the input
+    - `labels` (P, 2) int64: SAM's label of each point, such as FIRST_CORNER
+    - `frames` (P, 4) float32: tight box of each prompt's mask, in pixels of the input
+    - `truth` (P, n, n) uint8: mask of each prompt
+    - `classes` (P,) int64: class of each prompt
     """
     rows = [_prompts(sample, config, drawn) for sample in samples]
     points, labels, frames, numbers = (np.concatenate(part) for part in zip(*rows, strict=True))
@@ -174,16 +173,13 @@ def _prompts(sample: Sample, config: Config, drawn: np.random.Generator) -> tupl
 
 
 def _point(mask: np.ndarray, drawn: np.random.Generator) -> np.ndarray:
-    """Return x, y of a random pixel of a mask (H, W) bool, then 0, 0 as padding: (2, 2) float32.
-
-    The padding gives a click two points, like a box.
-    """
+    """Return a random pixel x, y of a mask (H, W) bool, and the padding point 0, 0: (2, 2) float32."""
     rows, columns = np.nonzero(mask)
     place = drawn.integers(len(rows))
     return np.array([[columns[place], rows[place]], [0, 0]], np.float32)
 
 
 def _padded(mask: np.ndarray, pixels: int) -> np.ndarray:
-    """Return a mask (H, W) with zeros on the right and at the bottom, (pixels, pixels)."""
+    """Pad a mask (H, W) with zeros at the right and bottom, to (pixels, pixels)."""
     height, width = mask.shape
     return np.pad(mask, ((0, pixels - height), (0, pixels - width)))

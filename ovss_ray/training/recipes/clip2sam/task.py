@@ -1,14 +1,9 @@
 """Training of CLIP2SAM (Yuan et al., ECCV 2024, arXiv 2401.02955, §3.3): feature pyramid, mask decoder and class head.
 
 CLIP and the prompt encoder are frozen. The neck is frozen unless `train_neck` is True. A prompt is the box of an
-instance, or a point in its mask. The decoder learns the mask of the instance. The class head learns the class of the
-instance. The class head receives the ground-truth box of the instance, even if the prompt is a point. The official
-recipes are configs/train_ovsam_clip2sam_coco.yaml and train_ovsam_clip2sam_lvis.yaml. The recipe of the small network,
-trained on drawn scenes, is configs/train_ovsam_tiny.yaml.
-
-The decoder starts with the weights of a SAM's decoder. Of the SAM's mask tokens, only the first is kept. A label token
-replaces the SAM's IoU token. The label token starts with the weights of the IoU token. The MLP after the label token is
-not trained.
+instance, or a point in the mask of the instance. The class head always receives the ground-truth box. The decoder
+starts with the weights of a SAM's decoder. The official recipes are configs/train_ovsam_clip2sam_coco.yaml and
+train_ovsam_clip2sam_lvis.yaml.
 
 Dimensions: B images, P prompts, K classes, n side of the input in pixels, g side of the image embedding.
 """
@@ -117,6 +112,7 @@ def begin(model: Ovsam, config: Config) -> None:
     checkpoint.compare(checkpoint.shapes(model.pe), prompts, f"{file} is not a checkpoint of {name}", {})
     model.pe.load_state_dict(prompts)
     decoder = {key.removeprefix(DECODER): state[key] for key in state if key.startswith(DECODER)}
+    # the first mask token of the SAM is kept, and the IoU token becomes the label token
     decoder["mask_tokens.weight"] = decoder["mask_tokens.weight"][:1]
     model.mask_decoder.label_token.weight.copy_(decoder["iou_token.weight"])
     inner = model.mask_decoder.mask_decoder

@@ -11,17 +11,19 @@ from ovss_ray.models.ovsam.network import Ovsam
 from ovss_ray.training import scenes as drawn_scenes
 
 SIDE = 1024
-"""Long side, in pixels, to which masks are resized to find their centre points, as in the stage truth_prompts"""
+"""Long side, in pixels, to which a mask is resized to find its centre point (see `centre`)"""
 
 
 @torch.inference_mode()
 def measured(model: Ovsam, count: int) -> dict[str, float]:
     """Return percentages over the things in the first `count` scenes of scenes:seen and scenes:held-out.
 
-    A key is a prefix, seen_ or held-out_, and one of four names. `iou` is the mean IoU of the masks. `head`, `clip` and
-    `name` are the accuracies of three classifiers, each with 42 class names. `head` is for the class head, and `clip`
-    for CLIP's branch. `name` is for the fused scores of class head and CLIP's branch. In the fusion, all classes have
-    the weight of novel classes, as in the evaluation of scenes:instances.
+    The keys below have the prefix seen_ or held-out_. Accuracies are among 42 class names.
+
+    - `iou`: mean IoU of the masks
+    - `head`: accuracy of the class head
+    - `clip`: accuracy of CLIP's branch
+    - `name`: accuracy of both after fusion, in which all classes count as novel
     """
     results: dict[str, list[float]] = {}
     for key, number in ((key, number) for key in ("seen", "held-out") for number in range(count)):

@@ -30,14 +30,12 @@ class Config(Training):
     """training images: scenes (drawn in memory), or photographs of pascal5i or coco20i (classes outside `fold`)"""
     data_root: str | None = None
     fold: int = Field(default=0, ge=0, le=3)
-    """fold of pascal5i or coco20i whose classes are not trained; measurements use its validation episodes"""
+    """fold of pascal5i or coco20i whose classes are not trained, but measured on the validation episodes"""
     lists: Literal["hsnet", "fusioner"] = "hsnet"
     """training lists of pascal5i, one per fold, with pairs of a photograph and a class
 
-    hsnet: the four lists of HSNet, 13,680 pairs in total. fusioner: the official lists, 15,555 pairs in total.
-
-    The official lists contain HSNet's pairs. Results with the official lists are not comparable with HSNet and LSeg,
-    which had less training data.
+    hsnet: the lists of HSNet and LSeg, 13,680 pairs. fusioner: the official lists, which add 1,875 pairs. Only results
+    with hsnet are comparable with HSNet and LSeg.
     """
     resolution: Resolution = "original"
     """resolution of the images in measurements
@@ -49,12 +47,11 @@ class Config(Training):
     undecayed: Literal["vectors"] = "vectors"
     """parameters of the fusion without weight decay; "vectors" is the only value. The decoder has no weight decay"""
     decay: Literal["cosine"] = "cosine"
-    """schedule of the fusion's learning rate; "cosine" is the only value. After a linear warm-up, the rate falls to
-    `final_rate` by half a cosine period"""
+    """schedule of the fusion's learning rate after the warm-up. "cosine": half a period, down to `final_rate`"""
     final_rate: float = Field(default=2e-6, ge=0)
     """learning rate of the fusion at the end of the schedule; `rate` is the learning rate after the warm-up"""
     final_weight_decay: float = Field(default=0.4, ge=0)
-    """weight decay of the fusion's matrices at the end of a cosine schedule from `weight_decay`"""
+    """weight decay of the fusion's matrices at the end of the training; `weight_decay` is the value at the start"""
     decoder_rate: float = Field(default=1e-3, gt=0)
     """learning rate of the decoder, which has neither warm-up nor weight decay"""
     final_decoder_rate: float | None = Field(default=None, ge=0)
@@ -62,26 +59,18 @@ class Config(Training):
     things: tuple[int, int] = (3, 7)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that the name of a drawn thing lacks the colour
-
-    The name lacks the pattern with the same probability, independently of the colour. A thing with the name "striped
-    star" has a random colour. A thing with the name "red star" has a random pattern that occurs in no class name, such
-    as rings.
-    """
+    """probability that a drawn thing's name lacks the colour. The name lacks the pattern with the same probability"""
     questions: int = Field(default=4, ge=1)
-    """number of samples per drawn scene, each with a class of the same window. CLIP encodes the window only once"""
+    """number of samples per drawn scene. The samples are classes in one window, which CLIP encodes only once"""
     overhang: int = Field(default=32, ge=0)
     """maximum number of pixels by which a window extends beyond a drawn scene"""
 
     @model_validator(mode="after")
     def _only_what_is_read(self) -> "Config":
-        """Raise ValueError for a setting that has no effect and differs from its default.
-
-        The default is allowed, because saved configs contain all settings.
-        """
+        """Raise ValueError for a setting that has no effect and differs from its default."""
         for name in ("cooldown", *WITHOUT_EFFECT[self.data]):
             value, default = getattr(self, name), type(self).model_fields[name].default
-            if value != default:
+            if value != default:  # a saved config contains all settings, so defaults are valid
                 reason = "in Fusioner's training" if name == "cooldown" else f"with data={self.data}"
                 raise ValueError(
                     f"{name}={value} has no effect {reason}. Remove it, or set it to its default {default}"

@@ -1,4 +1,4 @@
-"""Windows of drawn scenes for Fusioner. A sample is a window and one class in it; a window has several samples."""
+"""Windows of drawn scenes for Fusioner's training, each with several classes."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -49,8 +49,7 @@ class Drawn:
     def window(self, drawn: np.random.Generator, scene: Scene, count: int) -> Window:
         """Return a random window of a scene, with the targets of `count` classes.
 
-        If fewer classes are in the window, some classes are repeated. The window may extend beyond the scene, as in
-        inference.
+        If the window has fewer classes, classes are repeated. The window may extend beyond the scene.
         """
         side, overhang = self.model.variant.side, self.config.overhang
         height, width = scene.regions.shape
@@ -69,11 +68,10 @@ class Drawn:
 
 
 def _target(regions: np.ndarray, contents: list[str], name: str) -> np.ndarray:
-    """Return a name's target (n, n) uint8: 1 in regions that the name describes, 0 in other regions of the scene.
+    """Return a name's target (n, n) uint8: 1 in regions that the name describes, NOT_COUNTED outside the scene, else 0.
 
-    Pixels outside the scene have the value NOT_COUNTED. The name "red star" also describes a striped red star.
     `regions` (n, n) int64 has indices in `contents`, or −1 outside the scene.
     """
-    words = set(name.split())
+    words = set(name.split())  # a region named "striped red star" has all words of "red star", so both names fit
     table = np.array([*(words <= set(content.split()) for content in contents), NOT_COUNTED], np.uint8)
     return table[regions]

@@ -1,13 +1,7 @@
 """Samples of photographs for Fusioner: pairs of a photograph and a class outside the fold, with augmentation.
 
-The augmentation is that of the official code, with torchvision in place of albumentations. The differences are:
-
-- Resizing a crop uses antialiasing.
-- The noise has the same variance in every photograph: the mean of the official range.
-- An affine map of about the same strength replaces the official elastic transform. That transform is nearly an affine
-  map, in which three points move by up to 20 pixels.
-
-As in the official code, pixels from outside the photograph are black, and count as background.
+The augmentation is that of the official code, with three differences: antialiasing, constant noise variance, and an
+affine map in place of the elastic transform. Pixels from outside the photograph are black, and count as background.
 """
 
 from collections.abc import Iterator
@@ -27,15 +21,15 @@ from ovss_ray.models.fusioner.variants import DataSet
 from ovss_ray.training.recipes.fusioner.config import Config
 from ovss_ray.training.recipes.fusioner.samples import NOT_COUNTED, Window
 
-NOISE = 30**0.5 / 255
-"""Standard deviation of the noise, for pixel values in 0..1; the official variance is 10 / 255² to 50 / 255²"""
+NOISE = 30**0.5 / 255  # the official variance is random, 10 / 255² to 50 / 255²
+"""Standard deviation of the noise, for pixel values in 0..1"""
 CHANGES = {"pascal": (0.5, 20), "coco": (0.2, 10)}
 """Data set → (strength of torchvision's ColorJitter in brightness, contrast, saturation and hue; maximum rotation in
 degrees)"""
 
 
 class Photographs:
-    """Pairs of a photograph and a class from a training list, shuffled in each epoch, as random windows."""
+    """Pairs of a photograph and a class from a training list, shuffled in each epoch. A pair yields a random window."""
 
     def __init__(self, config: Config, model: Fusioner) -> None:
         self.config, self.model = config, model
@@ -90,6 +84,7 @@ def changes(data_set: DataSet, side: int) -> v2.Transform:
         half([v2.ColorJitter(strength, strength, strength, strength)]),
         half([v2.GaussianNoise(sigma=NOISE)]),
         v2.RandomHorizontalFlip(),
+        # in place of the official elastic transform: nearly an affine map, in which three points move by ≤ 20 pixels
         half([turn(9, translate=(0.06, 0.06), scale=(0.85, 1.15), shear=(-9, 9, -9, 9))]),
         half([turn(degrees, translate=(0.1, 0.1), scale=(0.9, 1.1))]),
     ]

@@ -17,18 +17,15 @@ class Window(NamedTuple):
     pixels: Tensor
     """(3, n, n) float32, normalised"""
     samples: list[tuple[str, np.ndarray]]
-    """class name and target (n, n) uint8 of each sample. A target is 1 at pixels of the class, and NOT_COUNTED at
-    pixels without a loss. All other pixels are 0"""
+    """class name and target (n, n) uint8 of each sample. A target is 1 in the class, 0 outside, or NOT_COUNTED"""
 
 
 def stacked(windows: Iterable[Window], rows: Mapping[str, int]) -> dict[str, Tensor]:
-    """Return a batch of V windows with S samples in total. `rows`: class name → row of its text embedding.
-
-    Keys of the batch:
+    """Return a batch of V windows with S samples in total, as a dict with these keys:
 
     - `windows` (V, 3, n, n) float32
-    - `which` (S,): index of each sample's window
-    - `classes` (S,): row of the text embedding of each sample's class name
+    - `which` (S,) int64: index of each sample's window
+    - `classes` (S,) int64: row of each sample's class in the text embeddings, taken from `rows`
     - `targets` (S, n, n) uint8
     """
     listed = list(windows)

@@ -1,9 +1,7 @@
 """Training of Fusioner's fusion and decoder (Ma et al., BMVC 2022, arXiv 2210.15138, §3 and §4.1).
 
-Both towers of CLIP are frozen. A sample is a window and a class in the window. The loss is the binary cross-entropy of
-each pixel. The fusion is trained by AdamW, the decoder by Adam. The official recipes are
-configs/train_fusioner_vit_l_14.yaml and, for COCO, train_fusioner_vit_l_14_coco.yaml. The recipe of the small network,
-trained on drawn scenes, is configs/train_fusioner_tiny.yaml.
+Both towers of CLIP are frozen. A sample is a window and a class in the window. The fusion is trained by AdamW, the
+decoder by Adam. The official recipes are configs/train_fusioner_vit_l_14.yaml and train_fusioner_vit_l_14_coco.yaml.
 
 Dimensions: V windows of n × n pixels, S samples, C channels.
 """
@@ -50,23 +48,19 @@ class Task:
         return stacked(self.source.batch(step), self.rows)
 
     def forward(self, batch: dict[str, Any], step: int) -> Tensor:
-        """Return logits (S, n, n) of the samples. Samples of one window share the tokens of CLIP and their projection.
-
-        Normalisation and attention are within a sample, so samples do not influence each other.
-        """
+        """Return logits (S, n, n) of the samples. Samples do not influence each other."""
         model = self.model
         with torch.no_grad():
             tokens = model.encode(batch["windows"]).float()
         rows = self.words.to(tokens.device)[batch["classes"], None]
+        # the samples of a window share its projected tokens
         patches, classes = model.fusion(model.fusion.visual(tokens)[batch["which"]], rows)
         return logits(model.decoder(patches).float(), classes.float())[:, 0]
 
     def losses(self, outputs: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the binary cross-entropy: the mean over a sample's counted pixels, then the mean over samples.
-
-        If a sample has no counted pixel, all of its pixels are counted, as in the official code.
-        """
+        """Return the binary cross-entropy: the mean over a sample's counted pixels, then the mean over samples."""
         valid = batch["targets"] != NOT_COUNTED
+        # as in the official code, a sample without a counted pixel counts with all its pixels
         valid = valid | ~valid.any((1, 2), keepdim=True)
         truth = (batch["targets"] == 1).to(outputs.dtype)
         pixels = F.binary_cross_entropy_with_logits(outputs, truth, reduction="none")
@@ -97,9 +91,8 @@ class Task:
     def measure(self) -> dict[str, float]:
         """Return the scores on the episodes of the first `measured` photographs or scenes, in percent.
 
-        For drawn scenes, the scores are the mean IoU of three groups of classes: foreground, things and surfaces. The
-        group foreground contains all things and surfaces. A key such as `seen_things` has the benchmark's prefix (see
-        SCENES) and the group. For photographs, the scores are `fold_miou` and `fb_iou` (see metrics/episodes.py).
+        For photographs, the scores are `fold_miou` and `fb_iou` (see metrics/episodes.py). For drawn scenes, each score
+        is the mean IoU of a class group. For example, `seen_things` is for the things in scenes:episodes (see SCENES).
         """
         config = self.config
         scores: dict[str, float] = {}
@@ -120,14 +113,14 @@ class Task:
 
 
 def cosine(first: float, last: float, done: float) -> float:
-    """Return a schedule's value: half a cosine period from `first` to `last`. `done` is the completed fraction."""
+    """Return `first` if `done` is 0, `last` if `done` is 1, and half a cosine period in between."""
     return last + 0.5 * (first - last) * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 def begin(model: Fusioner, config: Config) -> None:
-    """Load both towers from CLIP's checkpoint. Load fusion and decoder from `start`; if it is None, initialise them.
+    """Load and freeze both towers of CLIP. Load fusion and decoder from `start`; None: initialise fusion and decoder.
 
-    Only fusion and decoder are trainable. Raises OvssError with the name of a checkpoint that does not fit.
+    Raises OvssError for a checkpoint that does not fit.
     """
     file = zoo.find(VARIANTS[config.variant].base, config.clip)
     words, visual = checkpoint.read_clip(file)
@@ -147,10 +140,7 @@ def begin(model: Fusioner, config: Config) -> None:
 
 @torch.no_grad()
 def initialise(model: Fusioner, seed: int) -> None:
-    """Initialise fusion and decoder as the official code does: torch's defaults for layers, normal values for the rest.
-
-    The standard deviation is C^−½ for the projections, and 1 for the class embedding.
-    """
+    """Initialise fusion and decoder with random values, as in the official code."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for part in (*model.fusion.modules(), *model.decoder.modules()):

@@ -30,8 +30,7 @@ def counted(
 ) -> Result:
     """Return the metrics of all episodes of the first `images` photographs.
 
-    An item is an episode: a photograph and one class. The items of a photograph must follow each other in `items`.
-    The photograph is then read and encoded only once.
+    Each item is an episode. Episodes of the same photograph must be adjacent in `items`.
     """
     binary = benchmark.for_binary()
     last = len(binary.labels)

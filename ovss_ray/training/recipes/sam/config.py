@@ -15,15 +15,13 @@ class Config(Training):
     things: tuple[int, int] = (4, 9)
     """range of the number of things in a scene, end exclusive"""
     unnamed: float = Field(default=0.3, ge=0, le=1)
-    """probability that the name of a drawn thing lacks the colour
+    """probability that the colour of a drawn thing is random and not part of the name, as in "striped star"
 
-    The name lacks the pattern with the same probability, independently of the colour. A thing with the name "striped
-    star" has a random colour. A thing with the name "red star" has a random pattern that occurs in no class name, such
-    as rings.
+    The same probability applies to the pattern, independently of the colour.
     """
     prompts: int = Field(default=8, ge=1)
     """number of prompts per scene, each for a random region"""
     boxes: float = Field(default=0.5, ge=0, le=1)
     """fraction of the prompts that start with a box; the other prompts start with a click"""
     answers: int = Field(default=3, ge=1)
-    """largest number of answers per prompt. After each answer but the last, a click corrects the answer"""
+    """largest number of answers to a prompt; between two answers, the prompt gets one more click"""

@@ -1,15 +1,9 @@
 """Training of SAM on drawn scenes from scratch (Kirillov et al., 2023, §3 and appendix A).
 
-A prompt starts with a click or a box. The network answers each prompt with a single mask and three alternative masks.
-Then the prompt gets one more click, at a pixel where one of these masks is wrong. After the first answer, this mask is
-the alternative mask with the highest predicted IoU. After later answers, this mask is the single mask. With
-probability 0.5, this mask becomes a mask prompt too.
+A prompt starts with a click or a box. Before each further answer, the prompt gets one more click, at a cell where the
+last answer is wrong. An answer has four masks: a single mask (index 0), and three alternative masks (index 1 to 3).
 
-The mask losses of the first answer use the single mask, and the alternative mask with the lowest loss. The loss of the
-predicted IoU uses all four masks of the first answer. For later answers, all losses use only the single mask.
-
-Dimensions: B scenes, P prompts, N points of a prompt, M masks of an answer, h w cells of the masks;
-n side of an input, in pixels.
+Dimensions: B scenes, P prompts, h w cells of the masks; n side of an input, in pixels.
 """
 
 from collections.abc import Sequence
@@ -34,13 +28,10 @@ from ovss_ray.training.recipes.sam.config import Config
 
 FOCAL, DICE = 20.0, 1.0
 """Weights of a mask's two losses (appendix A); the weight of the predicted IoU's loss is one"""
+# With α = 0.25, as in detectors, masks stay empty far longer. A smaller network was trained with both values of α. In
+# steps 151 to 200, its mean IoU (best of three masks, one click) was 0.02 with α = 0.25, and 0.31 with α = 0.75.
 ALPHA, GAMMA = 0.75, 2.0
-"""Parameters of the focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv 1708.02002).
-
-SAM's paper does not state the values. Detectors usually have α = 0.25, but then masks stay empty far longer. A smaller
-network was trained with both values. In steps 151 to 200, its mean IoU was 0.02 with α = 0.25, and 0.31 with α = 0.75.
-This is the IoU of the best of three masks after one click.
-"""
+"""Parameters of the focal loss (Lin et al., ICCV 2017, arXiv 1708.02002). SAM's paper does not state the values"""
 BOX_NOISE = 0.1
 """Standard deviation of the noise of a box's corners, as a fraction of the box's side"""
 MOST_NOISE = 20 / 1024
@@ -49,9 +40,7 @@ SMALLEST = 100
 """Minimum number of visible pixels of a region for a prompt"""
 
 Answers = Sequence[tuple[Tensor, Tensor]]
-"""Answers to the P prompts of a batch, in order: before any further click, after one further click, and so on.
-
-An answer is a pair: mask logits (P, 4, h, w) and predicted IoU (P, 4)."""
+"""Answers to P prompts, the first answer first. An answer is a pair: mask logits (P, 4, h, w), predicted IoU (P, 4)"""
 
 
 class Task:
@@ -66,12 +55,10 @@ class Task:
             self.model.load_state_dict(checkpoint.read(Path(config.start)))
 
     def batch(self, step: int) -> dict[str, Any]:
-        """Return the batch of a step: preprocessed images (B, 3, n, n), and P = B · `prompts` prompts.
+        """Return the batch of a step: preprocessed `images` (B, 3, n, n), and P = B · config.prompts prompts.
 
-        `which` (P,) is the scene index of each prompt. `points` (P, 2, 2) has x, y of each prompt's two points, in
-        pixels of the input. `labels` (P, 2) has the label of each point, such as ON (see models/sam_layers/prompts.py).
-        The second point of a click is padding. `truth` (P, h, w) float32 is the fraction of each cell that the prompted
-        region covers; it is 0 in the padding of the input.
+        `which` (P,) is the scene index of each prompt. `points` (P, 2, 2) and `labels` (P, 2) are as in the class
+        Prompts. `truth` (P, h, w) float32 is the fraction of each cell that the prompted region covers.
         """
         config, drawn = self.config, np.random.default_rng([self.config.seed, step, 1])
         drawn_batch = drawn_scenes.batch(config.seed, step, config.batch, config.things, config.unnamed)
@@ -101,11 +88,12 @@ class Task:
         return np.stack(points), labels, drawn_scenes.coverage(padded, cell, len(scene.contents))[prompted]
 
     def forward(self, batch: dict[str, Any], step: int) -> Answers:
-        """Return the answers to the first prompts, then up to `answers` − 1 further answers to corrected prompts."""
+        """Return 1 + `step` % config.answers answers. Before each further answer, every prompt gets one more click."""
         truth, embeddings = batch["truth"], self.model.image_encoder(batch["images"])
         prompts = Prompts(batch["points"], batch["labels"])
         answers = [self.model.decode(embeddings, prompts, batch["which"])]
         for number in range(step % self.config.answers):
+            # the first answer counts by its best alternative mask, a later answer by its single mask
             logits = most_fitting(*answers[-1]) if number == 0 else answers[-1][0][:, 0]
             prompts = corrected(prompts, logits.detach().float(), truth, self.variant.patch // 4)
             answers.append(self.model.decode(embeddings, prompts, batch["which"]))
@@ -127,31 +115,29 @@ class Task:
 
 @torch.no_grad()
 def begin(model: Sam, seed: int) -> None:
-    """Initialise a network. As in the official code, tokens are random, and relative position embeddings are 0.
-
-    The tokens and the position encoding's frequencies are drawn from the standard normal distribution. They are rounded
-    to half precision, like exported weights. The frequencies are not trained. `initialise` sets the other parameters.
-    """
+    """Initialise a network. As in the official code, tokens are random, and relative position embeddings are 0."""
     initialise(model, model.variant.layers, seed)
     generator = torch.Generator().manual_seed(seed)
     for name, value in model.state_dict().items():
         if "rel_pos" in name:
             value.zero_()
         elif name.endswith(("gaussian_matrix", "token.weight", "tokens.weight")) or "point" in name:
+            # rounded to half precision, like exported weights
             value.copy_(torch.randn(value.shape, generator=generator).half())
 
 
 def click(drawn: np.random.Generator, region: np.ndarray) -> np.ndarray:
-    """Return x, y of a random pixel of a region (H, W) bool, then 0, 0 as padding: (2, 2) float32.
-
-    The padding gives a click two points, like a box.
-    """
+    """Return x, y of a random pixel of a region (H, W) bool, then 0, 0 as padding: (2, 2) float32."""
+    # with the padding, a click has two points, like a box
     y, x = np.argwhere(region)[drawn.integers(region.sum())]
     return np.array([[x, y], [0, 0]], np.float32)
 
 
 def box(drawn: np.random.Generator, region: np.ndarray, pixels: int) -> np.ndarray:
-    """Return the bounding box of a region (H, W) bool with random noise: corners x, y, half open, (2, 2) float32."""
+    """Return a region's half-open bounding box with random noise: two corners x, y, as (2, 2) float32.
+
+    `region` is (H, W) bool. `pixels` is the side n of the input.
+    """
     places = np.argwhere(region)[:, ::-1]
     first, last = places.min(0), places.max(0) + 1
     noise = drawn.normal(0, BOX_NOISE * (last - first), (2, 2)).clip(-MOST_NOISE * pixels, MOST_NOISE * pixels)
@@ -159,21 +145,22 @@ def box(drawn: np.random.Generator, region: np.ndarray, pixels: int) -> np.ndarr
 
 
 def most_fitting(masks: Tensor, fit: Tensor) -> Tensor:
-    """Return for each prompt the alternative mask (index 1 to 3) with the highest predicted IoU, (P, h, w).
+    """Return the logits (P, h, w) of the alternative mask with the highest predicted IoU.
 
-    Inputs: mask logits `masks` (P, 4, h, w), and predicted IoU `fit` (P, 4).
+    `masks` (P, 4, h, w) are logits, and `fit` (P, 4) is the predicted IoU.
     """
     return masks[torch.arange(len(masks), device=masks.device), 1 + fit[:, 1:].argmax(1)]
 
 
 def corrected(prompts: Prompts, logits: Tensor, truth: Tensor, cell: int) -> Prompts:
-    """Return the prompts with a further click at a random cell where `logits` and `truth`, (P, h, w) each, disagree.
+    """Return the prompts with one more click each, at a random cell where the answer is wrong.
 
-    If `logits` and `truth` agree at all cells, the click is at a random cell of the true region. With probability 0.5,
-    `logits` become mask prompts. `cell` is the side of a mask's cell in pixels of the input.
+    `logits` are the masks of the answer, (P, h, w), like `truth`. With probability 0.5, `logits` become mask prompts.
+    `cell` is the side of a cell in pixels of the input.
     """
     right = truth > 0.5
     wrong = (logits > 0) != right
+    # if no cell is wrong, the click is at a random cell of the true region
     weights = torch.where(wrong.any((1, 2), keepdim=True), wrong, right).flatten(1).float()
     place = torch.multinomial(weights, 1)
     x, y = place % truth.shape[2], place // truth.shape[2]
@@ -184,15 +171,13 @@ def corrected(prompts: Prompts, logits: Tensor, truth: Tensor, cell: int) -> Pro
 
 
 def losses(masks: Tensor, fit: Tensor, truth: Tensor, first: bool) -> dict[str, Tensor]:
-    """Return the losses of one answer.
+    """Return the losses of an answer: `focal` and `dice` of masks, and `iou` of the predicted IoU.
 
-    Inputs: mask logits `masks` (P, 4, h, w), predicted IoU `fit` (P, 4), and `truth` (P, h, w) in 0..1.
-
-    If `first` is True, the answer is to the first prompt. The mask losses then use two masks: the single mask (index
-    0), and the alternative mask with the lowest loss. The loss of the predicted IoU uses all four masks. The paper does
-    not train index 0 for the first prompt. This module trains it, because users may request a single mask for one
-    click. If `first` is False, all losses use index 0 only.
+    `masks` (P, 4, h, w) are logits. `fit` (P, 4) is the predicted IoU. `truth` (P, h, w) is from 0 to 1. If `first` is
+    True, `focal` and `dice` use the single mask and the best alternative mask; `iou` uses all masks. If `first` is
+    False, all losses use the single mask.
     """
+    # The paper does not train index 0 on first answers. Here it is trained, for users who request one mask per click.
     masks_used = 4 if first else 1
     masks, fit, truth = masks[:, :masks_used], fit[:, :masks_used], truth[:, None]
     per_mask = {"focal": FOCAL * focal(masks, truth), "dice": DICE * dice(masks, truth)}
@@ -223,29 +208,26 @@ def dice(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def true_iou(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return the IoU (…) of predicted masks and true masks.
-
-    A cell is in the predicted mask if its logit in `logits` (…, h, w) is above 0. The cell is in the true mask if its
-    value in `truth` (…, h, w) is above 0.5.
-    """
+    """Return the IoU (…,) of the masks `logits` > 0 and `truth` > 0.5, from inputs (…, h, w)."""
     predicted, right = logits > 0, truth > 0.5
     return (predicted & right).sum((-2, -1)) / (predicted | right).sum((-2, -1)).clamp(min=1)
 
 
 def centre(region: np.ndarray) -> tuple[int, int]:
-    """Return x, y of SAM's evaluation click (§7.1): the pixel in a region (H, W) bool farthest from its edge."""
+    """Return x, y of SAM's evaluation click (§7.1): in a region (H, W) bool, the pixel farthest from the outside."""
     inner = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
     y, x = np.unravel_index(inner.argmax(), region.shape)
     return int(x), int(y)
 
 
 def measured(model: Sam, count: int) -> dict[str, float]:
-    """Return the mean IoU in percent over the regions of the first `count` scenes of scenes:seen and scenes:held-out.
+    """Return name → mean IoU in percent, on the first `count` scenes of scenes:seen and scenes:held-out.
 
-    The kinds of regions are `seen_things`, `held-out_things`, and `surfaces` of both benchmarks. Each kind has three
-    values, such as `surfaces`, `surfaces_best_of_three` and `surfaces_box`. Without a suffix, the prompt is a click on
-    the centre, and the mask with the highest predicted IoU counts. With `_best_of_three`, the prompt is the same, and
-    the best of three masks counts. With `_box`, the prompt is the exact box, and the single mask counts.
+    A name is a kind of region (`seen_things`, `held-out_things` or `surfaces`) with one of these suffixes:
+
+    - no suffix: the prompt is a click on the centre; the mask with the highest predicted IoU counts
+    - `_best_of_three`: the prompt is a click on the centre; the best of three masks counts
+    - `_box`: the prompt is the exact box; the single mask counts
     """
     fits_by_name: dict[str, list[float]] = {}
     for key, number in ((key, number) for key in ("seen", "held-out") for number in range(count)):

@@ -14,7 +14,7 @@ class Config(Training):
     variant: Annotated[str, one_of(VARIANTS)] = "ovsam_rn50x16"
     """name of the network's variant, such as ovsam_tiny; it sets the sizes of the layers"""
     clip: str | None = None
-    """checkpoint of the CLIP; None: the shipped or downloaded checkpoint"""
+    """checkpoint of the CLIP; None: the shipped clip_tiny for ovsam_tiny, else the downloaded CLIP RN50x16"""
     teacher: str | None = None
     """checkpoint of the SAM; None: the shipped sam_tiny for ovsam_tiny, else the downloaded SAM ViT-H"""
     data: str = "scenes"
@@ -25,17 +25,17 @@ class Config(Training):
     targets: str | None = None
     """folder of SAM features, written by the stage sam_features; None: compute the features in every step"""
     begin: Literal["positions", "encoder"] = "positions"
-    """parts of the neck that are initialised from the SAM's image encoder. positions: only the position embedding,
-    which is not trained. encoder: the position embedding, the blocks and the final projection; this needs a neck with
-    the sizes of the SAM's encoder"""
+    """parts of the neck that are copied from the SAM's image encoder at the start
+
+    positions: the position embedding. encoder: also the blocks and the final projection; this needs a SAM with
+    the sizes of the neck.
+    """
     things: tuple[int, int] = (4, 9)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.3, ge=0, le=1)
-    """probability that the name of a drawn thing lacks the colour
+    """probability that the colour of a drawn thing is random and not part of the name, as in "striped star"
 
-    The name lacks the pattern with the same probability, independently of the colour. A thing with the name "striped
-    star" has a random colour. A thing with the name "red star" has a random pattern that occurs in no class name, such
-    as rings.
+    The same probability applies to the pattern, independently of the colour.
     """
 
     @model_validator(mode="after")

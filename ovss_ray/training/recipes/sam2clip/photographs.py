@@ -25,9 +25,7 @@ class Photographs:
         self.items = [item for item in items if self.stored is None or item.image_id in self.stored]
         if not self.items:
             raise OvssError(
-                f"targets={config.targets} contains no features of images of {config.data}. Write them first: ovss "
-                f"evaluate sam_features --benchmark {config.data} --split {config.split or 'train'} "
-                f"--set sam_features.folder={config.targets}"
+                f"targets={config.targets} contains no features of images of {config.data}. {_advice(config)}"
             )
         self._check()
         self.order = lru_cache(2)(
@@ -43,7 +41,7 @@ class Photographs:
         if (shape := self.stored.get(self.items[0].image_id).shape) != expected:
             raise OvssError(
                 f"targets={self.config.targets} has features of shape {shape}, but the neck of {self.config.variant} "
-                f"needs {expected}. Write them with --set sam_features.variant={sam}"
+                f"needs {expected}. {_advice(self.config)}"
             )
         needed, sources = SamConfig(variant=sam, weights=self.config.teacher).identity(), self.stored.sources
         if sources.keys() != {needed}:
@@ -51,9 +49,7 @@ class Photographs:
             raise OvssError(
                 f"targets={self.config.targets} has features computed by {listed}, but the teacher is {needed}. If one "
                 "checkpoint computed all features, set `teacher` to this checkpoint. Otherwise, compute the features "
-                f"again into an empty FOLDER. Run `ovss evaluate sam_features --benchmark {self.config.data} --split "
-                f"{self.config.split or 'train'} --set sam_features.variant={sam} --set "
-                f"sam_features.weights={self.config.teacher or 'null'} --set sam_features.folder=FOLDER`"
+                f"again. {_advice(self.config)}"
             )
 
     def batch(self, step: int) -> tuple[list[np.ndarray], np.ndarray | None]:
@@ -66,3 +62,13 @@ class Photographs:
         items = [self.items[self.order(epoch)[place]] for epoch, place in places]
         images = [self.benchmark.image(item, files.read(item.image)) for item in items]
         return images, np.stack([self.stored.get(item.image_id) for item in items]) if self.stored else None
+
+
+def _advice(config: Config) -> str:
+    """Return advice for an error message: how to write the features of the teacher."""
+    return (
+        "Write the teacher's features into an empty FOLDER, and set `targets` to the benchmark's subfolder of FOLDER. "
+        f"Run `ovss evaluate sam_features --benchmark {config.data} --split {config.split or 'train'} "
+        f"--set sam_features.variant={teacher(config.variant)} "
+        f"--set sam_features.weights={config.teacher or 'null'} --set sam_features.folder=FOLDER`"
+    )

@@ -1,8 +1,7 @@
 """Training of SAM2CLIP, the neck of Open-Vocabulary SAM (Yuan et al., ECCV 2024, arXiv 2401.02955, §3.2).
 
-CLIP is frozen. The neck learns to predict the image embedding of a SAM from CLIP's maps, by the mean squared error.
-CLIP and SAM receive the same resized photograph. The official recipe is configs/train_ovsam_sam2clip.yaml. The recipe
-of the small network, trained on drawn scenes, is configs/train_ovsam_tiny_neck.yaml.
+The neck learns to predict the image embedding of a SAM from the maps of a frozen CLIP. The official recipe is
+configs/train_ovsam_sam2clip.yaml. The recipe of the small network is configs/train_ovsam_tiny_neck.yaml.
 
 Dimensions: B images, n side of the input in pixels, g side of the embedding, D channels of the embedding.
 """
@@ -120,13 +119,10 @@ class Task:
 
 @torch.no_grad()
 def begin(model: Student, teacher: Sam, config: Config) -> None:
-    """Initialise the neck. The position embedding is copied from the SAM.
+    """Initialise the neck. The parts that Config.begin names are copied from the SAM's image encoder.
 
-    With `begin: positions`, nothing else is copied, and the relative position embeddings are 0. With `begin: encoder`,
-    three steps follow. The blocks and the final projection are copied from the SAM. The convolutions of the two finest
-    maps are fitted to the SAM's patch embedding. The convolutions of the coarser maps are set to 0.
-
-    Raises OvssError if the sizes differ.
+    With `begin: encoder`, the neck's first convolutions are fitted to the SAM's patch embedding. Raises OvssError if
+    the SAM does not fit the neck.
     """
     neck, encoder = model.neck, teacher.image_encoder
     initialise(neck, len(neck.blocks), config.seed)
@@ -167,7 +163,7 @@ def _fit(model: Student, encoder: ImageEncoder, config: Config) -> None:
         layer.weight.copy_(part.T.reshape(layer.weight.shape))
     for layer in layers:
         layer.bias.zero_()
-    for layer in layers[2:]:
+    for layer in layers[2:]:  # the coarser maps
         layer.weight.zero_()
     model.neck.level_encoding.weight.zero_()
     layers[0].bias.copy_(bias[0])

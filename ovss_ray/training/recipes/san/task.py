@@ -1,7 +1,6 @@
 """Training of SAN's side network next to a frozen CLIP (Xu et al., 2023, §3.3 and §4.1).
 
-The official recipe is configs/train_san_vit_b_16.yaml. The recipe of the small network, trained on drawn scenes, is
-configs/train_san_tiny.yaml.
+The official recipe is configs/train_san_vit_b_16.yaml. The recipe of the small network is configs/train_san_tiny.yaml.
 """
 
 from pathlib import Path
@@ -86,10 +85,7 @@ class Task:
 
 
 def _fill(model: San, path: Path, all_of_it: bool) -> None:
-    """Load a checkpoint into the network. Raises OvssError if entries are missing or unexpected.
-
-    If `all_of_it` is False, entries of the side network are not loaded. The checkpoint may have them or not.
-    """
+    """Load a checkpoint. If `all_of_it` is False, skip the side network. Raises OvssError for wrong entries."""
     state = {k: v for k, v in checkpoint.read(path, ignore=UNUSED).items() if not k.startswith("heads.")}
     needed = {name for name in model.state_dict() if all_of_it or not name.startswith(SIDE)}
     missing, unexpected = sorted(needed - state.keys()), sorted(state.keys() - model.state_dict().keys())

@@ -14,19 +14,19 @@ class Config(MaskTraining):
     variant: Annotated[str, one_of(VARIANTS)] = "scan_tiny"
     """name of the network's variant, such as scan_tiny; it sets the sizes of the layers"""
     clip: str | None = None
-    """checkpoint of the CLIP, such as open_clip's; None, allowed for scan_tiny only: the shipped `clip_tiny`"""
+    """checkpoint of the CLIP, such as open_clip's; None: the shipped `clip_tiny`, for scan_tiny only"""
     backbone: str | None = None
     """checkpoint of a pretrained Swin, in the format of its authors; None: random values"""
     regions: str | None = None
-    """checkpoint of the region CLIP, as written by the recipe `scan_clip`; None: the CLIP of `clip`
+    """checkpoint of the CLIP that classifies regions, as written by the recipe `scan_clip`; None: the CLIP of `clip`
 
-    The region CLIP is used for validation, and is part of the exported file. It is not trained.
+    The CLIP for regions is not trained. The exported file contains this CLIP.
     """
     auxiliary: Literal["official", "all"] = "official"
-    """outputs of the decoder that have a loss, in addition to the output of the last layer
+    """outputs of the decoder that have a loss
 
-    all: the initial output, and the outputs of all layers before the last layer. official: the same, but without the
-    output of the second-last layer. The official code has no weight for the loss of this output.
+    all: the initial output, and the outputs of all layers. official: all of these outputs, except the output of the
+    second-last layer.
     """
     mask_threshold: float = Field(default=0.4, ge=0, le=1)
     """probability above which a pixel belongs to a region, for validation only"""

@@ -1,11 +1,10 @@
 """Training of SCAN's mask network and calibration (Liu et al., CVPR 2024, arXiv 2312.04089, §3.2 and §4.1).
 
-Both CLIPs are frozen. The losses are those of Mask2Former, on the masked decoder's outputs (see `auxiliary`). Each
-supervised output is calibrated first (see models/scan/calibration.py). The classes are the class names of the data, and
-"void". The official recipe is configs/train_scan_vitL.yaml. The recipe of the small network, trained on drawn scenes,
-is configs/train_scan_tiny.yaml.
+Both CLIPs are frozen. The losses are those of Mask2Former. Supervised outputs are outputs of the decoder that have a
+loss (see Config.auxiliary). The official recipe is configs/train_scan_vitL.yaml. The recipe of the small network is
+configs/train_scan_tiny.yaml.
 
-Dimensions: B images, H W pixels, Q queries, D features, O supervised outputs, K classes.
+Dimensions: B images, H W pixels, Q queries, D features.
 """
 
 import math
@@ -69,6 +68,7 @@ class Task:
             seen = overview(model.clip_adapter.original_clip, whole, variant.levels, variant.replaced)
         maps = model.backbone(normalised(images, photograph.IMAGENET, variant.multiple))
         *auxiliary, last = model.sem_seg_head(maps, every=True)
+        # the official code has no weight for the loss of the second-last layer's output
         outputs = [*(auxiliary[:-1] if self.config.auxiliary == "official" else auxiliary), last]
         with runtime.autocast(images.device, "fp32"):  # the spectrum has no half precision
             raw = torch.cat([output.embeddings.float() for output in outputs], 1)
@@ -94,7 +94,7 @@ class Task:
         return miou(lambda image, vocabulary: self.model.segment(image, vocabulary, **options), self.config.measured)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights of the network. Weights that equal the shipped CLIP's weights are left out."""
+        """Return the weights of the network that differ from the shipped CLIP's weights."""
         words, visual = clip_start.shipped(self.config.variant)
         base = {MODEL + name: value for name, value in words.items()}
         for prefix in (MODEL + "visual.", ORIGINAL):
@@ -112,9 +112,8 @@ def normalised(images: Tensor, colours: photograph.Colours, multiple: int) -> Te
 def begin(model: Scan, config: Config) -> None:
     """Initialise the network, then load the checkpoints in the settings `clip`, `regions` and `backbone`.
 
-    The network has CLIP's text tower, and two image towers: one for whole photographs and one for regions. The image
-    tower for regions is loaded from `regions`, or from `clip` if `regions` is None. The other two towers are loaded
-    from `clip`. Raises OvssError for a checkpoint that does not fit the variant.
+    Raises OvssError if `backbone` does not fit the variant. Raises OvssError if `clip` is None and the variant has no
+    shipped CLIP.
     """
     initialise(model, sum(model.variant.backbone_depths), config.seed)
     _begin_attention(model, config.seed)
@@ -131,15 +130,13 @@ def begin(model: Scan, config: Config) -> None:
 
 @torch.no_grad()
 def _begin_attention(model: Scan, seed: int) -> None:
-    """Initialise queries, level embeddings and deformable attention as in Mask2Former, and the calibration weight.
-
-    Initially, each head samples points in a different direction, at distances of 1, 2, … cells, with equal weights.
-    """
+    """Initialise queries, level embeddings and deformable attention, as in Mask2Former. Calibration has weight 0.1."""
     generator = torch.Generator().manual_seed(seed)
     for part in model.sem_seg_head.modules():
         if isinstance(part, nn.Embedding):
             part.weight.copy_(torch.randn(part.weight.shape, generator=generator))
         if isinstance(part, DeformableAttention):
+            # each head samples points in its own direction, at distances of 1, 2, … cells, with equal weights
             angles = torch.arange(part.heads) * (2 * math.pi / part.heads)
             ways = torch.stack([angles.cos(), angles.sin()], -1)
             ways = ways / ways.abs().amax(-1, keepdim=True)

@@ -14,7 +14,7 @@ class Config(Training):
     variant: Annotated[str, one_of(VARIANTS)] = "scan_tiny"
     """name of the network's variant, such as scan_tiny; it sets the sizes of the layers"""
     clip: str | None = None
-    """checkpoint of the CLIP to start from; None, allowed for scan_tiny only: the shipped `clip_tiny`"""
+    """checkpoint of the CLIP to start from; None: the shipped `clip_tiny`, for scan_tiny only"""
     data: str = "scenes"
     """training regions: scenes (drawn in memory), or the path of a table of masks and captions (training/pairs.py)"""
     data_root: str | None = None
@@ -22,7 +22,7 @@ class Config(Training):
     batch: int = Field(ge=1)
     """drawn scenes per step, or rows of the table per step"""
     replace_ratio: float = Field(default=0.15, ge=0, le=1)
-    """fraction of the background tokens that the contextual shift replaces, after each block in Variant.replaced"""
+    """fraction of a crop's background tokens that the contextual shift replaces after each block in Variant.replaced"""
     blocks: int | None = Field(default=None, ge=1)
     """number of blocks of the image tower that are trained, counted from the end; None: the whole tower"""
     quick: bool | None = None
@@ -30,11 +30,9 @@ class Config(Training):
     things: tuple[int, int] = (4, 8)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that the name of a drawn thing lacks the colour
+    """probability that the colour of a drawn thing is random and not part of the name, as in "striped star"
 
-    The name lacks the pattern with the same probability, independently of the colour. A thing with the name "striped
-    star" has a random colour. A thing with the name "red star" has a random pattern that occurs in no class name, such
-    as rings.
+    The same probability applies to the pattern, independently of the colour.
     """
     imperfect: float = Field(default=0.5, ge=0, le=1)
     """fraction of the drawn regions whose masks are distorted to resemble imperfect proposals"""

@@ -1,8 +1,7 @@
 """Fine-tuning of CLIP's image tower on masked crops (Liu et al., CVPR 2024, arXiv 2312.04089, §3.3 and §4.1).
 
-Crops are cut as in inference. A frozen copy of the tower encodes the whole photograph. After some blocks, the class
-token of the photograph replaces some background tokens of a crop (contextual shift). The loss is CLIP's, in both
-directions.
+Crops are made as in SCAN's inference, with the contextual shift (see models/scan/shift.py). The losses are CLIP's: from
+regions to captions, and from captions to regions.
 
 Dimensions: B photographs, R regions of a batch, n side of CLIP's input, T patches of a crop; P prompts, D
 features.
@@ -49,9 +48,9 @@ class RegionClip(nn.Module):
     def forward(self, crops: Tensor, replaced: Tensor, photographs: Tensor, which: Tensor) -> Tensor:
         """Return unit-norm embeddings (R, D) float32 of regions.
 
-        Crops (R, 3, n, n) and photographs (B, 3, n, n) are normalised. `replaced` is (R, blocks, T) bool, for the
-        blocks in the list Variant.replaced. A value is True if the contextual shift replaces a region's patch token
-        after a block. `which` (R,) is the index of each region's photograph.
+        `crops` (R, 3, n, n) and `photographs` (B, 3, n, n) are normalised. `which` (R,) is the index of each region's
+        photograph. `replaced` (R, blocks, T) bool marks the patch tokens to replace after each block in
+        Variant.replaced.
         """
         blocks = self.variant.replaced
         with torch.no_grad():
@@ -76,10 +75,10 @@ class Task:
         self.captions = captions.possible_captions()
 
     def batch(self, step: int) -> dict[str, Any]:
-        """Return the batch of a step: the inputs of RegionClip (see `inputs`), and entries for the captions.
+        """Return the batch of a step: the inputs of RegionClip, and the captions.
 
-        For drawn scenes, the entries for the captions are those that captions.draw_captions returns. For a table, there
-        is only the entry `prompts`, a list with one caption per region.
+        For drawn scenes, the captions are the entries of captions.draw_captions. For a table, the entry
+        `prompts` has one caption per region.
         """
         if self.pairs:
             images, masks, prompts = zip(*self.pairs.batch(step, self.config.batch), strict=True)
@@ -99,7 +98,7 @@ class Task:
         }
 
     def _masks(self, drawn: np.random.Generator, scene: Scene, numbers: Sequence[int]) -> list[np.ndarray]:
-        """Return the masks (H, W) bool of regions of a scene; a random fraction of the masks is distorted."""
+        """Return the masks (H, W) bool of the regions `numbers` of a scene; a random part of the masks is distorted."""
         wrong = drawn.random(len(numbers)) < self.config.imperfect
         return [
             imperfect(drawn, scene.regions, number) if bad else scene.regions == number
@@ -128,14 +127,13 @@ class Task:
         return self.model(batch["crops"], batch["replaced"], batch["photographs"], batch["which"]), prompts
 
     def losses(self, outputs: tuple[Tensor, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return CLIP's loss in both directions, each halved. For drawn scenes, return the attribute losses too.
+        """Return CLIP's losses, halved: `to_name` from regions to captions, `to_region` from captions to regions.
 
-        A caption of a table is positive only for its own region. The caption is negative for all other regions, even
-        for regions with an equal caption, as in open_clip.
+        For drawn scenes, return the losses of pattern, colour and shape too.
         """
         if self.pairs is None:
             losses = captions.losses(*outputs, SCALE, batch, self.config.attributes)
-        else:
+        else:  # as in open_clip, a caption is negative for other regions, even for regions with an equal caption
             right = torch.arange(len(outputs[0]), device=outputs[0].device)
             logits = SCALE * outputs[0] @ outputs[1].T
             losses = captions.contrastive(logits, right, torch.ones_like(logits, dtype=torch.bool), len(right))
@@ -154,10 +152,7 @@ class Task:
         return captions.tally(name, self.config.measured)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights of the CLIP under open_clip's names.
-
-        Weights that equal the shipped CLIP's weights are left out.
-        """
+        """Return the weights of the CLIP that differ from the shipped CLIP's weights, under open_clip's names."""
         words, visual = clip_start.shipped(self.config.variant)
         base = words | {f"visual.{name}": value for name, value in visual.items()}
         state = clip_start.changed(self.model.clip_model.state_dict(), base)
@@ -165,7 +160,10 @@ class Task:
 
 
 def begin(model: RegionClip, config: Config) -> None:
-    """Load the CLIP and the frozen copy, and set the trainable parameters. Raises OvssError (see clip_start.towers)."""
+    """Load the CLIP and the frozen copy, and set the trainable parameters.
+
+    Raises OvssError if `clip` is None and the variant has no shipped CLIP.
+    """
     words, visual = clip_start.towers(config.variant, config.clip)
     model.clip_model.load_state_dict(words | {f"visual.{name}": value for name, value in visual.items()})
     model.original_clip.load_state_dict(visual)
@@ -177,10 +175,9 @@ def begin(model: RegionClip, config: Config) -> None:
 
 
 def inputs(image: np.ndarray, masks: Sequence[np.ndarray], variant: Variant) -> tuple[Tensor, Tensor, regions.Regions]:
-    """Return crops (R, 3, n, n), the resized photograph (3, n, n), and a Regions object with the masks.
+    """Return crops (R, 3, n, n), the resized photograph (3, n, n), and the regions, as in SCAN's inference.
 
-    All three are computed as in SCAN's inference (see models/scan/regions.py). `image` is a photograph (H, W, 3) uint8
-    RGB. `masks` are (H, W) bool with at least one pixel each. Crops are cut from the photograph at its original size.
+    `image` is a photograph (H, W, 3) uint8 RGB. `masks` are (H, W) bool with at least one pixel each.
     """
     placed, side = photograph.geometry(image, variant), variant.clip.pixels
     whole = photograph.padded(photograph.resized(image, placed.resized), photograph.CLIP, placed.padded)
