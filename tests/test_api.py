@@ -188,7 +188,7 @@ def test_a_check_returns_its_findings_and_prints_nothing(
     assert any(fault.sure and fault.file.endswith("labels/a.png") for fault in wrong.faults)
     assert any(line.startswith("fault: ") and "labels/a.png" in line for line in wrong.lines)
     assert capfd.readouterr() == ("", "")
-    with pytest.raises(ovss_ray.OvssError, match="limit: expected a number from 1, found 0"):
+    with pytest.raises(ovss_ray.OvssError, match="limit: expected a whole number of at least 1, found 0"):
         ovss_ray.check("camvid", shared / "data/real", limit=0)
     with pytest.raises(ovss_ray.OvssError, match="Did you mean 'camvid'"):
         ovss_ray.check("camvit", "/data")

@@ -273,7 +273,7 @@ class HuggingFace:
         return text[len(start) :].strip() if start and text.lower().startswith(start.lower()) else text
 
     def _scores(self, answer: Any) -> list[float]:
-        """Return the score of each sequence: its beam score; without beams, the mean log-probability of its tokens."""
+        """Return the beam score of each caption or, without beams, the mean log-probability of the caption's tokens."""
         import torch
 
         beams = getattr(answer, "sequences_scores", None)

@@ -1,8 +1,7 @@
-"""Score the candidate words of an image with CaSED, and order them by score.
+"""Score the candidate words of an image with CaSED, and order the words by score.
 
-Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. CLIP compares each word with
-the image, and with the mean embedding of the image's captions. The word with the highest score is the class that CaSED
-predicts for the image. A later stage segments the image with all these words, or with the best of them.
+Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. The word with the highest
+score is the class that CaSED predicts for the image.
 """
 
 from collections.abc import Mapping
@@ -66,9 +65,9 @@ class Stage(stage.Stage):
             return {"words": column(map(self._scored, embeddings, batch["captions"], batch["words"]))}
 
     def _scored(self, image: "Tensor", captions: Mapping[str, Any], words: Words) -> Words:
-        """Return the words of an image that are kept, the highest score first.
+        """Return the words that the options `most` and `threshold` keep, the highest score first.
 
-        `image` is the embedding (D,) of the image. Words with equal scores stay in the order of `words`.
+        `image` (D,) is the embedding of the image.
         """
         from ovss_ray.models.alpha_clip import cased
 
@@ -80,6 +79,7 @@ class Stage(stage.Stage):
         texts = cased.embed(tower, list(map(str, captions["texts"])))
         of_words = cased.embed(tower, names, self.config.templates)
         scores = cased.scores(image, texts, of_words, float(tower.logit_scale.exp()), self.config).cpu().numpy()
+        # equal scores keep the order of `words`
         order = np.argsort(-scores, kind="stable")[: self.config.most]
         kept = [at for rank, at in enumerate(order) if rank == 0 or scores[at] >= self.config.threshold]
         return {

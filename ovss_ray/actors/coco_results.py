@@ -1,7 +1,7 @@
-"""Write masks, classes and scores in COCO's results format, so that other programs can evaluate them.
+"""Write masks, classes and scores in COCO's results format, for evaluation by other programs.
 
-Each image gets a file, a JSON list of {"image_id", "category_id", "score", "segmentation": {"size", "counts"}}. To join
-the files of all images to one COCO results file: `jq -s add FOLDER/BENCHMARK/*.json > results.json`.
+The file of an image is a JSON list of {"image_id", "category_id", "score", "segmentation": {"size", "counts"}}. To join
+all files to one COCO results file, run `jq -s add FOLDER/BENCHMARK/*.json > results.json`.
 """
 
 import json
@@ -25,8 +25,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 class Stage(stage.Stage):
     """Write the masks and classes of an image to the file `<folder>/<benchmark>/<image_id>.json`.
 
-    Each mask was prompted by a box of a detector. The score of the mask is the detector's score of this box. No column
-    is written. A resumed run may write a file again, with the same content.
+    The score of a mask is the detector's score of the box that prompted the mask.
     """
 
     reads = ("benchmark", "part", "image_number", "size", "boxes", "bits", "scores", "detector_scores")
@@ -59,9 +58,7 @@ class Stage(stage.Stage):
     ) -> list[dict[str, Any]]:  # fmt: skip
         """Return the results of one image, in the order of the masks.
 
-        A mask gets its most probable class. Usually, this class counts as a label of the benchmark, and `category_id`
-        is the id of this label. If the class counts as no label, the mask is left out. For example, a word from a
-        user's own vocabulary may count as no label.
+        A mask gets its most probable class. If the benchmark has no label for this class, the mask is left out.
         """
         question = Question(benchmark.labels, *benchmark.question(part), benchmark.groups, part)
         categories = benchmark.categories or tuple(range(1, len(benchmark.labels) + 1))

@@ -16,7 +16,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 class Stage(stage.Stage):
     """Decode the file at `image_uri` to the column `image`, (H, W, 3) uint8 RGB.
 
-    The column `size` gets the array [H, W], (2,) int32. The column `image_digest` gets the digest of the file.
+    The column `size` is [H, W], (2,) int32. The column `image_digest` is the digest of the file.
     """
 
     reads = ("benchmark", "image_uri", "truth_uri", "part")

@@ -1,20 +1,9 @@
-"""Segment an image without any vocabulary: CaSED for every cell of a coarse map, for patches of a grid, or for regions.
+"""Segment an image without any vocabulary: CaSED finds a word for each cell of a coarse map, or for each patch.
 
-Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation", arXiv 2404.10864. The option `detector`
-selects the parts of the image that get a word:
+Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation", arXiv 2404.10864.
 
-    dense     cells of a coarse map, by default 16 × 16 cells for the whole image (DenseCaSED)
-    grid      the cells of one or more grids, as patches
-    regions   the boxes of regions that an earlier stage such as `sam` proposes, as patches
-
-CLIP embeds each patch. For `dense`, CLIP embeds crops, which are the cells of several grids and of shifted copies of
-these grids. A cell of the coarse map gets the mean embedding of the crops that cover the cell. For each embedding,
-captions are retrieved, and candidate words are found in the captions. The cell or patch gets the candidate with the
-highest score.
-
-The candidates are found by the stage `words`, or by another stage that reads `captions` and writes `words`. The column
-`words` of an image lists the words of all cells or patches. The most frequent word is first. Equally frequent
-words are in the order of their first cell or patch. The prediction of a pixel is an index into the column `words`.
+The option `detector` selects cells or patches. A cell or patch gets the word with the highest score among the words in
+retrieved captions. The column `words` lists the words of the whole image, the most frequent word first.
 """
 
 from collections import Counter
@@ -57,33 +46,34 @@ class Stage(stage.Stage):
         words: StageConfig = StageConfig(use="words", options={"filter": "cased"})
         """stage that finds candidate words in captions, with its options"""
         detector: Literal["dense", "grid", "regions"] = "dense"
-        """dense: a map of cells from crops of shifted grids, as in DenseCaSED; grid: patches of unshifted grids;
-        regions: boxes of the regions that an earlier stage such as `sam` proposes"""
+        """dense: cells of a coarse map (DenseCaSED); grid: cells of `grids`; regions: regions of an earlier stage such
+        as `sam`"""
         grids: tuple[int, ...] = Field(default=(2, 4, 8), min_length=1)
-        """one number per grid: its cells per axis. For `detector: grid`, the authors' code (vicss) uses [3]"""
+        """cells per axis of each grid. With `detector: grid`, the authors' code vicss uses [3]"""
         shifted: bool = True
-        """True: each grid has shifted copies: by half a cell along x, along y, and along both; for `detector: dense`"""
+        """True: each grid also has copies that are shifted by half a cell along x, y or both; for `detector: dense`"""
         side: int = Field(default=16, ge=1)
         """cells per axis of the map; for `detector: dense`"""
         pixels: int = Field(default=128, ge=16)
-        """side in pixels to which crops are resized; for `detector: dense`. Other detectors use CLIP's input side"""
+        """side of a resized crop, in pixels; for `detector: dense`. With grid and regions, crops have CLIP's input
+        side"""
         smallest: int = Field(default=1000, ge=0)
         """patches and regions with at most this number of pixels are left out; not for `detector: dense`"""
         most: int = Field(default=16, ge=1)
         """maximum number of regions of an image; the largest regions are kept. For `detector: regions`"""
         vocabulary: Literal["patch", "image"] = "patch"
-        """captions in which the words of a patch are found. patch: those retrieved for the patch; image: those
-        retrieved for the whole image. Not for `detector: dense`"""
+        """source of a patch's candidate words. patch: captions retrieved for the patch; image: captions retrieved for
+        the whole image. Not for `detector: dense`"""
         uncovered: Literal["none", "first"] = "none"
-        """word of pixels outside all patches. none: no word; first: the first word of the image, as in vicss; not for
-        `detector: dense`"""
+        """word of pixels that no patch with a word covers. none: no word; first: the first word of the image, as in
+        vicss. Not for `detector: dense`"""
 
         @field_validator("words")
         @classmethod
         def _from_captions(cls, words: StageConfig) -> StageConfig:
-            """Return the stage that finds words, with checked options.
+            """Return `words` with checked options.
 
-            That stage must read only the column `captions`, and write the column `words`. Else raises ValueError.
+            Raises ValueError for invalid options, or unless the stage reads only `captions` and writes `words`.
             """
             try:
                 settings = words.settings()
@@ -108,7 +98,7 @@ class Stage(stage.Stage):
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
         """Return the names of the options that the run's digest ignores.
 
-        The options in `where` are always ignored. `most` is ignored unless `detector` is regions.
+        The result is `where`. Unless `detector` is regions, "most" is added.
         """
         return (*cls.where, *(() if config.detector == "regions" else ("most",)))
 
@@ -144,7 +134,7 @@ class Stage(stage.Stage):
     def _segment(self, image: np.ndarray, *regions: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
         """Return the words and the prediction (H, W) uint16 of an image.
 
-        `regions` are the values of `boxes` and `bits` for `detector: regions`. Other detectors pass no `regions`.
+        `regions` is (`boxes`, `bits`) for `detector: regions`, and empty for other detectors.
         """
         if self.config.detector == "dense":
             return self._dense(image)
@@ -182,9 +172,9 @@ class Stage(stage.Stage):
         return grids.grid_boxes((size[0], size[1]), self.config.grids, self.config.smallest)
 
     def _largest(self, boxes: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return the boxes of the N largest regions, (N, 4) int64, and a list of their masks.
+        """Return the boxes and masks of the N largest regions.
 
-        A box is (x, y, width, height) in pixels. The mask of a region has the size of its box: (height, width) bool.
+        The boxes (N, 4) int64 are (x, y, width, height) in pixels. A mask is (height, width) bool.
         """
         masks = Masks(boxes, bits)
         areas = np.array([masks[i].sum() for i in range(len(boxes))], np.int64)
@@ -228,9 +218,9 @@ class Stage(stage.Stage):
         return self.index.retrieve(embeddings.cpu().numpy(), self.config.count, self.config.duplicates)
 
     def _named(self, embeddings: "Tensor", hits: Sequence[Sequence[Hit]]) -> list[Named]:
-        """Return the best word and its score for each of n embeddings (n, D).
+        """Return the best word and the word's score for each embedding i of (n, D).
 
-        The candidates for embedding i are the words in the captions `hits[i]`.
+        The candidates are the words in the captions `hits[i]`.
         """
         import torch
 
@@ -255,7 +245,7 @@ class Stage(stage.Stage):
     def _candidates(self, retrieved: Sequence[tuple[int, ...]]) -> list[tuple[str, ...]]:
         """Return the words that `self.finder` finds in each tuple of captions.
 
-        A tuple contains indices into the list of all captions, `self.index.texts`.
+        A caption is given by its index in `self.index.texts`.
         """
         unique = list(dict.fromkeys(retrieved))
         captions = [{"texts": [self.index.texts[row] for row in rows], "scores": None} for rows in unique]
@@ -269,9 +259,9 @@ class Stage(stage.Stage):
 
 
 def _words(named: Sequence[Named]) -> tuple[dict[str, Any], np.ndarray]:
-    """Return the value of the column `words` for n cells, and the index of each cell's word, (n,) int64.
+    """Return the column value `words` for n cells, and each cell's index into the words, (n,) int64.
 
-    The index of a cell without a word is NONE. The score of a word is the mean of its scores in all its cells.
+    The index of a cell without a word is NONE. The score of a word is the mean over the word's cells.
     """
     counts = Counter(word for word, _ in named if word)
     order = [word for word, _ in counts.most_common()]  # equal counts keep the order of their first occurrence

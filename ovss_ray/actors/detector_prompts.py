@@ -1,9 +1,8 @@
-"""Read the boxes of a detector from a file of results in COCO's format, and use the boxes as prompts.
+"""Use the boxes of a detector as prompts, from a file of results in COCO's format.
 
 The file is a JSON list of {"image_id", "bbox": [x, y, w, h], "score"}. An `image_id` is the number of the image in the
-benchmark's annotations. Classes in the file are not read, since a later stage such as `ovsam` predicts a class for each
-box. The AP metrics rank predictions by the detector's scores. This is the protocol of OVSAM's detection tables (Yuan et
-al., ECCV 2024).
+benchmark's annotations. Classes in the file are ignored. As in OVSAM's detection tables (Yuan et al., ECCV 2024), AP
+ranks predictions by the detector's scores.
 """
 
 from pathlib import Path
@@ -40,8 +39,7 @@ class Stage(stage.Stage):
         path: str
         """JSON file of results in COCO's format, on a path that every node can read"""
         limit: int = Field(default=100, ge=1)
-        """maximum number of boxes of an image; COCO's AP counts at most 100 per class and image, LVIS's AP 300 per
-        image"""
+        """maximum number of boxes per image. COCO's AP counts 100 per class and image, LVIS's AP 300 per image"""
         threshold: float = Field(default=0.0)
         """minimum score of a box"""
 
@@ -62,7 +60,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def notes(cls, config: Any, benchmark: str) -> tuple[str, ...]:
-        """Return a note for the report: the name of the file, and the rule by which boxes are selected."""
+        """Return a note for the report: the name of the file, and the values of `limit` and `threshold`."""
         selected = f"at most {config.limit} per image with a score of at least {config.threshold:g}"
         return (f"prompts are boxes of a detector: {Path(config.path).name}, {selected}",)
 
@@ -80,16 +78,16 @@ class Stage(stage.Stage):
         }
 
     def _of(self, number: int) -> np.ndarray:
-        """Return x0 y0 x1 y1 and score of an image's best `limit` boxes, (N, 5) float64, best first."""
+        """Return the best boxes of the image with id `number`: x0, y0, x1, y1, score, (N, 5) float64, best first."""
         first, last = np.searchsorted(self._images, (number, number + 1))
         return self._boxes[first : min(last, first + self.config.limit)]
 
 
 def _read(path: str, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the image id of each box, (n,) int64 ascending, and x0 y0 x1 y1 score, (n, 5) float64.
+    """Return the image ids (n,) int64 and the boxes (n, 5) float64 of the results in a file.
 
-    Boxes with a score below `threshold` are left out. The boxes of an image are sorted by score, best first.
-    The file is read as a stream. Raises OvssError if the file is damaged or has no entry.
+    A box is x0, y0, x1, y1, score. Boxes are sorted by image, then by score, best first. Scores below `threshold` are
+    left out. Raises OvssError if the file is damaged or has no entry.
     """
     import ijson  # part of an extra
 

@@ -2,13 +2,9 @@
 
 Ma et al., "Open-vocabulary Semantic Segmentation with Frozen Vision-Language Models", BMVC 2022, arXiv 2210.15138.
 
-Windows cover the photograph at its own resolution. CLIP encodes each window once, whatever classes are requested.
-Fusion and decoder run for each pair of window and class; windows of several images share passes. The logits of
-overlapping windows are averaged. A pixel is foreground if its logit is above 0.
-
 In few-shot episodes, only the class of the episode is segmented, as in the paper. For other benchmarks, unlike in the
-paper, all k classes are segmented. A pixel gets the class with the largest logit, if this logit is above 0. Other
-pixels get the class "background", or NONE if the vocabulary has no class of this name.
+paper, all classes are segmented. A pixel gets the class with the largest logit. If no logit is above 0, the pixel gets
+the class "background", or NONE without such a class.
 """
 
 import hashlib
@@ -36,11 +32,11 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from ovss_ray.models.fusioner.windows import Layout
 
 COCO = "coco20i"
-"""Few-shot data set on COCO. Fusioner's published checkpoints for it expect the normalisation `coco`"""
+"""Few-shot data set on COCO. By default, its photographs get the normalisation `coco`"""
 FOLDED = ("pascal5i", COCO)
 """Few-shot data sets. Each data set has four benchmarks, one for each fold of its classes"""
 FOLD_NOTE = "valid only for a fold that the checkpoint was trained without"
-"""Note in the report of a fold. A checkpoint was trained on the classes of three folds, and is valid for the fourth"""
+"""Note in the report of a few-shot benchmark. A checkpoint was trained on the classes of three of four folds"""
 KEPT = 1 << 26
 """Maximum bytes of a worker's cache of encoded windows. The encoding does not depend on the vocabulary"""
 Row = tuple[np.ndarray, DataSet, Vocabulary]
@@ -63,21 +59,16 @@ class Stage(WithClassifiers, stage.Stage):
         variant: str = "fusioner_vit_l_14"
         """fusioner_tiny or fusioner_vit_l_14"""
         base: str | None = None
-        """path of CLIP's checkpoint
-
-        If `base` is not set, and Fusioner's checkpoint contains CLIP, CLIP is read from Fusioner's checkpoint. If
-        `base` is not set, and Fusioner's checkpoint has no CLIP, the shipped or downloaded checkpoint of CLIP is read.
-        """
+        """path of CLIP's checkpoint; default: the CLIP in Fusioner's checkpoint or, if there is none, the shipped or
+        downloaded checkpoint"""
         normalise: DataSet | None = None
         """normalisation of colours: pascal or coco; default: coco for coco20i, pascal for all others
 
         The variant fusioner_tiny ignores this option.
         """
         resolution: Resolution = "original"
-        """original: windows over the photograph; square_224: photograph and labels resized to the size of one window
-
-        With square_224, metrics are computed at the size of the window.
-        """
+        """original: windows over the photograph; square_224: photograph and labels are resized to one window, also for
+        metrics"""
         batch: int = Field(default=4, ge=1)
         """maximum number of windows in one forward pass"""
 
@@ -91,11 +82,9 @@ class Stage(WithClassifiers, stage.Stage):
             return (self.weights, self.base)
 
         def data_set(self, benchmark: str) -> DataSet:
-            """Return the normalisation of a benchmark's photographs: "coco" or "pascal".
+            """Return `normalise` or, by default, "coco" for the benchmarks of coco20i, and "pascal" for all others.
 
-            If the option `normalise` is set, the result is the value of `normalise`. Otherwise, the result is "coco"
-            for coco20i, and "pascal" for all other benchmarks. Requests to the service pass "" as `benchmark`. The
-            variant fusioner_tiny has a fixed normalisation, and ignores the result.
+            `benchmark` is "" for requests to the service. The variant fusioner_tiny ignores the result.
             """
             return self.normalise or ("coco" if benchmark.partition(":")[0] == COCO else "pascal")
 
@@ -111,7 +100,7 @@ class Stage(WithClassifiers, stage.Stage):
 
     @classmethod
     def side(cls, config: Config) -> int | None:
-        """Return the side of a window in pixels for `resolution: square_224`; None for `resolution: original`."""
+        """Return the side in pixels to which photographs and labels are resized, or None for `resolution: original`."""
         return None if config.resolution == "original" else zoo.variants(config.family)[config.variant].side
 
     @classmethod
@@ -139,10 +128,7 @@ class Stage(WithClassifiers, stage.Stage):
         return {**super().kept(), "image": self._encoded.held}
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Segment the images of a batch. Windows of images with equal numbers of classes share forward passes.
-
-        Raises OvssError, before any computation, if an image and its classes need too much memory (Layout.check).
-        """
+        """Segment every image. Raises OvssError if the logits of an image need too much memory (see Layout.check)."""
         import torch
 
         from ovss_ray.models.fusioner import network
@@ -156,6 +142,7 @@ class Stage(WithClassifiers, stage.Stage):
         with self.config.computing(), torch.inference_mode():
             texts = [self.classifier(vocabulary) for *_, vocabulary in rows]
             encoded = self._encode(rows)
+            # windows of images with equal numbers of classes share forward passes
             for size in dict.fromkeys(map(len, texts)):
                 alike = [i for i, text in enumerate(texts) if len(text) == size]
                 maps = self._decode([rows[i] for i in alike], [encoded[i] for i in alike], [texts[i] for i in alike])
@@ -167,12 +154,10 @@ class Stage(WithClassifiers, stage.Stage):
         return 1 if self.config.exact else self.config.batch
 
     def _encode(self, rows: Sequence[Row]) -> "list[Tensor]":
-        """Return the patch tokens (V, N, C) of each row's image: V windows, N tokens per window, C channels.
-
-        If several rows have the same image and normalisation, the image is encoded once.
-        """
+        """Return the patch tokens (V, N, C) of each row's image: V windows, N tokens per window, C channels."""
         import torch
 
+        # rows with the same image and normalisation have equal keys, and are encoded once
         keys = [_key(image, data_set) for image, data_set, _ in rows]
         cached = {key: self._encoded.kept(key) for key in keys}
         tokens = {key: value for key, value in cached.items() if value is not None}

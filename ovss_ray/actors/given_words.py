@@ -6,13 +6,9 @@ The suffix of the file determines its format:
     .jsonl     one entry per line
     .parquet   one entry per row
 
-An entry names its image under the key `image_id`, `file_name` or `image`. It lists the image's words under `classes`,
+An entry has the name of the image under `image_id`, `file_name` or `image`. The words are under `classes`,
 `class_names` or `words`. A word is a name, or a list of synonyms with the displayed name first. The optional key
-`scores` has one number per word. The name of an image is the image's id, such as `val/7`. The name may also have a
-suffix, and folders in front of the id. So `maps/val/7.png` names the image `val/7`, too (see io/image_names.py). The
-run does not start if the file is unreadable. Nor does the run start if an entry has no key for its image or its words.
-An entry's list of words may be empty: see the option `fallback`. If the words or scores of an entry are invalid, only
-the entry's image fails.
+`scores` has one number per word. The name `maps/val/7.png` fits the image `val/7` (see io/image_names.py).
 """
 
 import json
@@ -38,10 +34,7 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary, folded
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """Suffixes that are removed from the name of an image"""
 IMAGE, CLASSES = ("image_id", "file_name", "image"), ("classes", "class_names", "words")
-"""Possible keys of an entry: IMAGE for the name of its image, CLASSES for its words
-
-If an entry has several keys of IMAGE, the key that comes first in IMAGE is read. The same applies to CLASSES.
-"""
+"""Possible keys for the name of an entry's image, and for the entry's words. The first key that an entry has is read"""
 
 
 class Entry(NamedTuple):
@@ -65,7 +58,7 @@ class Stage(stage.Stage):
         path: str
         """path of the .json, .jsonl or .parquet file"""
         missing: Literal["error", "benchmark"] = "error"
-        """treatment of an image without an entry. error: it fails; benchmark: its words are the benchmark's classes"""
+        """error: an image without an entry fails; benchmark: an image without an entry gets the benchmark's classes"""
         base: bool = False
         """True: the classes of the benchmark come first, then the words of the entry"""
         most: int = Field(default=1000, ge=1, le=65_533)
@@ -88,7 +81,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def check(cls, config: Config, images: Iterable[str]) -> tuple[str, ...]:
-        """Return warnings about images without an entry, entries without an image, and entries that repeat a name.
+        """Return warnings about images without an entry, entries without an image, and names repeated in an entry.
 
         Raises OvssError if no image has an entry.
         """
@@ -139,9 +132,8 @@ class Stage(stage.Stage):
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Return the words of every image.
 
-        Raises OvssError if the entry of an image is invalid, or if an image has several entries. For example, the image
-        `7` has two entries if the file has the names `a/7` and `b/7`. With `missing: error`, also raises OvssError if
-        an image has no entry. With `missing: benchmark`, this image gets the classes of the benchmark.
+        Raises OvssError if an entry is invalid, or if several entries fit an image. With `missing: error`, also raises
+        OvssError if an image has no entry.
         """
         rows = zip(batch["image_id"], batch.get("vocabulary", batch["image_id"]), strict=True)
         return {"words": column(self._words(str(image), vocabularies.get(digest)) for image, digest in rows)}
@@ -152,10 +144,10 @@ class Stage(stage.Stage):
         if not keys and self.config.missing == "benchmark":
             return words.of((), "benchmark", base=of_benchmark)
         if len(keys) != 1:
-            advice = "Keep one of them" if keys else "Add an entry for the image, or set given_words.missing=benchmark"
+            advice = "Keep one entry" if keys else "Add an entry for the image, or set given_words.missing=benchmark"
             raise OvssError(
                 f"{self.config.path}: {len(keys)} of {len(self._entries):,} entries belong to the image {image!r}, "
-                f"expected exactly one{_examples(keys or self._entries)}. {advice}"
+                f"expected exactly 1 entry{_examples(keys or self._entries)}. {advice}"
             )
         entry = self._entries[keys[0]]
         place = f"{self.config.path}, {entry.place}"
@@ -169,7 +161,10 @@ class Stage(stage.Stage):
 
 
 def _checked(classes: Any, most: int) -> list[Any]:
-    """Return the words of an entry. Raises OvssError unless they are a list of names, or of lists of names."""
+    """Return the words of an entry as a list.
+
+    Raises OvssError unless `classes` is a list of at most `most` names or lists of names.
+    """
     listed = classes.tolist() if isinstance(classes, np.ndarray) else classes
     if not isinstance(listed, list | tuple):
         raise OvssError(f'expected a list of names, such as ["sky", "road"], found {_short(listed)}')

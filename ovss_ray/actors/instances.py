@@ -16,10 +16,9 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """Decode the true instances of an image from the file at `truth_uri`.
+    """Decode the true instances of an image from the file at `truth_uri` to the columns in TRUE.
 
-    The constant TRUE lists the columns that describe the instances. The column `image_number` gets the image's number
-    in the annotations. The column `truth_digest` gets the digest of the file.
+    The column `image_number` is the image's number in the annotations. The column `truth_digest` is the file's digest.
     """
 
     reads = ("benchmark", "image_uri", "truth_uri", "part", "size")

@@ -67,9 +67,9 @@ class Stage(stage.Stage):
         }
 
     def _mapped(self, batch: Batch, questions: Sequence[Question]) -> Batch:
-        """Replace word indices in the column `prediction` by class indices, and return the new batch.
+        """Return the batch with class indices instead of word indices in the column `prediction`.
 
-        Metrics that do not read `words` need class indices. A batch without word indices is returned unchanged.
+        A batch without word indices is returned unchanged.
         """
         if not (self.config.words and "prediction" in batch):
             return batch
@@ -78,7 +78,7 @@ class Stage(stage.Stage):
         return {**batch, "prediction": column(mapped)}
 
     def _values(self, metric: Metric, batch: Batch, questions: Sequence[Question]) -> Iterator[Any]:
-        """Yield the value of a metric for each image. If the metric is from a user's module, its values are checked."""
+        """Yield the value of a metric for each image. Values of a metric from a user's module are checked."""
         rows = zip(questions, *(batch[name] for name in metric.reads), strict=True)
         for uri, arguments in zip(batch["truth_uri"], rows, strict=True):
             try:

@@ -16,10 +16,8 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary, exact_mappi
 class Stage(stage.Stage):
     """Predict the true class of each pixel: prediction (H, W) uint16 from truth (H, W) uint16.
 
-    A class of the vocabulary counts as a label of the benchmark, or as no label. A pixel gets the class that counts as
-    the pixel's true label. If several classes count as this label, the pixel gets the first of these classes. If no
-    class counts as this label, the pixel gets NONE. If an image has its own words, these words replace the classes. A
-    word counts as the label of the class with the same name. A word without such a class is never predicted.
+    A pixel gets the first class with the pixel's true label, or NONE if there is no such class. If an image has its own
+    words, the words replace the classes. A word has the label of the class with the same name.
     """
 
     reads = ("truth", "size", "benchmark", "part", "vocabulary")
@@ -48,8 +46,8 @@ class Stage(stage.Stage):
     def _table(self, benchmark: str, part: str, words: Vocabulary | None) -> np.ndarray:
         """Return the prediction for each true label: an array (65536,) uint16, indexed by label.
 
-        Predictions are indices into `words`, the vocabulary of the image. If `words` is None, predictions are indices
-        into the benchmark's classes. A label that no class counts as has the prediction NONE.
+        Predictions are indices into `words` or, if `words` is None, into the benchmark's classes. The prediction for a
+        label without a class is NONE.
         """
         classes, index = self.benchmarks[benchmark].question(part)
         if words and words.digest != classes.digest:

@@ -3,16 +3,8 @@
 Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
 2401.02955.
 
-CLIP's ResNet encodes an image once. A neck turns the ResNet's features into SAM's image embedding. SAM's decoder
-returns a mask per prompt. Two branches classify the mask: a head that uses features of the mask's box, and CLIP's
-attention pool. The scores of both branches are fused; for base classes, on which the head was trained, the head's
-weight is higher. Prompts of several images share passes of the decoder.
-
-The following options select the box that CLIP's branch sees. The report states which box was selected.
-
-clip_boxes: prompt   the box of the prompt; if the prompt has no box, the box of the mask (default)
-clip_boxes: truth    the annotated box of the instance, scaled to the network's input
-official: true       the annotated box in pixels of the photograph, not scaled, as in the published evaluation
+Two branches classify a mask: a trained head, and CLIP. The head has a higher weight for base classes, on which the head
+was trained. The options `clip_boxes` and `official` select the box that CLIP's branch sees.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +37,7 @@ MASKS = 32
 class Stage(WithNames, stage.Stage):
     """Segment and name the objects at N prompts in an image (H, W, 3) uint8 RGB.
 
-    Each prompt gives one region. The regions have scores (N, K) float32 for K classes.
+    The N regions have scores (N, K) float32 for K classes.
     """
 
     reads: tuple[str, ...] = ("image", "vocabulary", "benchmark", *PROMPTS)
@@ -59,10 +51,11 @@ class Stage(WithNames, stage.Stage):
         """The network with the checkpoints of its parts, and the options of its scores."""
 
         clip_boxes: Literal["prompt", "truth"] = "prompt"
-        """box for CLIP's branch. prompt: the box of the prompt, else the mask's box; truth: the annotated box"""
+        """prompt: CLIP's branch sees the box of the prompt or, if there is none, of the mask; truth: the annotated
+        box"""
         official: bool = False
-        """True: CLIP's branch sees the annotated boxes in pixels of the photograph, as in the published evaluation.
-        False: `clip_boxes` selects the boxes, in pixels of the network's input"""
+        """True: CLIP's branch sees annotated boxes in pixels of the photograph, not of the network's input, as in the
+        published evaluation"""
         batch: int = Field(default=1, ge=1)
         """maximum number of images in one forward pass of CLIP's ResNet"""
 
@@ -145,10 +138,9 @@ class Stage(WithNames, stage.Stage):
     def _scores(
         self, row: Mapping[str, Any], encoded: "Embedded", logits: "Tensor", vocabulary: Vocabulary
     ) -> np.ndarray:
-        """Return the scores (N, K) of an image's masks.
+        """Return the scores (N, K) of masks, as logarithms of fused probabilities.
 
-        With `path: evaluation`, scores are logarithms of fused probabilities. With `path: demo`, scores are the head's
-        logits.
+        With `path: demo`, the scores are the head's logits.
         """
         from ovss_ray.models.ovsam.naming import named
 
@@ -159,8 +151,8 @@ class Stage(WithNames, stage.Stage):
     def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
         """Return two tensors (K,) bool that mark the base classes and the novel classes.
 
-        The benchmark's groups `base` and `novel` are used. All classes are novel if the benchmark has no such groups,
-        or if the vocabulary is not the benchmark's.
+        If `vocabulary` is not the benchmark's, or the benchmark has no groups `base` and `novel`, all classes are
+        novel.
         """
         from ovss_ray.models.ovsam import words
 
@@ -170,9 +162,9 @@ class Stage(WithNames, stage.Stage):
         return words.grouping(card.groups, card.index, len(vocabulary))
 
     def _clip_boxes(self, row: Mapping[str, Any], encoded: "Embedded") -> "Tensor | None":
-        """Return the boxes (N, 4) that CLIP's branch sees, or None if CLIP's branch sees the boxes of the masks.
+        """Return the boxes (N, 4) for CLIP's branch, or None for the boxes of the masks.
 
-        Boxes are in pixels of the network's input. With `official`, boxes are in pixels of the photograph.
+        Boxes are in pixels of the network's input or, with `official`, of the photograph.
         """
         from ovss_ray.models.ovsam import inputs
 

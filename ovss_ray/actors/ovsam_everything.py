@@ -1,9 +1,8 @@
 """Propose and name all regions of an image with Open-Vocabulary SAM, as in SAM's everything mode.
 
 Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
-2401.02955. The authors' code segments at prompts only. Here SAM's automatic mask generator prompts the network with a
-grid of points. The generator ranks masks by their stability, since the network predicts no IoU of its masks. Each
-region gets the class scores of the point that proposed it. The stage `paint` makes a label map from regions and scores.
+2401.02955. The authors' code has no everything mode. Here, SAM's mask generator prompts the network with a grid of
+points. The generator ranks masks by stability, since the network predicts no IoU.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,13 +23,13 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from torch import Tensor
 
 TOP = 10
-"""Number T of best classes per region in `top_classes`; a request to the online service may ask for at most T"""
+"""Number T of best classes per region in `top_classes`. The field `top` of a request to the service is at most T"""
 
 
 class Stage(WithNames, stage.Stage):
-    """Propose R regions of an image (H, W, 3) uint8 RGB, and score them for K classes: scores (R, K) float32.
+    """Propose R regions of an image (H, W, 3) uint8 RGB, with scores (R, K) float32 for K classes.
 
-    The column `predicted_iou` has the stability score of each mask, since the network predicts no IoU.
+    The column `predicted_iou` has the stability of each mask.
     """
 
     reads = ("image", "vocabulary", "benchmark")
@@ -44,8 +43,8 @@ class Stage(WithNames, stage.Stage):
         """The network, and parameters of SAM's mask generator, except those for predicted IoU and for crops."""
 
         base: tuple[str, ...] = ()
-        """names seen in training; for classes with these names, the head's weight in the ensemble is higher. If a
-        benchmark has the groups base and novel, its group base is used instead of these names"""
+        """names seen in training, for which the head's weight is higher. For a benchmark's own vocabulary, the
+        benchmark's groups base and novel have priority"""
         batch: int = Field(default=1, ge=1)
         """maximum number of images in one forward pass of CLIP's ResNet"""
 
@@ -89,8 +88,8 @@ class Stage(WithNames, stage.Stage):
     def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
         """Return two tensors (K,) bool that mark the base classes and the novel classes.
 
-        If the benchmark has the groups `base` and `novel`, and `vocabulary` is the benchmark's, the groups are used.
-        Otherwise, the option `base` names the base classes, and all other classes are novel.
+        If `vocabulary` is not the benchmark's, or the benchmark has no groups `base` and `novel`, the option `base` is
+        used.
         """
         from ovss_ray.models.ovsam import words
 

@@ -1,8 +1,7 @@
 """Segment and name the object of a user's prompt with Open-Vocabulary SAM. A prompt has points, a box, or both.
 
 Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
-2401.02955. An image is encoded at its first prompt. For further prompts, only the small decoder and the class head run.
-To evaluate the network, use the stage `ovsam`: its prompts come from the true instances of a benchmark.
+2401.02955. Encoded images are cached. To evaluate the network on a benchmark, use the stage `ovsam`.
 """
 
 from collections.abc import Mapping
@@ -22,24 +21,21 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from ovss_ray.models.ovsam.network import Ovsam
 
 TOP = 10
-"""Number T of best classes of the mask in `top_classes`; a request to the online service may ask for at most T"""
+"""Number T of best classes of the mask in `top_classes`. The field `top` of a request to the service is at most T"""
 OFFSET = 1.0
-"""Offset of the thresholds for a mask's stability, in logits
-
-The logits of the mask are thresholded twice, at +OFFSET and at −OFFSET. The stability is the IoU of the two results.
-"""
+"""Offset in logits. A mask's stability is the IoU of the two masks with the thresholds +OFFSET and −OFFSET"""
 QUESTION = ("points", "labels", "box", "base", "multimask", "image")
 """Keys that a prompt may have.
 
-`base` lists names seen in training; default: the option `base`. `multimask` has no effect, since the network predicts
-one mask per prompt. `image` is the key of the image in the cache; default: a hash of its pixels.
+`base` replaces the option `base`. `image` is the key of the image in the cache; default: a hash of the pixels.
+`multimask` has no effect.
 """
 
 
 class Stage(WithImages, WithSynonyms, stage.Stage):
-    """Segment and name the object of a prompt in an image (H, W, 3) uint8 RGB: one region, scores (1, K) float32.
+    """Segment and name the object at a prompt in an image (H, W, 3) uint8 RGB: one region, scores (1, K) float32.
 
-    The column `predicted_iou` has the stability of the mask.
+    The column `predicted_iou` has the mask's stability.
     """
 
     reads = ("image", "prompts", "vocabulary")
@@ -51,13 +47,9 @@ class Stage(WithImages, WithSynonyms, stage.Stage):
         """The network, the names seen in training, and the size of the image cache."""
 
         base: tuple[str, ...] = ()
-        """names of the classes seen in training; a prompt may set other names
-
-        The scores of these classes depend more on the trained head and less on CLIP.
-        """
+        """names seen in training, for which the head's weight is higher; a prompt's `base` has priority"""
         memory: int = Field(default=1 << 28, ge=1)
-        """maximum bytes of the cache of images and encodings. If the cache is full, the least recently used image is
-        removed. The newest image is always cached. An encoding takes 110 MB"""
+        """maximum bytes of the cache of encoded images; the newest image is always cached. An encoding takes 110 MB"""
 
     def __init__(self, config: Config, prepared: stage.Prepared | None = None, network: "Ovsam | None" = None) -> None:
         super().__init__(config, prepared)
@@ -76,10 +68,7 @@ class Stage(WithImages, WithSynonyms, stage.Stage):
         return {name: column(answer[i] for answer in answers) for i, name in enumerate(self.writes)}
 
     def _answer(self, image: np.ndarray, question: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[np.ndarray, ...]:
-        """Return the values of the output columns for one prompt, in the order of `writes`.
-
-        Raises OvssError for an invalid prompt.
-        """
+        """Return one value per column in `writes` for a prompt. Raises OvssError for an invalid prompt."""
         from ovss_ray.models.ovsam import inputs, naming, words
 
         if unknown := set(question) - set(QUESTION):

@@ -1,9 +1,7 @@
 """Paint regions with their classes, so that each pixel has at most one class.
 
-A region gets the class with the best score. The region's confidence is the probability of that class: the softmax of
-the region's scores over the vocabulary. Where regions overlap, the topmost region counts; the option `overlap` defines
-which region that is. Pixels without a region have no class and count as misses. The option `uncovered` can give them a
-class.
+A region gets the class with the highest probability, which is the softmax of the region's scores over the vocabulary.
+Pixels without a region have no class and count as misses, unless the option `uncovered` assigns a class.
 """
 
 from typing import Literal
@@ -29,21 +27,20 @@ class Stage(stage.Stage):
         """The selection of regions, their order, and the class of pixels without a region."""
 
         overlap: Literal["score", "smallest", "predicted_iou"] = "score"
-        """criterion for the topmost region. score: highest class probability; smallest: smallest area; predicted_iou:
-        highest predicted IoU. On ties, the first region is topmost"""
+        """visible region where regions overlap. score: highest class probability; smallest: smallest area;
+        predicted_iou: highest predicted IoU"""
         threshold: float = Field(default=0.0, ge=0, le=1)
         """minimum probability of a region's class; regions below it are dropped"""
         uncovered: Literal["none", "nearest", "background"] = "none"
-        """class of pixels without a region. none: no class; nearest: the class of the nearest pixel with a class;
-        background: the class `background`"""
+        """class of pixels without a region. nearest: class of the nearest pixel with a class; background: the option
+        `background`"""
         background: str = ""
         """name of the class for `uncovered: background`"""
         contained: float | None = Field(default=None, gt=0, le=1)
-        """covered fraction of a region's area at which the region is dropped, such as 0.9; None: no region is dropped
+        """fraction of a region's area, such as 0.9. The region is dropped if one larger region covers this fraction
 
-        A region is dropped if a single larger region covers at least this fraction of the dropped region's area. If
-        two areas are equal, the first region counts as larger. The larger region may be below `threshold`, but this
-        option must not have dropped it. The option is useful for methods that propose objects and their parts.
+        A region that this option drops cannot drop others, but a region below `threshold` can. None: no region is
+        dropped.
         """
 
         @model_validator(mode="after")
@@ -76,7 +73,7 @@ class Stage(stage.Stage):
             kept &= _outermost(boxes, masks, areas, self.config.contained)
         priority = {"score": confidences, "smallest": -areas, "predicted_iou": fit}[self.config.overlap]
         painted = np.full(size, NONE, np.uint16)
-        for i in np.lexsort((-np.arange(len(boxes)), priority)):  # the topmost region last
+        for i in np.lexsort((-np.arange(len(boxes)), priority)):  # visible regions last; on ties, the first region
             if kept[i]:
                 x0, y0, x1, y1 = boxes[i]
                 painted[y0:y1, x0:x1][masks[i]] = labels[i]
@@ -95,13 +92,14 @@ class Stage(stage.Stage):
 def nearest(labels: np.ndarray) -> np.ndarray:
     """Return a label map (H, W) uint16: each NONE pixel gets the class of the nearest pixel with a class.
 
-    Distances are OpenCV's 5 × 5 approximation, with an error of at most 2 %.
+    Distances have an error of at most 2 %.
     """
     import cv2  # only where it is needed: tenths of a second to import
 
     covered = labels != NONE
     if covered.all() or not covered.any():
         return labels
+    # approximate distances, from OpenCV's mask of 5 × 5 pixels
     _, source = cv2.distanceTransformWithLabels(
         (~covered).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
@@ -121,13 +119,12 @@ def _index(name: str, vocabulary: Vocabulary) -> int:
 
 
 def _outermost(boxes: np.ndarray, masks: Masks, areas: np.ndarray, part: float) -> np.ndarray:
-    """Return a bool per region, (R,): whether the region is kept.
+    """Return whether each region is kept, (R,) bool.
 
-    A region is not kept if a single larger kept region covers at least `part` of the smaller region's area. `part` is a
-    fraction, such as 0.9. If two areas are equal, the first region counts as larger.
+    A region is dropped if one larger kept region covers at least the fraction `part` of the dropped region's area.
     """
     stays = np.zeros(len(boxes), bool)
-    for i in np.argsort(-areas, kind="stable"):
+    for i in np.argsort(-areas, kind="stable"):  # of equal areas, the first counts as larger
         low, high = np.maximum(boxes[:, :2], boxes[i, :2]), np.minimum(boxes[:, 2:], boxes[i, 2:])
         common = np.clip(high - low, 0, None).prod(1)
         enough = part * areas[i]

@@ -1,12 +1,9 @@
 """Read label maps that another system has written, to score them without running a network.
 
-Two sources are supported. The first is a folder with one label map per image. The second is the file
-sem_seg_predictions.json of detectron2's SemSegEvaluator. The JSON has one entry per image and class: the image's
-file_name, and the mask of the class in COCO's RLE.
+The label maps are in a folder, one file per image, or in sem_seg_predictions.json of detectron2's SemSegEvaluator. The
+JSON has one entry per image and class, with the image's file_name and a mask in COCO's RLE.
 
-Label maps and entries have names, without suffix. The name of a label map is the path inside the folder. The name of an
-entry is the file_name. A name belongs to an image if the name equals the image's id or ends in the id. If no name fits
-in this way, a looser match is accepted (see io/image_names.py).
+An image's id is compared with the paths in the folder, or with the file_names, by the rules in io/image_names.py.
 """
 
 import json
@@ -34,10 +31,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 ENDINGS = LABELS
 SAMPLE = 8
-"""Maximum number of label maps whose palettes are compared before a run
-
-A run is refused if two of these palettes give the same colour different indices.
-"""
+"""Maximum number of label maps whose palettes are compared before a run (see io/images/palettes.py)"""
 _UNCOVERED = -(2**40)
 """Value of pixels that no mask of a JSON covers. No label map in a file contains this value."""
 _INVALID = 65533
@@ -59,8 +53,8 @@ class Stage(stage.Stage):
         offset: int = 0
         """value of the first class in the files: class index = value − offset"""
         category_ids: tuple[int, ...] | None = None
-        """value of each class in the files, in the order of the classes, such as [7, 8, 11]. Needed if the values are
-        not consecutive. The values in detectron2's JSON are the category ids of the data set"""
+        """value of each class in the files, in the order of the classes, such as [7, 8, 11]. None: consecutive
+        values from `offset`"""
 
         @field_validator("path")
         @classmethod
@@ -88,8 +82,8 @@ class Stage(stage.Stage):
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Read every image's label map.
 
-        Raises OvssError if an image has no label map or several, or if the options do not fit the vocabulary. Also
-        raises OvssError if a pixel's value is neither the value of a class nor in `none`.
+        Raises OvssError for a missing or ambiguous label map, an unknown pixel value, or options that contradict the
+        vocabulary.
         """
         rows = zip(batch["image_id"], batch["vocabulary"], strict=True)
         predictions = (self._prediction(str(image_id), len(vocabularies[digest])) for image_id, digest in rows)
@@ -129,10 +123,7 @@ class Stage(stage.Stage):
         return labels
 
     def _classes(self, classes: int) -> np.ndarray:
-        """Return a table (n,) uint16: `table[value]` is the meaning of a value in the files.
-
-        The meaning is a class index, NONE for a value in `none`, or _INVALID for any other value.
-        """
+        """Return a table (n,) uint16 from values in the files to class indices, NONE or _INVALID."""
         values = self.config.category_ids or range(self.config.offset, self.config.offset + classes)
         if len(values) != classes:
             raise OvssError(
@@ -154,7 +145,7 @@ class Stage(stage.Stage):
 
 
 def _agree(sample: Iterable[str]) -> None:
-    """Compare the palettes of some label maps. Raises OvssError if two give the same colour different indices."""
+    """Raise OvssError if a colour has different indices in the palettes of two label maps."""
     shown = []
     for uri in sample:
         with suppress(OvssError):  # the run reports an unreadable file, and continues with the other images
@@ -167,9 +158,9 @@ def _agree(sample: Iterable[str]) -> None:
 
 class _Source(Protocol):
     def read(self, image_id: str) -> tuple[str, np.ndarray]:
-        """Return the name of an image's file, for error messages, and the stored values (H, W).
+        """Return a name for error messages, and the integers (H, W) that are stored for an image's pixels.
 
-        Raises OvssError if no prediction or several predictions match the image, or if the prediction is invalid.
+        Raises OvssError if the image has no prediction, several predictions, or an invalid prediction.
         """
 
 
@@ -196,7 +187,7 @@ class _Folder:
 def label_maps(folder: str) -> dict[str, str]:
     """Return the addresses of all label maps in a folder, by relative path without suffix.
 
-    Raises OvssError if there is no label map, or if two have the same path without suffix.
+    Raises OvssError if no label map exists, or if two differ only in the suffix.
     """
     addresses: dict[str, str] = {}
     others: Counter[str] = Counter()
@@ -233,12 +224,9 @@ class _Json:
         self._names = ImageNames(self._masks)
 
     def read(self, image_id: str) -> tuple[str, np.ndarray]:
-        """Return a name for error messages, and an image's map of category ids: an array (H, W) int64.
+        """Return a name for error messages, and an image's category ids (H, W) int64, _UNCOVERED outside all masks.
 
-        A pixel that no mask covers has the value _UNCOVERED.
-
-        Raises OvssError if no file_name matches the image's id, or if several do. Also raises OvssError if masks differ
-        in size, or if masks of different categories overlap.
+        Raises OvssError if no unique file_name matches, if the masks differ in size, or if two categories overlap.
         """
         fitting = self._names.fitting(image_id)
         if len(fitting) != 1:
@@ -271,7 +259,7 @@ class _Json:
 
 
 def _entries(raw: Any) -> list[Any]:
-    """Return the entries of detectron2's JSON. Raises ValueError for COCO's formats, with the name of the format."""
+    """Return the entries of detectron2's JSON. Raises ValueError if the JSON is in a format of COCO."""
     if isinstance(raw, dict):
         keys = ", ".join(list(raw)[:5])
         raise ValueError(
@@ -286,7 +274,7 @@ def _entries(raw: Any) -> list[Any]:
 def _mask(entry: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
     """Return the category and the encoded mask of an entry.
 
-    Raises ValueError, KeyError or TypeError for an entry that is not in detectron2's format.
+    Raises ValueError, KeyError or TypeError for an invalid entry.
     """
     encoded = entry["segmentation"]
     if not isinstance(encoded, dict) or not {"size", "counts"} <= set(encoded):

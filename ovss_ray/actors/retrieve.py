@@ -1,8 +1,7 @@
-"""Retrieve the captions that fit an image: their CLIP embeddings are most similar to the image's embedding.
+"""Retrieve from a list the captions whose CLIP embeddings are most similar to the embedding of an image.
 
-The first step of CaSED: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. The
-captions are searched in a list of captions or words, which is called the base. Near duplicates of a better caption are
-removed, so an image may have fewer captions than `count`.
+This is the first step of CaSED: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917,
+§3. Near duplicates are removed, so an image may have fewer captions than `count`.
 """
 
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """Return the files of the checkpoint and of the base. The index of the base is computed from these files."""
+        """Return the files of the checkpoint and of the base. Raises OvssError if a file is missing."""
         return (*config.files(), *config.base_files("retrieve"))
 
     def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
@@ -39,7 +38,7 @@ class Stage(stage.Stage):
         self.index = build_index(config, config, self.model)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Retrieve the captions of every image. With `exact`, images are embedded one by one."""
+        """Retrieve the captions of every image."""
         import torch
 
         size = 1 if self.config.exact else self.config.batch
@@ -49,7 +48,7 @@ class Stage(stage.Stage):
         return {"captions": column(self._captions(hits) for hits in every)}
 
     def _captions(self, hits: Sequence[Hit]) -> dict[str, list[str] | list[float]]:
-        """Return an image's captions as a value of the column `captions`: their texts, and similarities as scores."""
+        """Return the captions of one image as a value of the column `captions`. Similarities are the scores."""
         return {
             "texts": [self.index.texts[hit.row] for hit in hits],
             "scores": [hit.similarity for hit in hits],

@@ -1,8 +1,6 @@
 """Propose regions with SAM: the same masks in the same order as the released automatic mask generator, in less time.
 
-Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643. The network is prompted with a grid of points and
-returns three masks per point. The generator (models/sam_layers/generator.py) drops three kinds of masks: masks with a
-low predicted IoU, masks with unstable edges, and duplicates of other masks.
+Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643. See models/sam_layers/generator.py for the steps.
 """
 
 from pathlib import Path
@@ -33,7 +31,7 @@ class Stage(stage.Stage):
         """The network, and the parameters of SAM's mask generator, with their original names and defaults."""
 
         batch: int = Field(default=4, ge=1)
-        """maximum number of images or crops in one forward pass. On a CPU or with `exact`, each pass has only one"""
+        """maximum number of images or crops in one forward pass; 1 on a CPU or with `exact`"""
         pred_iou_thresh: float = 0.88
         crop_n_layers: int = Field(default=0, ge=0)
         crop_nms_thresh: float = 0.7

@@ -1,14 +1,7 @@
 """Write the image embeddings of a SAM into shards, as targets for the training of Open-Vocabulary SAM's neck.
 
-Photographs are resized as in Open-Vocabulary SAM (Yuan et al., ECCV 2024), so both networks see the same pixels.
-Embeddings are stored in half precision: 2 MB per photograph for SAM ViT-H.
-
-A shard is a file with the embeddings of several images, by image id (see io/arrays/shards.py). A shard also has the
-name of the SAM and the digest of the SAM's weights. A training can therefore refuse embeddings of another SAM. The key
-`batch` of the stage's pool, such as `pools.0.batch`, limits the number of images in a shard. The option `batch` of the
-stage limits only the number of images in a forward pass.
-
-If the command of a killed run is repeated, finished images are not computed again.
+Photographs are resized as in Open-Vocabulary SAM (Yuan et al., ECCV 2024). For SAM ViT-H, an embedding takes 2 MB. A
+shard is a file with the embeddings of several images, by image id (see io/arrays/shards.py).
 """
 
 from pathlib import Path
@@ -41,7 +34,7 @@ class Stage(stage.Stage):
         folder: str
         """path or URI of the folder, to which every node can write"""
         batch: int = Field(default=4, ge=1)
-        """maximum number of images in a forward pass"""
+        """maximum number of images in a forward pass. The key `batch` of the pool limits the images in a shard"""
 
         @field_validator("folder")
         @classmethod

@@ -1,15 +1,9 @@
 """Segment the object of a prompt with SAM.
 
-A prompt has points, a box, the logits of a mask from an earlier answer, or several of these.
+A prompt has points, a box, the logits of a mask from an earlier answer, or several of these. With `per: instance`,
+prompts come from actors/truth_prompts.py, and each prompt gets the mask with the highest predicted IoU.
 
-By default, an image has one prompt, and all masks for this prompt are returned.
-
-With `per: instance`, an image has one prompt per instance (see actors/truth_prompts.py). A prompt is either a point or
-a box, and one mask per prompt is returned. A point is ambiguous, so SAM predicts three masks for it. The mask with the
-highest predicted IoU is returned. For a box, SAM predicts only one mask, as SAM's authors recommend.
-
-Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643, §3. An image is encoded once, for its first prompt.
-Further prompts for the image run only the small decoder.
+Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643, §3.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,14 +29,13 @@ QUESTION = ("points", "labels", "box", "mask", "multimask")
 NAME = "image"
 """Optional key of a prompt: the image's name in the cache. Without it, the pixels are hashed for every prompt."""
 OTHERS = (NAME, "base")
-"""Further keys that a prompt may have. `base` is for networks that classify objects; SAM ignores it"""
+"""Further keys that a prompt may have. SAM ignores `base`, a key for Open-Vocabulary SAM"""
 
 
 class Stage(WithImages, stage.Stage):
     """Segment the objects of prompts in an image (H, W, 3) uint8 RGB. The masks are written as regions.
 
-    With `per: image`, the regions are all masks of the image's one prompt, in SAM's order. With `per: instance`, the
-    regions are one mask per prompt, in the order of the prompts.
+    With `per: instance`, region i is the mask for prompt i.
     """
 
     reads: tuple[str, ...] = ("image", "prompts")
@@ -54,8 +47,8 @@ class Stage(WithImages, stage.Stage):
         """The network, and the size of its image cache."""
 
         memory: int = Field(default=1 << 28, ge=1)
-        """maximum bytes of the cache of images and embeddings. If the cache is full, the least recently used image is
-        removed. The newest image is always cached. An embedding takes 4 MB (sam_tiny: 0.3 MB)"""
+        """maximum bytes of the cache of encoded images; the newest image is always cached. An embedding takes 4 MB, or
+        0.3 MB for sam_tiny"""
         per: Literal["image", "instance"] = "image"
         """image: one prompt per image, all masks are returned; instance: one prompt per instance, one mask each"""
 
@@ -93,13 +86,14 @@ class Stage(WithImages, stage.Stage):
     def _each(self, image: np.ndarray, points: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return the boxes, packed masks and predicted IoU of N masks, one for each of N prompts.
 
-        `points` (N, P, 2) has P points per prompt. `boxes` (N, B, 4) has B boxes per prompt; B is 0 or 1. The stage
-        `truth_prompts` writes either one point or one box per prompt.
+        For point prompts, `points` are (N, 1, 2) and `boxes` (N, 0, 4). For box prompts, `points` are
+        (N, 0, 2) and `boxes` (N, 1, 4).
         """
         ious = np.empty(len(points), np.float32)
 
         def masks() -> Iterator[np.ndarray]:
             for i in range(len(points)):
+                # A point is ambiguous: SAM predicts three masks. For a box, SAM's authors recommend one mask.
                 prompt = {"image": name, "multimask": points.shape[1] == 1 and not boxes.shape[1]}
                 if points.shape[1]:
                     prompt |= {"points": points[i], "labels": np.ones(points.shape[1], int)}
@@ -114,11 +108,7 @@ class Stage(WithImages, stage.Stage):
         return *regions.pack(masks()), ious
 
     def answer(self, image: np.ndarray, question: Mapping[str, Any]) -> "Answer":
-        """Return M masks for a prompt on an image (H, W, 3) uint8 RGB, with their predicted IoU and logits.
-
-        The low-resolution logits of a mask can be passed as `mask` in a later prompt. Raises OvssError for an invalid
-        prompt.
-        """
+        """Return the masks for a prompt on an image (H, W, 3) uint8 RGB. Raises OvssError for an invalid prompt."""
         if unknown := set(question) - {*QUESTION, *OTHERS}:
             raise OvssError(f"unknown keys of a prompt: {sorted(unknown)}; allowed: {', '.join(QUESTION)}")
         with self.config.computing():

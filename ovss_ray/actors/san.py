@@ -1,15 +1,9 @@
 """SAN: masks from a small side network, classes from a frozen CLIP, in one pass over the image.
 
 Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVPR 2023, arXiv 2302.12242.
-CLIP's image tower is cut in two parts, and sees the photograph at a lower resolution than the side network. The side
-network is a small ViT that also reads features of CLIP's first part. For each learned query, the side network predicts
-a mask and an attention bias. For each mask, CLIP's second part gets a copy of the class token, called an SLS token. The
-bias directs the attention of the SLS token to the mask. The output of the SLS token is an embedding of the mask.
-
-A class logit is the product of a mask embedding and a class embedding. Class embeddings are text embeddings of the
-class names, but the embedding of "no object" is learned. The score of a class at a pixel is a sum over all masks: class
-probability of the mask, times mask probability at the pixel. The pixel gets the class with the highest score. Only the
-class logits need the vocabulary, so images with different vocabularies share all earlier computation.
+The side network reads features of CLIP, and predicts masks. For each mask, the side network also predicts an attention
+bias, with which CLIP computes an embedding of the mask. The score of a class at a pixel is a sum over all masks: class
+probability of the mask times mask probability at the pixel.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,7 +83,7 @@ class Stage(WithClassifiers, stage.Stage):
         return {"prediction": column(predictions)}
 
     def kept(self) -> Mapping[str, int]:
-        """Return cache name → size in bytes. The key "features" exists only if the stage `tags` shares the network."""
+        """Return cache name → size in bytes. Only a network that stages share has the cache "features"."""
         features = {"features": self.model.recent.held} if self.model.recent else {}
         return {**super().kept(), **features}
 
@@ -101,10 +95,7 @@ class Stage(WithClassifiers, stage.Stage):
             yield self.model.labels(features.mask_logits[i], logits[i], image, vocabularies[i])
 
     def _class_logits(self, features: "Features", vocabularies: Sequence[Vocabulary]) -> "dict[int, Tensor]":
-        """Return image index → class logits (Q, K + 1), for Q masks, K classes and "no object".
-
-        Images with the same vocabulary share a matrix product.
-        """
+        """Return image index → class logits (Q, K + 1), for Q masks, K classes and "no object"."""
         logits: dict[int, Tensor] = {}
         for vocabulary in dict.fromkeys(vocabularies):
             rows = [i for i, other in enumerate(vocabularies) if other == vocabulary]

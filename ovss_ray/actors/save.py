@@ -16,8 +16,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 class Stage(stage.Stage):
     """Write predictions to 16-bit PNG files `<folder>/<benchmark>/predictions/<image_id>.png`.
 
-    Pixel values are class indices in the vocabulary; 65534 (NONE) means no class. A resumed run may write
-    a file again, with the same content.
+    Pixel values are class indices in the vocabulary; 65534 (NONE) means no class.
     """
 
     reads = ("benchmark", "prediction")

@@ -2,15 +2,8 @@
 
 Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", CVPR 2024, arXiv 2312.04089.
 
-Swin-B and a masked decoder predict 100 masks and 100 proposal embeddings. A frozen CLIP sees the whole photograph, and
-its tokens calibrate the proposals. A second CLIP, fine-tuned on crops, sees a crop of each binary mask. A random part
-of the crop's background tokens is replaced by a token of the whole photograph (contextual shift). The class scores of
-proposals and crops are fused by a weighted geometric mean. The score of a class at a pixel is the sum over masks of
-class score times mask probability. Only the class scores need the vocabulary.
-
-The crops take most of the time, since CLIP's image tower encodes a crop for each mask. A forward pass of the tower
-encodes many crops, also crops of different images. A crop is in memory only during its forward pass. The random draws
-for an image depend only on the seed and the image's pixels.
+The class scores of proposals and crops are fused by a weighted geometric mean. The contextual shift replaces random
+background tokens of a crop by a token of the whole photograph. The crops take most of the time.
 """
 
 import time
@@ -42,8 +35,7 @@ Row = tuple[np.ndarray, Options, Vocabulary]
 class Values(Settings):
     """Options that may differ between benchmarks.
 
-    None means that the option is not set. The benchmark's preset then sets its value. If the preset does not set it
-    either, the default is used.
+    If an option is None, the value is that of the benchmark's preset, or else the default.
     """
 
     mask_threshold: Fraction | None = None
@@ -51,17 +43,15 @@ class Values(Settings):
     ensemble_weight: Fraction | Literal["none"] | None = None
     """weight of the crops in the geometric mean of class scores; default 0.7
 
-    The proposals have the remaining weight, 0.3 by default. Two values do not follow this rule. With the number 0, only
-    the crops are used, as in the official code. With the text "none", only the proposals are used, and no crops are
-    cut. The text "none" is a set value, unlike None.
+    The proposals have the remaining weight. There are two exceptions. With 0, only the crops are used, as in the
+    official code. With "none", only the proposals are used.
     """
     replace_ratio: Fraction | None = None
     """fraction of background tokens that the contextual shift replaces; default 0.15"""
     fusion: Literal["product", "log"] | None = None
-    """rule for the fused class scores. product (default): the geometric mean; log: the geometric mean, then scaled
+    """scale of the fused class scores. product (default): not scaled; log: scaled to the sum 1 − p for each mask
 
-    With log, the class scores of a mask are scaled to the sum 1 − p. The number p is the proposal's probability of
-    "no object". The official code uses log for two benchmarks.
+    The number p is the proposal's probability of "no object". The official code uses log for ADE-847 and PC-459.
     """
 
 
@@ -139,7 +129,7 @@ class Stage(WithClassifiers, stage.Stage):
         self._seconds = 0.0
 
     def parts(self) -> Mapping[str, float]:
-        """Return the wall seconds that cutting and embedding crops took since the last call: {"crops": seconds}."""
+        """Return {"crops": seconds}: the wall time that was spent on crops since the last call."""
         spent, self._seconds = self._seconds, 0.0
         return {"crops": spent}
 

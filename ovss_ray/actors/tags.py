@@ -1,13 +1,10 @@
 """Find the words of an image: SAN chooses them from a list of names.
 
-SAN scores each of its masks for every name of the list, and for "no object". A name becomes a word of the image if it
-is the best class of a mask. The mask's area and the name's probability must exceed thresholds. No captioner is needed.
-Later stages segment the image with these words only, so the list may be long.
+A name becomes a word of the image if SAN predicts the name for a mask. Later stages segment the image with these words.
 
-Your own tagger needs a module with a function `load(config)`. The function `load` receives this stage's Config, and
-returns the tagger. The tagger is a function of an image (H, W, 3) uint8 RGB. The tagger returns a list of pairs
-(name, score). A name is a string, or a list of synonyms. The module may also have a function `files(config)`, which
-returns the files on which the tags depend.
+For a tagger of your own, write a module with a function `load(config)` that returns the tagger. `config` is this
+stage's Config. The tagger is a function of an image (H, W, 3) uint8 RGB. The tagger returns a list of (name, score). A
+name is a string or a list of synonyms. An optional function `files(config)` returns the files on which the tags depend.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,9 +32,9 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from ovss_ray.models.san.network import San
 
 SAN = "san"
-"""Value of the option `tagger` for the project's own tagger"""
+"""Value of the option `tagger` for the built-in tagger"""
 LIST = ".txt"
-"""Ending of the path of a list of names. If the option `words` is a string without this ending, it names a benchmark"""
+"""Ending of a path in the option `words`. A string without this ending is the name of a benchmark"""
 Tag = tuple[str | Sequence[str], float]
 """Name or synonyms, and score"""
 
@@ -45,8 +42,7 @@ Tag = tuple[str | Sequence[str], float]
 class Stage(stage.Stage):
     """Find the words of an image (H, W, 3) uint8 RGB, the largest mask first. A word's score is its probability.
 
-    The words of a tagger of your own are in the order in which the tagger returns them. Their scores are the tagger's
-    scores.
+    For a tagger of your own, order and scores are those of the tagger.
     """
 
     reads = ("image",)
@@ -59,19 +55,19 @@ class Stage(stage.Stage):
 
         family: ClassVar[str] = "ovss_ray.models.san"
         tagger: str = SAN
-        """san, or the dotted name of a module of your own with a function `load`. For your own tagger, `threshold`
-        applies to its scores; `variant`, `words` and `area` have an effect only if your module reads them"""
+        """san, or the dotted name of a module of your own with a function `load`. For a tagger of your own,
+        `threshold` applies to the tagger's scores, and this stage ignores `variant`, `words` and `area`"""
         variant: str = "san_tiny"
         """san_tiny, san_vit_b_16 or san_vit_large_14"""
         words: str | tuple[str, ...] = "scenes:all"
-        """names to choose from: a list of names, the path of a .txt file, or the name of a benchmark. A file has one
-        name per line. For a benchmark, the names are those of the benchmark's classes"""
+        """names to choose from: a list, the path of a .txt file with one name per line, or the name of a benchmark.
+        The names of a benchmark are its class names"""
         threshold: float = Field(default=0.05, ge=0, le=1)
         """a name becomes a word only if its probability for a mask exceeds this value"""
         area: float = Field(default=0.003, ge=0, le=1)
         """a mask counts only if it covers more than this fraction of the image"""
         fallback: str = ""
-        """word for an image in which no word is found, such as object; empty: no pixel of the image gets a class"""
+        """word for an image without other words, such as object; empty: no pixel of the image gets a class"""
         batch: int = Field(default=8, ge=1)
         """maximum number of images in one forward pass; they have the same padded size"""
 
@@ -94,10 +90,8 @@ class Stage(stage.Stage):
     def files(cls, config: Config) -> tuple[Path, ...]:
         """Return the files on which the words depend.
 
-        With SAN, they are the checkpoint, and the text file of names if `words` is a path. With a user's tagger, they
-        are the files that its function `files` returns.
-
-        Raises OvssError if a file or module is missing, or the list is empty.
+        If a module of your own has no function `files`, the result is empty. Raises OvssError if a file or module is
+        missing, or if the list of names is empty.
         """
         if config.tagger != SAN:
             registry.find("ovss_ray.actors", config.tagger, "load")  # raises OvssError for an unknown module
@@ -116,10 +110,9 @@ class Stage(stage.Stage):
 
     @classmethod
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
-        """Return the names of the options that the run's digest ignores: "device", "batch" and usually "weights".
+        """Return the names of the options that the run's digest ignores: "weights", "device" and "batch".
 
-        "weights" is left out if a user's tagger has no function `files` and the option `weights` is set. The contents
-        of the weights are then not in the digest, so the digest covers the value of the option.
+        If a module of your own has no function `files`, and `weights` is set, the digest includes "weights".
         """
         if config.tagger == SAN or not config.weights or registry.optional(config.tagger, "files"):
             return cls.where
@@ -129,8 +122,7 @@ class Stage(stage.Stage):
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
         """Return a note for the report: the source of the words, and the thresholds.
 
-        `benchmark` is the name of the evaluated benchmark. SAN may choose the words from the classes of this benchmark.
-        The note then also states that words are restricted to these classes.
+        If SAN chooses from the classes of `benchmark` itself, the note states this restriction.
         """
         if config.tagger != SAN:
             return (f"words from the tagger {config.tagger}; threshold {config.threshold}",)
@@ -170,7 +162,7 @@ class Stage(stage.Stage):
 
     @cached_property
     def _classifier(self) -> "Tensor":
-        """Classifier (K + 1, D) of the K names of the list, and of "no object"; computed for the first image."""
+        """Classifier (K + 1, D) of the K names of the list, and of "no object"."""
         from ovss_ray.models.san import network
 
         return network.classifier(self.model.ov_classifier, self._names)
@@ -208,11 +200,10 @@ class Stage(stage.Stage):
         return [self._words(*row) for row in rows]
 
     def _words(self, names: np.ndarray, probabilities: np.ndarray, areas: np.ndarray) -> dict[str, Any]:
-        """Return the words of an image.
+        """Return the words of an image, the word with the largest mask first.
 
-        The arguments are arrays (Q,) with one value per mask: the index of the best name, the probability of this name,
-        and the mask's area. If several masks have the same name, the largest of these masks defines the word's rank.
-        The word's score is the highest probability of these masks.
+        Each argument is (Q,), one value per mask: index and probability of the best name, and area as a fraction of the
+        image. A word's score is the word's highest probability.
         """
         counted = np.flatnonzero((areas > self.config.area) & (probabilities > self.config.threshold))
         scores: dict[int, float] = {}
@@ -227,7 +218,7 @@ class Stage(stage.Stage):
 def _listed(path: str) -> Vocabulary:
     """Return the names in a text file: one class per line, synonyms separated by tabs.
 
-    Raises OvssError if the file cannot be read, is not UTF-8, or has no names or invalid names.
+    Raises OvssError if the file is unreadable or empty, or has an invalid name.
     """
     try:
         lines = files.read(path).decode("utf-8-sig").splitlines()

@@ -15,10 +15,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """Decode the file at `truth_uri` to the label map `truth`, (H, W) uint16, and compute the file's digest.
-
-    A pixel of `truth` is a label index, or IGNORE if it is not counted.
-    """
+    """Decode an image's label file to label indices and IGNORE, (H, W) uint16, and compute the file's digest."""
 
     reads = ("benchmark", "image_uri", "truth_uri", "part")
     writes = ("truth", "truth_digest")
@@ -55,8 +52,8 @@ class Stage(stage.Stage):
 def squared(benchmark: Benchmark, part: str, labels: np.ndarray, side: int) -> np.ndarray:
     """Return a label map (H, W) uint16, resized to (side, side) as OpenCV's INTER_NEAREST does.
 
-    If the image is a few-shot episode, `part` is the class of the episode. Otherwise, `part` is "". If the resized map
-    of an episode has no pixel of this class, all pixels become IGNORE. So the episode does not count.
+    `part` is Item.part, the class of a few-shot episode. If the resized map has no pixel of this class, all pixels
+    become IGNORE.
     """
     square = cv2.resize(labels, (side, side), interpolation=cv2.INTER_NEAREST)
     if part in benchmark.alone and not (square == benchmark.alone[part][1][1]).any():

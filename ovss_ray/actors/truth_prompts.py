@@ -1,17 +1,13 @@
-"""Create a prompt for each true instance of an image: a point in its mask, or its box.
+"""Create a prompt for each true instance of an image: a point in the mask, or the annotated box.
 
-    centre_point  the pixel of the mask that is farthest from the outside (see structures/masks/centre_point.py). As in
-                  OVSAM's evaluation, the mask is first resized by nearest neighbour, to a long side of `side` pixels
+    centre_point  the innermost pixel of the mask, as in the evaluation of Open-Vocabulary SAM
     random_point  a pixel of the mask, all with the same probability
     box           the annotated box
-    noisy_box     the annotated box with noise, as in SAM's training: a normal deviate is added to each coordinate.
-                  The deviate has a standard deviation of 10 % of the box's side, and is clipped to ±20 pixels. The
-                  noisy box is clipped to the image
+    noisy_box     the annotated box with Gaussian noise, as in SAM's training
 
-Crowds and invalid annotations get no prompt (see structures/instances.py). Random draws depend only on the seed and on
-the image's id.
+Crowds and invalid annotations get no prompt. Random draws depend only on the seed and on the image's id.
 
-OVSAM: Yuan et al., "Open-Vocabulary SAM", ECCV 2024, arXiv 2401.02955. SAM: Kirillov et al., ICCV 2023, appendix A.
+Open-Vocabulary SAM: Yuan et al., ECCV 2024, arXiv 2401.02955. SAM: Kirillov et al., ICCV 2023, appendix A.
 """
 
 import zlib
@@ -66,7 +62,7 @@ class Stage(stage.Stage):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
         """Return points (N, P, 2), boxes (N, B, 4) and instance indices (N,) of an image's N prompts.
 
-        A prompt has P points and B boxes: either one point and no box, or one box and no point.
+        For points, P is 1 and B is 0. For boxes, P is 0 and B is 1.
         """
         counted = np.flatnonzero(status == COUNTED)
         random = np.random.default_rng([self.config.seed, zlib.crc32(image_id.encode())])
@@ -93,13 +89,13 @@ class Stage(stage.Stage):
 def centre(mask: np.ndarray, side: int | None) -> np.ndarray:
     """Return x, y of the centre point of a mask (H, W) uint8, in pixels of `mask`.
 
-    The point is found in a copy of the mask, resized to a long side of `side` pixels. Then the point is scaled back to
-    the size of `mask`. The sides of the copy are rounded as in mmcv, and as for SAM's input.
+    If `side` is not None, the mask is first resized to a long side of `side` pixels.
     """
     if side is None:
         return np.array(centre_point(mask > 0), np.float64)
     import cv2  # imported here: the import takes tenths of a second, and checking a config does not need it
 
+    # rounded as in mmcv, and as for SAM's input
     height, width = fitted(mask.shape[0], mask.shape[1], side)
     resized = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
     return np.array(centre_point(resized > 0)) / (width / mask.shape[1], height / mask.shape[0])
@@ -115,9 +111,9 @@ def _random_pixel(mask: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _noisy(corners: np.ndarray, size: tuple[int, int], random: np.random.Generator) -> np.ndarray:
-    """Return boxes (N, 4) with noise, inside an image of `size` H, W, in pixels.
+    """Return boxes (N, 4) with noise, clipped to an image of `size` H, W.
 
-    A box that would get a side below 1 pixel is returned without noise.
+    If a side would become shorter than 1 pixel, the box has no noise.
     """
     sides = np.tile(corners[:, 2:] - corners[:, :2], 2)
     shift = np.clip(random.normal(size=corners.shape) * NOISE * sides, -MOST_NOISE, MOST_NOISE)

@@ -22,8 +22,8 @@ class Stage(stage.Stage):
         """The definition of a region."""
 
         split: Literal["components", "labels"] = "components"
-        """components: connected pixels of one label, as a proposer finds them; labels: all pixels of a label, the
-        "oracle masks" of most papers"""
+        """components: connected pixels of one label; labels: all pixels of one label, the "oracle masks" of most
+        papers"""
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Split every ground-truth label map into regions with a predicted IoU of 1."""

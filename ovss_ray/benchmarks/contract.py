@@ -16,7 +16,7 @@ from ovss_ray.structures.instances import Instances
 from ovss_ray.structures.vocabulary import Vocabulary
 
 DOWNLOADS = "downloads"
-"""Name of the folder that holds downloaded archives, below the data root."""
+"""Name of the folder for downloaded archives. The folder is below the data root."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,16 @@ class Archive:
     """
 
     url: str
-    """URL of the file; if a browser is needed for the download, URL of the web page that offers the file
+    """URL of the file; if `note` is set, URL of a web page that offers the file
 
-    A value without "://" is a path below the data root. At this path is a file that was unpacked from another archive.
+    A value without "://" is the path of a file below the data root, which came from another archive.
     """
     to: str
-    """target below the data root, as a path
-
-    If a whole archive or a folder of it is unpacked, the target is a folder. If a single file is extracted from an
-    archive, the target is a file. If the downloaded file is not an archive, the target is also a file.
-    """
+    """path of the target below the data root: a file if `inside` is a file, otherwise a folder"""
     inside: str = ""
     """folder or file to extract, as a path inside the archive; empty: everything"""
     digest: str = ""
-    """checksum as md5:…, sha1:… or sha256:…; empty: neither the authors nor a well-known library publish it"""
+    """published checksum as md5:…, sha1:… or sha256:…; empty if there is none"""
     size: int = 0
     """bytes: approximate size of the file, to check the free disk space before the download; 0: unknown"""
     file: str = ""
@@ -60,11 +56,7 @@ class Step:
     source: str
     target: str
     convert: Callable[[bytes, str], bytes]
-    """function (content of the source file, name of the source file) → content of the target, an image file
-
-    Raises OvssError for a damaged source file. The function must be defined at the top level of a module, since other
-    processes run it.
-    """
+    """picklable function (bytes, name of the source file) → bytes of the target, an image file. Raises OvssError"""
 
 
 @dataclass(frozen=True)
@@ -76,14 +68,14 @@ class Values:
     ignore: tuple[int, ...]
     """label values of ignored pixels"""
     stated: bool
-    """True if the user set `ignore`; False if `ignore` has its default value"""
+    """True if the user set `ignore`, even to the default value"""
 
 
 Plan = Callable[[str, str, str | None], Iterable[Step]]
 """Function (data root, split, folder) → steps that convert the data set to its prepared form (see `Step`).
 
-The created files are below `folder`, in the data set's usual layout. If `folder` is None, they are next to the source
-files. `Benchmark.items` finds them in both cases. Raises OvssError if the source files are not below the data root.
+The targets are below `folder`, or next to the source files if `folder` is None. Raises OvssError if the source files
+are missing.
 """
 
 
@@ -93,7 +85,7 @@ def _photograph(item: Item, data: bytes) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Images, truth and vocabulary of an evaluation, and how its files are read.
+    """Images, truth and vocabulary of an evaluation, and functions that read files.
 
     The constructor raises OvssError if fields contradict each other.
     """
@@ -106,7 +98,7 @@ class Benchmark:
     counts: Mapping[str, int]
     """split → number of images; unlisted splits may have any number"""
     vocabulary: Vocabulary
-    """K classes to segment"""
+    """classes to segment"""
     items: Callable[[str, str], Iterable[Item]]
     """function (data root, split) → images of the split, sorted by id. Raises OvssError if the data are missing"""
     truth: Callable[[Item, bytes], np.ndarray]
@@ -114,36 +106,26 @@ class Benchmark:
     instances: Callable[[Item, bytes], Instances] | None = None
     """function (item, bytes of its label file) → the true objects, for prompted methods; None: label maps only"""
     federated: bool = False
-    """True if annotators searched each image for some classes only, as in LVIS
-
-    `Instances.absent` has the labels that annotators searched for in an image, but did not find.
-    """
+    """True if annotators searched each image for some classes only, as in LVIS (see Instances.absent)"""
     categories: tuple[int, ...] = ()
-    """category id of each label; default: label index + 1
-
-    Files in COCO's format contain category ids in place of label indices.
-    """
+    """category id of each label in files of COCO's format; default: label index + 1"""
     index: tuple[int, ...] = ()
-    """label index of each of the K classes. By default, class i has the label index i
+    """label index of each class, or NONE for a word of the user without a label; default: i for class i
 
-    Several classes may have the same label. If `own_words` is True, a class may have NONE in place of a label.
+    Several classes may have the same label.
     """
     own_words: bool = False
-    """True if the classes are words of the user. Some words may then have no label, and some labels no word"""
+    """True if the classes are words of the user: a word may have no label, and a label no word"""
     parts: Mapping[str, tuple[Vocabulary, tuple[int, ...]]] = field(default_factory=dict)
-    """value of Item.part → `vocabulary` and `index` for the images with this value; used for few-shot episodes"""
+    """value of Item.part → (vocabulary, index) for the images with this value; used for few-shot episodes"""
     alone: Mapping[str, tuple[Vocabulary, tuple[int, ...]]] = field(default_factory=dict)
-    """the same as `parts`, for methods that segment one class at a time
-
-    Each vocabulary has two classes: first background, then the class of the episode.
-    """
+    """like `parts`, for methods that segment one class at a time; the classes are background and the episode's"""
     labels: tuple[str, ...] = ()
     """name of each label index in the ground truth; default: first name of each class"""
     listed: Callable[[str, str, Sequence[str]], Iterable[Item]] | None = None
     """function (data root, split, ids of the user) → images with these ids. Raises OvssError for an invalid id
 
-    The function accepts ids that `items` does not list for the split. If `listed` is None, the user may only select ids
-    that `items` lists.
+    If `listed` is None, the user may only select ids that `items` lists.
     """
     image: Callable[[Item, bytes], np.ndarray] = _photograph
     """function (item, bytes of its photograph) → (H, W, 3) uint8 RGB. Raises OvssError"""
@@ -158,12 +140,9 @@ class Benchmark:
     archives: tuple[Archive, ...] = ()
     """files that the data set's authors offer for download (see ovss_ray.dataprep.download)"""
     unlabelled: bool = False
-    """True if nearly every label file of the data set has ignored pixels
-
-    For such a data set, `ovss check` reports a fault if no label file has ignored pixels.
-    """
+    """True if nearly all label files have ignored pixels; `ovss check` then reports a fault if none has"""
     twin: Callable[[Item], str] | None = None
-    """function: item → address of a second label file, which may not exist; `ovss check` compares both files"""
+    """function: item → address of a second label file; if the second file exists, `ovss check` compares both files"""
     drawn: bool = False
     """True if the images are drawn on demand, so that no data root is needed"""
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -171,7 +150,7 @@ class Benchmark:
     values: Values | None = None
     """label values of a user's data set; None for other data sets, or if labels are coded by colours"""
     unpaired: Literal["error", "skip"] = "error"
-    """rule for photographs and label files without a counterpart: "error" makes a run incomplete, "skip" does not"""
+    """rule for photographs without a label file, and vice versa: "error" makes a run incomplete, "skip" ignores them"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", self.labels or self.vocabulary.names)
@@ -184,7 +163,7 @@ class Benchmark:
         if len(self.labels) > INVALID or len(self.vocabulary) > INVALID:
             raise OvssError(
                 f"{self.title}: {len(self.vocabulary)} classes and {len(self.labels)} labels do not fit into 16 bits. "
-                f"Use at most {INVALID} of each"
+                f"Use at most {INVALID} classes and at most {INVALID} labels"
             )
         labels = set(range(len(self.labels)))
         if self.own_words and (unknown := sorted(set(self.index) - labels - {NONE})):
@@ -200,7 +179,7 @@ class Benchmark:
         for part, (vocabulary, index) in (*self.parts.items(), *self.alone.items()):
             if len(vocabulary) != len(index) or set(index) - set(range(len(self.labels))):
                 raise OvssError(
-                    f"{self.title}: part {part!r} has {len(vocabulary)} classes, but the label indices {index}. "
+                    f"{self.title}: part {part!r} has {len(vocabulary)} classes and the label indices {index}. "
                     f"Write one label index per class, from 0 to {len(self.labels) - 1}"
                 )
         if unknown := sorted(set().union(*self.groups.values()) - set(range(len(self.labels)))):
@@ -211,17 +190,14 @@ class Benchmark:
             raise OvssError(f"{self.title}: `counts` must be at least one image per split, found {dict(self.counts)}")
 
     def question(self, part: str) -> tuple[Vocabulary, tuple[int, ...]]:
-        """Return the vocabulary of the images of a part, and the label index of each class in this vocabulary.
-
-        `part` is the value of `Item.part`.
-        """
+        """Return (vocabulary, label index of each class) for the images whose `Item.part` is `part`."""
         return self.parts.get(part, (self.vocabulary, self.index))
 
     def for_binary(self) -> "Benchmark":
         """Return the benchmark for a method that segments one class at a time.
 
-        `alone` replaces `parts`. The vocabulary becomes background, followed by the class of each entry of `alone`.
-        `index` has the label index of each of these classes.
+        `alone` replaces `parts`. The vocabulary has background, then the class of each entry of `alone`. If `alone` is
+        empty, the benchmark is unchanged.
         """
         if not self.alone:
             return self
@@ -233,7 +209,7 @@ class Benchmark:
 
     @property
     def asks(self) -> str:
-        """Sentence for the report: the classes to segment in an episode; "" for a benchmark without episodes."""
+        """Sentence for the report that states which classes each episode segments; empty without episodes."""
         if not self.alone:
             return ""
         if self.parts == self.alone:

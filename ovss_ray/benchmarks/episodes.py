@@ -1,7 +1,7 @@
 """Few-shot folds, as defined by HSNet's lists. An episode is a photograph and one class to segment in it.
 
-The classes of a data set are divided into four folds. An episode's vocabulary is "background", its class, and further
-names that count as background. Its ground truth has two labels: the class, and background for everything else.
+The vocabulary of an episode has "background", the class, and further names that count as background. The ground truth
+has two labels, the class and background.
 """
 
 import re
@@ -39,10 +39,8 @@ def fold_list(root: str, name: str) -> str:
 
 
 def fusioner_list(root: str, name: str) -> str:
-    """Return the address of one of the lists of Fusioner's code. Raises OvssError if the list is missing.
-
-    Fusioner's training lists of PASCAL are longer than HSNet's. All other lists of Fusioner equal HSNet's lists.
-    """
+    """Return the address of one of the lists of Fusioner's code. Raises OvssError if the list is missing."""
+    # Fusioner's training lists of PASCAL are longer than HSNet's. All other lists of Fusioner equal HSNet's lists.
     addresses = [files.join(files.absolute(root), f"fusioner/{base}splits/{name}") for base in ("", "dataset/")]
     for address in addresses:
         if files.exists(address):
@@ -54,9 +52,9 @@ def fusioner_list(root: str, name: str) -> str:
 
 
 def pairs_of(lines: Iterable[str], uri: str, known: Sequence[int]) -> list[tuple[str, int]]:
-    """Return file stem and class number of each line: ("2007_000033", 1) for the line "2007_000033__01".
+    """Return file stem and class number of each line, such as ("2007_000033", 1) for the line "2007_000033__01".
 
-    `uri` is the file with the lines. `known` are the class numbers of the fold. Raises OvssError for an invalid line.
+    `known`: class numbers of the fold. Raises OvssError for an invalid line.
     """
     pairs = []
     for line in lines:
@@ -74,10 +72,9 @@ def pairs_of(lines: Iterable[str], uri: str, known: Sequence[int]) -> list[tuple
 def episodes(
     pairs: Iterable[tuple[str, int]], labels: Sequence[str], numbers: Sequence[int], photographs: str, truths: str
 ) -> Paired:
-    """Return an item per pair (file stem, class number) whose photograph and label file both exist, sorted by id.
+    """Return one Item per pair (file stem, class number), sorted by id. Repeated pairs count once.
 
-    A repeated pair counts once. If files are missing, `remarks` of the result has one fault. It states the number of
-    stems that lack their photograph or their label file.
+    A pair without a photograph or label file is left out, and reported in `Paired.remarks`.
     """
     images_of, truths_of = by_stem(inside(photographs)), by_stem(inside(truths), LABELS)
     whole, listed = images_of.keys() & truths_of.keys(), set(pairs)
@@ -96,10 +93,10 @@ def episodes(
 def training_pairs(
     pairs: Iterable[tuple[str, int]], names: Mapping[int, str], photographs: str, truths: str, advice: str
 ) -> Paired:
-    """Return an item per pair (file stem, class number) of a training list, sorted by id. A repeated pair counts once.
+    """Return one Item per pair (file stem, class number), sorted by id. Repeated pairs count once.
 
-    `names` has the class name of each number. Raises OvssError with `advice` if there is no pair, or if a pair lacks
-    its photograph or label file. So a training uses either the whole list or nothing.
+    `names`: class number → name. Raises OvssError if there is no pair. Raises OvssError with `advice` if a photograph
+    or label file is missing.
     """
     listed = sorted(set(pairs))
     if not listed:
@@ -118,11 +115,10 @@ def training_pairs(
 def benchmark_of(
     words: Vocabulary, numbers: Sequence[int], spelled: Vocabulary | None = None, **card: Any
 ) -> Benchmark:
-    """Return the benchmark of a fold. `numbers` are the label values of the fold's classes.
+    """Return the benchmark of a fold. Its labels are the classes of the fold, then background.
 
-    `words` has the names of each label value; the value 0 is background. `spelled` has the names for methods that
-    segment one class at a time. If `spelled` is None, these methods get the names in `words`. `card` are further fields
-    of the Benchmark. The benchmark's labels are the classes of the fold, then background.
+    `words`: names of each label value; 0 is background. `numbers`: label values of the fold's classes. `spelled`: names
+    for methods that segment one class at a time; default: `words`. `card`: further fields of the Benchmark.
     """
     requests = [(spelled or words).classes[number] for number in numbers]
     classes, last = tuple(words.classes[number] for number in numbers), len(numbers)
@@ -146,16 +142,13 @@ def benchmark_of(
 def _question(
     words: Vocabulary, names: tuple[str, ...], label: int, background: int
 ) -> tuple[Vocabulary, tuple[int, ...]]:
-    """Return an episode's vocabulary, and its classes' label indices. The second class is the one to segment."""
+    """Return (vocabulary, label index of each class) of an episode. The second class is the one to segment."""
     first, *others = _stuffs(words, [names])
     return Vocabulary((first, names, *others)), (background, label, *[background] * len(others))
 
 
 def _stuffs(words: Vocabulary, classes: Sequence[tuple[str, ...]]) -> list[tuple[str]]:
-    """Return a list of the names that count as background, each as a class of its own, such as ("sky",).
-
-    Names that also belong to one of `classes` are left out.
-    """
+    """Return the names of background that `classes` do not contain, each as a class of one name, such as ("sky",)."""
     class_names = {name for names in classes for name in names}
     return [(name,) for name in words.classes[0] if name not in class_names]
 
@@ -163,8 +156,8 @@ def _stuffs(words: Vocabulary, classes: Sequence[tuple[str, ...]]) -> list[tuple
 def truth(numbers: Mapping[str, int], highest: int, item: Item, data: bytes) -> np.ndarray:
     """Decode a label file to labels (H, W) uint16: the class in `item.part`, background, or IGNORE.
 
-    If no pixel has the class, all pixels are IGNORE. A label value above `highest` raises OvssError, except 255, which
-    is IGNORE. `numbers`: class name → label value.
+    `numbers`: class name → label value. If no pixel has the class, all pixels are IGNORE. The label value 255 is
+    IGNORE. Any other label value above `highest` raises OvssError.
     """
     table = value_table(0, ignore=[NOT_COUNTED])
     table[: highest + 1] = len(numbers)

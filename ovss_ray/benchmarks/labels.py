@@ -16,8 +16,8 @@ INVALID = 65533
 def value_table(labels: int, offset: int = 0, ignore: Iterable[int] = ()) -> np.ndarray:
     """Return a table (65536,) uint16: label value → label index, IGNORE, or INVALID.
 
-    The number of labels is `labels`. The label value `offset` becomes label index 0, `offset` + 1 becomes 1, and so on.
-    Label values in `ignore` always become IGNORE. All other label values become INVALID.
+    `labels`: number of labels. The label value `offset` + i becomes label index i. Label values in `ignore` always
+    become IGNORE. All other label values become INVALID.
     """
     return table_of(range(offset, offset + labels), ignore)
 
@@ -25,8 +25,8 @@ def value_table(labels: int, offset: int = 0, ignore: Iterable[int] = ()) -> np.
 def table_of(values: Sequence[int], ignore: Iterable[int] = ()) -> np.ndarray:
     """Return a table (65536,) uint16: label value → label index, IGNORE, or INVALID.
 
-    `values`: label value of each label. For [7, 8, 11], the table maps 7 to 0, 8 to 1 and 11 to 2. Values that do not
-    fit into 16 bits are left out. Label values in `ignore` are always IGNORE.
+    The label value `values[i]` becomes label index i, if it fits into 16 bits. Label values in `ignore` always become
+    IGNORE. All other label values become INVALID.
     """
     table = np.full(65536, INVALID, np.uint16)
     listed = np.array(values, np.int64)
@@ -37,9 +37,9 @@ def table_of(values: Sequence[int], ignore: Iterable[int] = ()) -> np.ndarray:
 
 
 def look_up(values: np.ndarray, table: np.ndarray, name: str) -> np.ndarray:
-    """Convert the values of a label file, (H, W) integers, to label indices or IGNORE, (H, W) uint16.
+    """Convert label values, (H, W) integers, to label indices or IGNORE, (H, W) uint16, by a table (see `table_of`).
 
-    Raises OvssError with the file's name and the first value that the table does not allow.
+    Raises OvssError if a label value is INVALID in the table. `name`: file that the message names.
     """
     if values.dtype != np.uint16 and ((values < 0) | (values >= len(table))).any():
         wrong = values[(values < 0) | (values >= len(table))]
@@ -59,7 +59,10 @@ def _ranges(numbers: np.ndarray) -> str:
 
 
 def indexed(table: np.ndarray, item: Item, data: bytes) -> np.ndarray:
-    """Decode a label file to label indices, (H, W) uint16, by a table (see `value_table`). Raises OvssError."""
+    """Decode a label file to label indices, (H, W) uint16. Raises OvssError.
+
+    `table`: label value → label index (see `value_table`).
+    """
     return look_up(images.decode_labels(data, item.truth), table, item.truth)
 
 

@@ -18,9 +18,9 @@ def data_root(folder: str | None) -> str:
 def below(root: str, usual_folder: str, layouts: Iterable[tuple[str, ...]], advice: str) -> list[str]:
     """Return the addresses of a data set's folders, such as ["/data/camvid/test", "/data/camvid/testannot"].
 
-    Each layout is a tuple of folders, such as ("test", "testannot"). The folders of the first layout are searched in
-    ROOT/USUAL_FOLDER, then in ROOT. The next layout follows only if folders are missing in both. Raises OvssError if no
-    layout is complete. The message has the searched folders, and `advice` on how to get the data.
+    A layout is a tuple of folders below `root`/`usual_folder` or below `root`, such as ("test", "testannot"). The first
+    layout whose folders all exist is returned. If no layout is complete, raises OvssError with `advice` on how to get
+    the data.
     """
     tried = []
     for layout in layouts:

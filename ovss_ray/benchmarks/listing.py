@@ -153,8 +153,7 @@ class File(NamedTuple):
 
 
 NEARLY, LOST, UNREADABLE = 1, 2, 3
-"""Reasons why a file is unusable. NEARLY: the extension differs from the user's pattern, such as .png for *.jpg. LOST:
-a broken link. UNREADABLE: an unsupported format."""
+"""Reasons why a file is unusable: an extension outside the user's pattern, a broken link, an unsupported format."""
 KINDS = (
     "photographs without a label file",
     "label files without a photograph",
@@ -187,10 +186,9 @@ FILE = "stem, path, side, uri, near"
 
 
 def paired(photographs: Stems, truths: Stems) -> Paired:
-    """Return pairs of photographs and label files of the same stem, sorted by stem.
+    """Return pairs of photographs and label files of the same stem, sorted by stem (see `paired_files`).
 
-    Unpaired files are listed in `Paired.left_out`. Raises OvssError if two photographs or two label files have the same
-    stem.
+    Raises OvssError if two photographs or two label files have the same stem.
     """
     return paired_files(
         File(stem, stem, side, uri)
@@ -210,16 +208,13 @@ def paired_by_list(photographs: str, truths: str, ids: str, endings: Collection[
 
 
 def paired_files(every: Iterable[File]) -> Paired:
-    """Return pairs of photographs and label files, in two steps. Raises OvssError if two images have the same id.
+    """Return pairs of photographs and label files, sorted by id. Raises OvssError if two images have the same id.
 
-    1. A photograph and a label file of the same stem form a pair. The stem is the id of the image. A stem is repeated
-       if several photographs or several label files have it. If a data set has a repeated stem, paired files must also
-       have the same File.path, such as seq1/0000. The path is the id of images with a repeated stem. In pairs of other
-       stems, the paths may differ if one path has no folder.
-    2. The remaining files are paired by similar names, which differ only in case or Unicode form. If three or more
-       files have similar names, none of them is paired.
+    A photograph and a label file of the same stem form a pair, whose id is the stem. A data set may have repeated
+    stems, such as a/0.jpg and b/0.jpg. In this case, the files of each pair must also agree in File.path. A pair with a
+    repeated stem has this path as its id.
 
-    `Paired.left_out` lists all unpaired files.
+    The remaining files form pairs if their names differ only in case or Unicode form.
     """
     rows = every if isinstance(every, Rows) else Rows(File, FILE, every)
     by_path = rows.repeats("stem, side", "near = 0")
@@ -232,9 +227,9 @@ def paired_files(every: Iterable[File]) -> Paired:
 
 
 def _exact(every: Rows[File], by_path: bool, lonely: Rows[Any]) -> Iterator[tuple[str, str, str, str]]:
-    """Yield an Item's fields for each pair of files of the same stem or path. Append the other files to `lonely`.
+    """Yield the fields of an Item for each pair of files of the same stem. Append unpaired files to `lonely`.
 
-    `by_path`: True if two photographs or two label files of the data set have the same stem.
+    `by_path`: whether the files of a pair must also agree in File.path.
     """
     for stem, group in groupby(every.in_order("stem, path, side, uri"), itemgetter(0)):
         of_stem = list(group)
@@ -257,14 +252,14 @@ def _exact(every: Rows[File], by_path: bool, lonely: Rows[Any]) -> Iterator[tupl
 
 
 def _groups(stem: str, exact: list[File], by_path: bool) -> list[list[File]]:
-    """Divide the usable files of a stem into groups: a photograph and its label file, or a single file.
+    """Divide `exact`, the usable files of a stem, into groups: [photograph, label file] or [single file].
 
-    `exact` are these files. `by_path`: True if two photographs or two label files of the data set have the same stem.
-    Raises OvssError if two photographs or two label files have the same id.
+    `by_path`: whether the files of a pair must agree in File.path. Raises OvssError if two images have the same id.
     """
     if len(exact) == 2 and exact[0].side < exact[1].side and (not by_path or exact[0].path == exact[1].path):
         return [exact]
     numbers = [sum(file.side == side for file in exact) for side in (0, 1)]
+    # a path without a folder agrees with any path, unless the stem is repeated
     if max(numbers) <= 1 and (not by_path or stem in {file.path for file in exact}):
         return [sorted(exact, key=attrgetter("side"))] if exact else []
     groups = [list(group) for _, group in groupby(exact, attrgetter("path"))]
@@ -277,7 +272,7 @@ def _groups(stem: str, exact: list[File], by_path: bool) -> list[list[File]]:
 
 
 def _doubled(group: list[File]) -> list[str]:
-    """Return the addresses of two photographs. If `group` has fewer photographs, return those of two label files."""
+    """Return the addresses of two photographs or two label files in `group`, for an error message."""
     return next(uris[:2] for side in (0, 1) if len(uris := [file.uri for file in group if file.side == side]) > 1)
 
 
@@ -287,7 +282,10 @@ def _folded(name: str) -> str:
 
 
 def _close(lonely: Rows[Any], left: dict[int, LeftOut]) -> Iterator[tuple[str, str, str, str]]:
-    """Yield an Item's fields for each pair of files with similar names. Count the other files in `left`, by kind."""
+    """Yield the fields of an Item for each pair of files with similar names. Count the other files in `left`.
+
+    `left`: index in KINDS → LeftOut.
+    """
     for _, group in groupby(lonely.in_order("fold, kind, name"), itemgetter(0)):
         similar = list(group)
         if [kind for _, kind, _, _ in similar] == [0, 1]:

@@ -1,7 +1,6 @@
-"""Own words: class names of the user for a benchmark, and the label that each of them counts as.
+"""Own words: class names that the user chooses for a benchmark, and the benchmark's label for each class.
 
-Predictions are indices into these words. For metrics, `Benchmark.index` converts these indices to labels (see
-structures.question). Benchmarks in which several classes have the same label use the same conversion.
+Metrics compare the labels of the predicted classes with the truth (see structures.question).
 """
 
 import hashlib
@@ -20,7 +19,7 @@ class OwnWords:
     """Class names and prompt templates of a user for one benchmark, as plain data for workers."""
 
     vocabulary: Vocabulary | None
-    """classes that replace those of the benchmark; None: the benchmark's own classes, with other templates"""
+    """classes that replace those of the benchmark; None: only the templates are replaced"""
     index: tuple[int, ...] = ()
     """label index of each class, or NONE for a class that counts as no label"""
     templates: tuple[str, ...] = ()

@@ -23,10 +23,10 @@ class Selection:
     def of(
         cls, benchmark: Benchmark, split: str | None = None, ids: str | None = None, limit: int | None = None
     ) -> "Selection":
-        """Return the selection for a config's options; `ids` is a file with one image id per line.
+        """Return the selection for a config's options.
 
-        Empty lines, lines that begin with #, and repeated ids are left out. Raises OvssError if the
-        file cannot be read or is empty.
+        `ids`: file with one image id per line; a line that begins with # is a comment. Raises OvssError if the file
+        cannot be read or has no ids.
         """
         if ids is None:
             return cls(split or benchmark.split, None, limit)

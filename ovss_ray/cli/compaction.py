@@ -1,4 +1,4 @@
-"""The option `--compact` of `ovss report`: after a confirmation, replace the records of a run by sums."""
+"""The option `--compact` of `ovss report`, which replaces the records of single images by sums over many images."""
 
 import sys
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ Yes = Annotated[bool, typer.Option("--yes", help="do not ask before --compact")]
 
 
 def offer(folder: "RunFolder", readings: "Mapping[str, Reading]", compact: bool, yes: bool) -> None:
-    """Replace the records of a finished run by sums, if `compact` is True. Ask for confirmation unless `yes` is True.
+    """Replace the records of single images by sums over many images, if `compact` is True and the user confirms.
 
-    Raises OvssError if confirmation is needed, but standard input is not a terminal. Also raises OvssError if the
-    records cannot be replaced (see api.compaction.run).
+    If `yes` is True, no confirmation is needed. If `yes` is False and standard input is not a terminal, raises
+    OvssError. Also raises OvssError if the run cannot become compact (see api.compaction.pending).
     """
     if not compact:
         return

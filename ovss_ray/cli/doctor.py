@@ -58,10 +58,7 @@ def _gpus() -> list[str]:
 
 
 def _network() -> Iterator[tuple[bool, str]]:
-    """Yield success and text of the check of RAY_ADDRESS.
-
-    The check fails if the address is on another machine, but no token is used (CVE-2023-48022).
-    """
+    """Yield (success, text) for RAY_ADDRESS. A cluster on another machine must use a token (CVE-2023-48022)."""
     address, mode = os.environ.get("RAY_ADDRESS", ""), os.environ.get("RAY_AUTH_MODE", "")
     outside = bool(address) and not any(local in address for local in ("127.0.0.1", "local", "auto"))
     yield (

@@ -1,4 +1,4 @@
-"""Options of `ovss report` for pages and tables in files, and the command `ovss leaderboard`."""
+"""Options of `ovss report` that write files, such as an HTML page, and the command `ovss leaderboard`."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated

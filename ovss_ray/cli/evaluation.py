@@ -1,4 +1,4 @@
-"""The command `ovss evaluate`. With the function `script`, a user's script has the same options as the command."""
+"""The command `ovss evaluate`, and a function that gives a script the same options."""
 
 import functools
 import sys

@@ -27,10 +27,11 @@ def errors_printed() -> Iterator[None]:
 def resumable(advice: str) -> Iterator[None]:
     """If the block is interrupted, print `advice` and exit with status 130 (Ctrl-C) or 143 (SIGTERM).
 
-    Use this context manager inside the function of a typer command, not around the call of the typer app.
+    Use this context manager only inside the function of a typer command.
     """
     try:
         with interrupts.ends_process():
             yield
     except KeyboardInterrupt as interrupt:
+        # typer converts this exception to the exit status
         raise typer.Exit(interrupts.leave(interrupt, advice)) from None

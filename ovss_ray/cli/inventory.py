@@ -15,13 +15,10 @@ from ovss_ray.reports import published
 
 
 def tables(what: str | None, benchmark: str | None, shipped: Mapping[str, Path]) -> list[Table]:
-    """Return the tables that `ovss list` prints for `what`.
+    """Return the table `what`. If `what` is None, return every table except "published".
 
-    If `what` is the name of a table, the result has this table. If `what` is None, the result has every table except
-    "published". The table "published" may be followed by a second table, with figures of vocabulary-free methods.
-
-    `benchmark` selects the published figures of one benchmark. Raises UnknownName for an unknown table or benchmark.
-    Raises OvssError if `benchmark` is set for a table other than "published".
+    `benchmark`: only the published figures of this benchmark. Raises UnknownName for an unknown table or benchmark,
+    OvssError if `benchmark` is set for a table other than "published".
     """
     makers: dict[str, Callable[[], Table]] = {
         "benchmarks": benchmarks,
@@ -40,6 +37,7 @@ def tables(what: str | None, benchmark: str | None, shipped: Mapping[str, Path])
         )
     names = [what] if what is not None else [name for name in makers if name != "published"]
     listed = [makers[name]() for name in names]
+    # figures of vocabulary-free methods have other columns, so they are in a second table
     if what == "published" and published.vocabulary_free(benchmark):
         listed.append(free_figures(benchmark))
     return listed

@@ -1,6 +1,6 @@
-"""Tables of `ovss report RUN --mapping`: scores of a run in which each image has its own words, such as tags.
+"""Tables of `ovss report RUN --mapping`, for a run that predicts words such as tags instead of a benchmark's classes.
 
-A mapping assigns the words to the classes of the benchmark (see api/remapping.py).
+A mapping assigns the words to the classes (see api/remapping.py).
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,9 @@ BOUNDS = {"overlap": "overlap, mIoU", "hungarian": "Hungarian, mIoU", "best_iou"
 
 
 def show(run: str, options: Sequence[str], console: Console, frequent: int) -> None:
-    """Print the scores of a run for each mapping of words to classes in `options`. Without options, print nothing.
+    """Print the scores of a run for each of `options`, the values of --mapping, such as "lemma".
 
-    A second table per mapping lists the most frequent words. The number `frequent` is the maximum length of this table.
-    Raises OvssError as api.remapping.remap does.
+    For each mapping, also print the `frequent` most frequent words. Raises OvssError (see api.remapping.remap).
     """
     for name, remapping in (remap(run, *options) if options else {}).items():
         counts = remapping.words

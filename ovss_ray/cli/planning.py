@@ -59,7 +59,7 @@ def plan(
 
 
 def _show(name: str, run: "RunPlan", size: "Size", gpus: int, probe: bool) -> None:
-    """Print the estimate of one run. Raises OvssError if the cluster is too small for it."""
+    """Print the estimate of one run. Raises OvssError if the cluster is too small for the run."""
     from ovss_ray.engine.cluster import probe as probing
     from ovss_ray.engine.cluster.estimate import estimate, placed
     from ovss_ray.reports import terminal
@@ -139,8 +139,7 @@ def _columns(step: "Step", last: bool) -> str:
 def _lines(planned: "Estimate", gpus: int) -> Iterator[str]:
     """Yield the lines that `ovss plan` prints below the table of pools, such as the run's time.
 
-    `gpus` is the number of GPUs of this machine. If --probe has timed images of a run with GPUs, but `gpus` is 0, the
-    last line is a warning. It says that the times were measured on a CPU.
+    `gpus`: number of GPUs of this machine.
     """
     size, done = planned.size, planned.images - planned.left
     memory = size.memory / 1e9

@@ -80,13 +80,10 @@ def _selected(
 ) -> tuple[Mapping[str, Sequence[str]], Sequence[str], Mapping[str, str], list[str]]:
     """Return `merged`, `words`, `unfit` and `needed` for the options --merge, --only and --buckets.
 
-    - `merged`: new class → classes to merge, from --merge
-    - `words`: classes to select, from --only
-    - `unfit`: benchmark → reason why --merge and --only cannot be applied to the benchmark
-    - `needed`: benchmarks whose confusion cells must be read
-
-    If --buckets is set, `needed` contains all benchmarks. If --merge is set without --buckets, `needed` contains the
-    benchmarks that are not in `unfit`. Otherwise, `needed` is empty.
+    - `merged`: new class → classes to merge
+    - `words`: classes to select
+    - `unfit`: benchmark → reason why --merge and --only cannot be applied
+    - `needed`: benchmarks that must have confusion cells
     """
     from ovss_ray.reports import subsets
 
@@ -96,11 +93,7 @@ def _selected(
 
 
 def _track(folder: "RunFolder", built: "Report", choices: "Sequence[Choice]") -> None:
-    """Send a report to the trackers in `choices`.
-
-    If sending to a tracker failed in an earlier command, the report contains the error. This error is printed, unless
-    the tracker is in `choices`. If it is in `choices`, the report is sent to the tracker again.
-    """
+    """Send a report to the trackers in `choices`. Print the errors of other trackers from an earlier command."""
     from ovss_ray.engine import trackers
     from ovss_ray.engine.display import Display
 

@@ -33,7 +33,7 @@ class Client:
     ) -> None:  # fmt: skip
         """Prepare a client of the service at `address`. `key`: API key, by default $OVSS_API_KEY.
 
-        `patience`: seconds for which a request is repeated; 0: it is sent once. `seconds`: timeout of each attempt.
+        `patience`: seconds for which a request is repeated; 0: no repetition. `seconds`: timeout of each attempt.
         """
         self._connection = Connection(address, key, patience, seconds)
         self._sent: OrderedDict[str, None] = OrderedDict()
@@ -44,8 +44,8 @@ class Client:
     ) -> Segmentation:  # fmt: skip
         """Return the label map of an image for the given classes, or for a benchmark's classes. Raises OvssError.
 
-        Without classes and benchmark, the classes are the words that the model finds in the image (`answer.words`).
-        Further options (`more`) are described in form.Prompting.
+        Without classes and benchmark, the classes are words that the model finds in the image. `more`: see
+        form.Prompting.
         """
         answer = self._segment(image, form.words(classes, benchmark, model, **more), "png")
         return results.segmentation(answer)
@@ -77,9 +77,8 @@ class Client:
     ) -> Found[Regions]:  # fmt: skip
         """Return the regions that the model proposes, largest first, each with its `top` most probable classes.
 
-        For each class, `answer.ranking` lists at most `ranked` regions. These are the regions with the highest
-        probability of the class, even if another class is more probable there. If `ranked` is 0, `answer.ranking` is
-        None. Raises OvssError.
+        `answer.ranking`: for each class, the `ranked` regions with the highest probability of this class; None if
+        `ranked` is 0. Raises OvssError.
         """
         fields = [*form.regions(classes, benchmark, model, top, ranked), form.file(photographs.encode(image))]
         return results.regions(Regions.model_validate_json(self._connection.send("POST", "/v1/regions", fields)))
@@ -91,17 +90,13 @@ class Client:
     ) -> Found[Prompted]:  # fmt: skip
         """Return the masks of the object at points or in a box (x0, y0, x1, y1), highest predicted IoU first.
 
-        With `multimask` True, there are three masks; with False, one. If `multimask` is None, there are three masks for
-        a single point without a box, otherwise one. Each mask lists its `top` most probable classes. Without classes
-        and benchmark, this list is empty.
+        `multimask`: True for three masks, False for one mask. None: three masks for a single point without a box,
+        otherwise one mask. Each mask lists the `top` most probable of the requested classes.
 
-        Later prompts for the same image send only its digest, unless the service no longer caches the image. A path or
-        bytes are faster than an array, which is encoded for each prompt.
-
-        Open-Vocabulary SAM always returns one mask. Each listed class has two further probabilities: `head`, by the
-        trained head alone, and `clip`, by CLIP alone. The argument `base` lists names of classes seen in training. The
-        probabilities of these classes depend more on the trained head. Other models ignore `base`. Raises OvssError.
+        Open-Vocabulary SAM always returns one mask. Only this model uses `base`, the names of classes seen in
+        training. Raises OvssError.
         """
+        # a path or bytes are faster than an array, which is encoded again for each prompt
         data = photographs.encode(image)
         name = hashlib.sha256(data).hexdigest()
         fields = [*form.words(classes, benchmark, model), ("top", str(top)), *form.question(points, box, multimask)]
@@ -114,9 +109,8 @@ class Client:
     ) -> dict[str, Any]:  # fmt: skip
         """Return a COCO document with the masks at points or in a box, as a dict for json.dump.
 
-        Without points and box, the document has the masks of all regions. If the image is a path or URL, the document
-        contains the image's file name. Otherwise, it contains the image's sha256 in place of the file name.
-        `multimask`: see `prompt`. Raises OvssError.
+        Without points and box, the document has the masks of all regions. If the image is not a path or URL, the
+        image's sha256 replaces the file name. `multimask`: see `prompt`. Raises OvssError.
         """
         data, question = photographs.encode(image), form.question(points, box, multimask)
         fields = [*form.words(classes, benchmark, model), ("output", "coco"), *question]
@@ -132,11 +126,10 @@ class Client:
         self, images: Sequence[Photograph], classes: Classes | None = None, benchmark: str | None = None,
         model: str | None = None, **more: Unpack[Prompting],
     ) -> list[Segmentation | OvssError]:  # fmt: skip
-        """Send several images in one request, and return the label map of each, as `segment` does.
+        """Send several images in one request. Return one label map per image, or an OvssError for a refused image.
 
-        If the service is too busy for some images, the client sends these images again, for up to `patience` seconds.
-        The list contains an OvssError for each image without a label map, such as a damaged image. A request may have
-        at most `limits.images` images (default 16). Raises OvssError if the whole request is refused.
+        The service accepts at most `limits.images` images, by default 16. Raises OvssError if the whole request is
+        refused. Arguments: see `segment`.
         """
         sent, fields = photographs.encode_all(images), form.words(classes, benchmark, model, **more)
         return several.batch(self._connection, "segment", sent, fields, results.decode_segmentation)
@@ -145,9 +138,9 @@ class Client:
         self, images: Sequence[Photograph], classes: Classes | None = None, benchmark: str | None = None,
         model: str | None = None, top: int = 3, ranked: int = 0,
     ) -> list[Found[Regions] | OvssError]:  # fmt: skip
-        """Send several images in one request, and return the regions of each, as `regions` does.
+        """Send several images in one request. Return the regions of each image, or an OvssError for a refused image.
 
-        Refused images and errors: see `segment_batch`.
+        Raises OvssError if the whole request is refused. Arguments: see `regions`.
         """
         fields = form.regions(classes, benchmark, model, top, ranked)
         return several.batch(
@@ -160,8 +153,7 @@ class Client:
     ) -> Job[Segmentation]:  # fmt: skip
         """Send several images as a job, and return the job.
 
-        The job yields a label map or an OvssError for each image, in order. The service processes the images one by
-        one, and answers other requests between two images. Raises OvssError if the job is refused.
+        The job yields a label map or an OvssError for each image, in order. Raises OvssError if the job is refused.
         """
         sent, fields = photographs.encode_all(images), form.words(classes, benchmark, model, **more)
         return several.begin(self._connection, "segment", sent, fields, results.decode_segmentation)
@@ -201,13 +193,9 @@ class Client:
         return True
 
     def _prompt(self, name: str, data: bytes, fields: Fields) -> bytes:
-        """Send a prompt, and return the body of the answer.
-
-        If the client has sent the image before, it first sends only the digest. If the service no longer caches the
-        image, the client sends the image again.
-        """
+        """Send a prompt, and return the body of the answer. `name`: digest of the image `data`."""
         if name in self._sent:
-            with suppress(NotThere):
+            with suppress(NotThere):  # the service no longer caches the image
                 return self._connection.send("POST", "/v1/prompt", [*fields, ("image", name)])
         answer = self._connection.send("POST", "/v1/prompt", [*fields, form.file(data)])
         self._sent[name] = None

@@ -46,11 +46,10 @@ class Connection:
     ) -> bytes:
         """Send a request, and return the body of the answer.
 
-        `patience`: seconds for which the request is repeated; default: the patience of the connection. `once`: the
-        service executes the request only once, even if the client sends it again because the answer was lost.
+        `patience`: seconds for which the request is repeated; default: the patience of the connection. `once`: whether
+        an Idempotency-Key is sent, so that the service executes repeated requests only once.
 
-        Raises NotThere for status 404, DeadlinePassed if the service's time limit was exceeded, OvssError for other
-        errors.
+        Raises NotThere, Running, DeadlinePassed, or OvssError for other errors.
         """
         address, patience = self.address + path, self.patience if patience is None else patience
         headers = {**self._http.headers, **({"Idempotency-Key": secrets.token_hex(16)} if once else {})}

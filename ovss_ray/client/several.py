@@ -21,10 +21,10 @@ Decode = Callable[[Any], ResultT]
 def batch(
     connection: Connection, kind: Kind, images: Sequence[bytes], fields: Fields, decode: Decode[ResultT]
 ) -> list[ResultT | OvssError]:
-    """Send several images in one request. Return the result of each image, or the error if the image was refused.
+    """Send several images in one request. Return the result or the error of each image.
 
-    Images that are refused because the service is busy are sent again, without the others. Raises OvssError if the
-    whole request is refused.
+    If the service is busy, refused images are sent again, for up to `connection.patience` seconds. Raises OvssError if
+    the whole request is refused.
     """
     results: dict[int, ResultT | OvssError] = {}
     begun = time.monotonic()
@@ -45,11 +45,9 @@ def batch(
 
 
 class Job(Generic[ResultT]):
-    """Job of the service, which processes several images in the background.
+    """Several images that the service processes in the background.
 
-    Iterate over a job to get its results in the order of the images. Each result is yielded as soon as it is ready.
-    For a refused image, an OvssError is yielded, not raised. A job may be iterated over again, until the service
-    deletes it.
+    Iterate over a job to get the results in the order of the images. For a refused image, an OvssError is yielded.
     """
 
     id: str
@@ -73,13 +71,10 @@ class Job(Generic[ResultT]):
         return self.results()
 
     def results(self, seconds: float | None = None) -> Iterator[ResultT | OvssError]:
-        """Yield the result or the error of each image, as soon as it is ready.
+        """Yield the result or the error of each image, in the order of the images.
 
-        `seconds`: longest wait for all images together; None: no limit. If the service is too busy to process an image
-        within 10 minutes, an OvssError is yielded for this image.
-
-        Raises NotThere if the service no longer knows the job. Raises OvssError if not all images are answered within
-        `seconds`, and for other errors.
+        `seconds`: longest wait for all images together; None: no limit. Raises NotThere if the service does not know
+        the job. Raises OvssError if the wait exceeds `seconds`, or if a request fails.
         """
         begun, number = time.monotonic(), 0
         while number < self.images:
@@ -88,8 +83,8 @@ class Job(Generic[ResultT]):
             except Running as failure:
                 if seconds is not None and time.monotonic() - begun > seconds:
                     raise OvssError(
-                        f"job {self.id}: {number} of {self.images} images were answered within {seconds:g} s. It still "
-                        f"runs: wait longer, or end it with cancel()"
+                        f"job {self.id}: {number} of {self.images} images were answered within {seconds:g} s. The job "
+                        f"still runs. Call results() with larger `seconds`, or end the job with cancel()"
                     ) from failure
                 continue
             for entry in json.loads(body)["answers"]:

@@ -29,22 +29,21 @@ class Limits(Settings):
     waiting: int = Field(default=64, ge=1)
     """largest number of requests in progress, including queued ones; further requests receive status 429"""
     held: int = Field(default=160_000_000, ge=1)
-    """pixels: largest sum of height · width over the decoded images of all requests in progress
+    """pixels: largest sum of height · width of all decoded images in memory; further requests wait
 
-    A pixel takes 3 bytes of memory. A request waits until its image fits into this limit, or until no other image is in
-    memory.
+    A pixel takes 3 bytes of memory.
     """
     seconds: float = Field(default=30.0, gt=0)
-    """seconds: longest time between the arrival of a complete request and the answer
+    """seconds: longest time from the arrival of a complete request to the answer
 
-    If the model is too slow, the answer has status 504. If no worker is free in time, the answer has status 503.
+    If the model is too slow, the answer has status 504. If all workers are busy, the answer has status 503.
     """
     images: int = Field(default=16, ge=1)
     """largest number of images in a request with several images, or in a job"""
     jobs: int = Field(default=64, ge=1)
     """largest number of jobs that are running, or whose answers are still stored"""
     stored: int = Field(default=200_000_000, ge=1)
-    """bytes: largest total size of the images and answers of all jobs; a new job that would exceed it is refused"""
+    """bytes: largest total size of the images and answers of all jobs; further jobs are refused"""
     kept: float = Field(default=600.0, gt=0)
     """seconds: time for which the answers of a job are kept after its end"""
     upload: float = Field(default=30.0, gt=0)

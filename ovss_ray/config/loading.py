@@ -22,13 +22,10 @@ from ovss_ray.structures.settings import Settings
 
 
 def load(file: str | Path, overrides: Sequence[str] = (), keys: Mapping[str, Any] | None = None) -> RunConfig:
-    """Read a config file, replace the values of `keys`, apply overrides, and return the config.
+    """Read a config file, apply `keys` and then `overrides`, and return the validated config.
 
-    `keys` maps top-level keys to their new values. An override is a text such as "limits.seconds=60". If an override
-    begins with the name of a stage, it changes this stage: "san.weights=PATH" sets `weights` of every stage `san`.
-
-    Raises OvssError for an invalid config. The message names the invalid keys, such as pools.0.batch. For an unknown
-    key, the message suggests the most similar known key.
+    `keys`: top-level key → new value. `overrides`: changes such as "limits.seconds=60". The override "san.weights=PATH"
+    sets `weights` of every stage `san`. Raises OvssError for an invalid config. The message names the invalid keys.
     """
     raw = {**read(Path(file)), **(keys or {})}
     for override in overrides:
@@ -39,21 +36,20 @@ def load(file: str | Path, overrides: Sequence[str] = (), keys: Mapping[str, Any
 def load_all(
     file: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), keys: Mapping[str, Any] | None = None
 ) -> dict[str, RunConfig]:
-    """Return config name → config. A file yields one config, or several if it has the key `compare`.
+    """Return config name → config. For `keys` and `overrides`, see `load`.
 
-    `compare: [NAME, …]` lists configs in the file's folder. Every other key of the file replaces this key in each
-    listed config. The override `compare=[NAME,…]` replaces the list. An override of a stage's option, such as
-    `san.precision=bf16`, changes the configs with this stage. Every other override changes all configs.
+    A file with `compare: [NAME, …]` yields the configs of these names in the same folder. All other keys of the file
+    are then set in each config. An override of a stage's option changes only the configs with this stage.
 
-    The argument `keys` is described in `load`. It changes all configs. If `file` is a mapping, it is a config itself,
-    and its name is "config". Raises OvssError for an invalid config; the message names the invalid keys.
+    If `file` is a mapping, the config has the name "config". Raises OvssError for an invalid config.
     """
+    # The override `compare=[NAME,…]` replaces the list of names, so it is applied before the configs are read.
     lists = [] if isinstance(file, Mapping) else [change for change in overrides if change.startswith("compare=")]
     return _checked(_raws(file, keys, lists), [change for change in overrides if change not in lists])
 
 
 def load_several(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> dict[str, RunConfig]:
-    """Return name → config for several files. A file with the key `compare` yields several configs (see `load_all`).
+    """Return config name → config for several files. For a file with the key `compare`, see `load_all`.
 
     Raises OvssError if two configs have the same name, or if a config is invalid.
     """
@@ -72,9 +68,9 @@ def load_several(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> 
 def _raws(
     file: str | Path | Mapping[str, Any], keys: Mapping[str, Any] | None, lists: Sequence[str] = ()
 ) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return config name → (source, config). The configs are not validated yet.
+    """Return config name → (source, config before validation). Error messages begin with the source.
 
-    Error messages begin with the source, such as "compare.yaml: san". `lists`: overrides of the key `compare`.
+    `lists`: overrides that begin with "compare=".
     """
     if isinstance(file, Mapping):
         return {"config": ("config", {**file, **(keys or {})})}
@@ -93,30 +89,26 @@ def _raws(
 
 
 def _checked(raws: Mapping[str, tuple[str, dict[str, Any]]], overrides: Sequence[str]) -> dict[str, RunConfig]:
-    """Apply overrides to the configs of `_raws`, and return the validated configs.
-
-    An override of a stage's option applies to the configs with this stage. Every other override applies to all configs.
-    """
+    """Apply overrides to the configs of `_raws`, and return the validated configs."""
     configs = {name: raw for name, (_, raw) in raws.items()}
     for override in overrides:
+        # An override of a stage's option applies to the configs with this stage. All others apply to every config.
         named = {name for name, raw in configs.items() if _has(raw, override)} or set(configs)
         configs = {name: _override(raw, override) if name in named else raw for name, raw in configs.items()}
     return {name: validate(configs[name], source) for name, (source, _) in raws.items()}
 
 
 def _has(raw: Mapping[str, Any], override: str) -> bool:
-    """Return whether an override begins with a top-level key of configs, or with the name of a stage in `raw`."""
+    """Return whether an override begins with a field of RunConfig, or with the name of a stage that `raw` contains."""
     first = override.partition("=")[0].partition(".")[0]
     return first in RunConfig.model_fields or any(override.startswith(f"{use}.") for _, use in _stage_paths(raw))
 
 
 def read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Read a YAML file as a dict, with the settings of the files that it extends.
+    """Read a YAML file as a dict, and apply the keys `extends` and `set` of the file.
 
-    The key `extends` names another file, whose settings are the defaults. Nested dicts are merged, and lists are
-    replaced. Then the key `set` changes single entries, as --set does: `set: {alpha_clip.fit: center_crop}`.
-
-    Raises OvssError for an invalid file, and for a file that extends itself.
+    `extends` names a file with default settings. `set` changes single settings, such as {alpha_clip.fit: center_crop}.
+    `seen`: files that extend this file. Raises OvssError for an invalid file, and for a file that extends itself.
     """
     if file.resolve() in seen:
         raise OvssError(
@@ -134,7 +126,7 @@ def read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def parse(data: bytes | str, source: str) -> dict[str, Any]:
-    """Read the YAML of one config; `source` is its name in messages. Raises OvssError."""
+    """Read a config from YAML. Raises OvssError if the YAML is invalid or no mapping; `source` begins the message."""
     raw = strict_yaml.load(data, source)
     if not isinstance(raw, dict):
         raise OvssError(f"{source}: expected a mapping such as `benchmarks: [camvid]`, found {type(raw).__name__}")
@@ -161,9 +153,9 @@ def _override(raw: dict[str, Any], override: str) -> dict[str, Any]:
 
 
 def _change(raw: dict[str, Any], path: str, value: Any, source: str) -> dict[str, Any]:
-    """Return the config with a value set at a dotted path, such as limits.seconds.
+    """Return the config with a new value at a dotted path, such as limits.seconds.
 
-    If the path begins with the name of a stage, every stage of that name receives the option.
+    The path san.weights sets the option `weights` of every stage `san`.
     """
     steps = path.split(".")
     stages = [(at, path.removeprefix(f"{use}.")) for at, use in _stage_paths(raw) if path.startswith(f"{use}.")]
@@ -207,9 +199,7 @@ def _put(node: Any, path: list[str], value: Any, source: str) -> Any:
 def validate(raw: Mapping[str, Any], source: str) -> RunConfig:
     """Convert a dict to a RunConfig, and validate all stage options.
 
-    Raises OvssError for an invalid config. Validation has several steps: first the keys, then the user's metrics, then
-    the options of each stage in turn. The first step with a fault ends the validation. The message names only the
-    faults of this step.
+    Raises OvssError for an invalid config. The message begins with `source`, and may leave out further faults.
     """
     try:
         config = RunConfig.model_validate(raw)

@@ -16,13 +16,8 @@ Auto = Literal["auto"]
 class Pool(Settings):
     """Stages that run one after another in the same workers, and the resources of these workers.
 
-    "auto" chooses a value from the cluster's resources (see engine/cluster/placement.py):
-
-    - If the cluster has GPUs, a pool that can use a GPU has one worker on every GPU. A batch has 8 images.
-    - If the cluster has no GPUs, a pool that could use a GPU has one worker per CPU. A batch has 1 image.
-    - A pool whose stages cannot use a GPU has one worker. Under load, it has up to one worker per four CPUs.
-
-    Pools are not part of a run's digest: a run may resume with other resources.
+    "auto" means a number that suits the cluster (see engine/cluster/placement.py). A run may be resumed with other
+    resources, but not with other stages.
     """
 
     stages: tuple[StageConfig, ...] = Field(min_length=1)
@@ -31,10 +26,9 @@ class Pool(Settings):
     cpus: float | Auto = "auto"
     """CPUs per worker; a worker's number of threads is this value, rounded up"""
     gpus: float | Auto = "auto"
-    """GPUs per worker, or a fraction such as 0.25 for four workers per GPU
+    """GPUs per worker, such as 0.25 for four workers per GPU
 
-    "auto": 1, or an equal part of a GPU if several pools can use GPUs. It is 0 if the cluster has no GPU, or if no
-    stage of the pool can use a GPU.
+    "auto": pools that can use a GPU get equal parts of each GPU; all other pools get 0.
     """
     resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """custom Ray resources of each worker, such as {fast_disk: 1}; workers run only on nodes with these resources"""
@@ -43,7 +37,7 @@ class Pool(Settings):
     labels: dict[str, str] = Field(default_factory=dict)
     """labels that a worker's node must have, such as {ray.io/market-type: spot}
 
-    Values may also be the label selectors of Ray: !a, in(a,b) or !in(a,b).
+    A value may also be a label selector of Ray: !a, in(a,b) or !in(a,b).
     """
     batch: Annotated[int, Field(ge=1)] | Auto = "auto"
     """images per batch; if a worker dies, its batch is computed again"""
@@ -108,26 +102,19 @@ class RunConfig(Settings):
     limit: int | None = Field(default=None, ge=1)
     """number of images to evaluate per benchmark, from the first id in sorted order; None: all images"""
     vocabulary: dict[str, str | WordList] = Field(default_factory=dict)
-    """benchmark → words of the user
+    """benchmark → words of the user; "*" stands for all benchmarks without an entry
 
-    In a config, words are a file, a list of names, or a mapping with the keys of WordList. The benchmark "*" stands for
-    all benchmarks without an entry. `vocabulary: words.txt` is short for `vocabulary: {"*": words.txt}`.
+    In a config, words are a file, a list of names, or a mapping with the keys of WordList.
     """
     pools: tuple[Pool, ...] = Field(min_length=1)
     metrics: tuple[str, ...] = ()
     """metrics in addition to the regular metrics: modules of the user, or built-in metrics such as boundary_iou"""
     keep_predictions: Literal["auto", "all", "none"] = "auto"
-    """predicted label maps that are written to the run folder: "all", "none" or "auto"
-
-    "auto": all of them if there are at most 10,000 images, else a fixed sample.
-    """
+    """predicted label maps to write to the run folder; "auto": all for at most 10,000 images, else a fixed sample"""
     relations: str | None = None
     """path of a file with relations between labels (see runs.relations); only the metric SG-IoU uses it"""
     exact: bool = False
-    """True: records are bit-identical in every run
-
-    A model then processes one image per forward pass, in one thread. This takes longer.
-    """
+    """True: records are bit-identical in every run; models process images one by one in one thread, which is slower"""
     check: bool = True
     """True: check a few label files before the run (see dataprep.check.ahead); certain faults stop the run"""
     max_errors: int = Field(default=100, ge=0)
@@ -135,15 +122,11 @@ class RunConfig(Settings):
     max_deaths: int = Field(default=10, ge=0)
     """largest number of worker deaths in a row, with no image finished in between; after more deaths, the run stops"""
     deadline: float = Field(default=600.0, gt=0)
-    """seconds: longest time for a batch in a pool; a slower worker is stopped, and its images are retried one by one"""
+    """seconds: time limit of a batch in one pool; a slower worker is stopped, its images are retried one by one"""
     wait_for: WaitFor = WaitFor()
-    """cluster size to wait for, such as gpus=8,nodes=2; its CPUs and GPUs are requested from an autoscaler"""
+    """cluster size to wait for, such as gpus=8,nodes=2; missing nodes are requested from an autoscaler"""
     patience: float = Field(default=900.0, ge=0)
-    """seconds: longest wait for nodes
-
-    If `wait_for` is set, a run first waits up to `patience` seconds until the cluster has this size. If an
-    autoscaler must then start further nodes for the pools, the run waits up to `patience` seconds again.
-    """
+    """seconds: longest wait for the size `wait_for`, and for nodes that an autoscaler starts for the pools"""
     limits: Limits = Limits()
     """limits of a request to the online service (`ovss serve`); batch runs ignore them"""
 

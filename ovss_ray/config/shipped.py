@@ -19,10 +19,8 @@ def find_config(name: str) -> Path:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Return a dict from name to path for the configs that come with the project.
-
-    In an installed package, the folder `configs` is inside the package. In a checkout, it is next to the package.
-    """
+    """Return config name → path for the configs that come with the project."""
     here = Path(__file__).parents[1]
+    # In an installed package, the folder `configs` is inside the package. In a checkout, it is next to the package.
     folder = here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}

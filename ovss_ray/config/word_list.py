@@ -1,7 +1,7 @@
 """Words of the user for a benchmark: the classes to segment, their labels, and the templates of their prompts.
 
-A text file has one class per line; synonyms are separated by tabs. A YAML or JSON file has the keys of WordList, or is
-a list of names. A file may also list words for each image, in a format of the stage `given_words`.
+A text file has one class per line, with tabs between synonyms. A YAML or JSON file has the keys of WordList, or is a
+list of names.
 """
 
 import hashlib
@@ -29,23 +29,19 @@ class WordList(Settings):
     """Words of the user, the benchmark label of each word, and templates of prompts."""
 
     names: str | tuple[str | tuple[str, ...], ...] = ()
-    """classes to segment: a list with one entry per class, or the name of another benchmark
+    """classes to segment, each a name or a list of synonyms
 
-    An entry is a name or a list of synonyms. If `names` is the name of another benchmark, the classes of this other
-    benchmark are used. If `names` is empty, the benchmark keeps its own classes.
+    The name of another benchmark stands for the classes of that benchmark. If `names` is empty, the benchmark keeps its
+    own classes.
     """
     images: str = ""
-    """path of a file with words for each image, in a format of the stage `given_words`
-
-    If it is empty, all images have the same words. The label of a word is its entry in `map`, or else the label with
-    the same name.
-    """
+    """path of a file with words for each image (see the stage `given_words`); empty: the same words for all images"""
     add: bool = False
     """True: these words are added to the benchmark's classes; False: they replace them"""
     map: dict[str, str | StrictInt | None] = {}
     """word → label of the benchmark (name or index), or null for no label
 
-    A word without an entry counts as the label with the same name.
+    Any other word has the label of the same name. If there is no such label, see `unmapped`.
     """
     unmapped: str | None = None
     """label of words that are neither keys of `map` nor names of labels; null: such words count as no label"""
@@ -55,7 +51,7 @@ class WordList(Settings):
     @field_validator("names")
     @classmethod
     def _tidy(cls, names: str | tuple[str | tuple[str, ...], ...]) -> str | tuple[str | tuple[str, ...], ...]:
-        """Compose accents, and remove redundant spaces of names. Raises ValueError for an empty or invalid name."""
+        """Return the names, each changed by `tidy`. Raises ValueError for an empty or invalid name."""
         if isinstance(names, str):
             return names
         classes = tuple(tidy(name) if isinstance(name, str) else tuple(map(tidy, name)) for name in names)
@@ -83,7 +79,7 @@ class WordList(Settings):
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the word list in hex digits. It identifies words that are written in a config, not in a file."""
+        """SHA-256 of the word list in hex digits. For words from a file, the SHA-256 of the file is used instead."""
         return hashlib.sha256(self.model_dump_json(exclude=None if self.images else {"images"}).encode()).hexdigest()
 
 
@@ -93,17 +89,10 @@ def tidy(name: str) -> str:
 
 
 def listed(value: Any) -> Any:
-    """Return a dict from benchmark name to words. If `value` is None, return None.
+    """Return benchmark name → words as a path or as a mapping with the keys of WordList. Return None for None.
 
-    `value` is a dict from benchmark name to words, or the words for all benchmarks. In the second case, the only key of
-    the result is EVERY. In `value`, words have one of four forms:
-
-    - the path of a file
-    - a list of names
-    - an object of the class Vocabulary (see structures/vocabulary.py)
-    - a mapping with the keys of WordList
-
-    In the result, words are a path or a mapping.
+    `value`: benchmark name → words, or words for all benchmarks, which get the key EVERY. In `value`, words may also
+    be a list of names, or a Vocabulary.
     """
     if isinstance(value, Mapping) and not set(value) & set(WordList.model_fields):
         return {str(name): _entry(entry) for name, entry in value.items()}
@@ -119,9 +108,10 @@ def _entry(value: Any) -> Any:
 
 
 def of_options(options: Sequence[str] | None) -> dict[str, str] | None:
-    """Return a dict from benchmark to file, from the values of `--vocabulary`. Return None if there are no values.
+    """Return benchmark name → file from the values of `--vocabulary`; None if there are no values.
 
-    A value is BENCHMARK=FILE, or FILE for all other benchmarks. The key of FILE is EVERY. Raises OvssError.
+    A value is BENCHMARK=FILE, or FILE. For FILE, the key is EVERY. Raises OvssError for a repeated key, or an empty
+    file name.
     """
     entries: dict[str, str] = {}
     for option in options or ():
@@ -142,8 +132,8 @@ def of_options(options: Sequence[str] | None) -> dict[str, str] | None:
 def read(file: str) -> tuple[WordList, str]:
     """Return the words in a file, and the file's SHA-256 in hex digits.
 
-    The endings .yaml, .yml, .json, .jsonl and .parquet decide the format; any other file is text. Raises OvssError if
-    the file is missing, is not UTF-8, or is not a list of words.
+    Known endings are .yaml, .yml, .json, .jsonl and .parquet; any other file is text. Raises OvssError for a missing or
+    invalid file.
     """
     content = files.read(file)
     if file.lower().endswith((".jsonl", ".parquet")):
@@ -191,15 +181,12 @@ def _json(text: str, file: str) -> Any:
 
 
 def _lines(text: str, file: str) -> list[list[str]]:
-    """Return the names on each line of a text. Empty lines at the end are ignored.
-
-    Raises OvssError for any other empty line, which would shift the indices of the next classes.
-    """
+    """Return the names on each line of a text. Raises OvssError for an empty line, except at the end."""
     lines = text.replace("\r\n", "\n").rstrip("\n \t").split("\n")
     if lines == [""]:
         return []
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        if not line.strip():  # would shift the indices of the next classes
             raise OvssError(f"{file}, line {number} is empty. Write one class per line, without empty lines")
     return [line.split("\t") for line in lines]
 

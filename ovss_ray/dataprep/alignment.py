@@ -1,13 +1,13 @@
 """Test whether label boundaries follow the edges in photographs. The test needs no class names.
 
-Faulty labels may be flipped, shifted, or belong to the next frame. Their values are then valid, but label boundaries
-miss the edges in the photograph. The test shifts the boundaries and measures how well they agree with edges. Correct
-labels fit best without a change. A fault is reported if an alternative fits clearly better in nearly all images. Terms:
+A fault is reported if an alternative fits the photographs clearly better than the unchanged labels do. Terms:
+
+- alternative: the labels after a change that would undo a common error, such as a flip or a shift
 - agreement: sum of the edge strengths at the label boundaries, for one shift of the labels by up to REACH pixels
 - fit: (agreement at one shift − mean agreement at other shifts) / standard deviation of the agreement at other shifts
-- alternative: labels after a transformation, such as a flip, that would undo a common error
 - gain: fit of an alternative minus fit of the unchanged labels
-- dimensions: n images, h w pixels of a reduced image, d shifts along each axis
+
+Dimensions: n images, h w pixels of a reduced image, d shifts along each axis
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,19 +30,19 @@ LEAST = 30
 FLAT = 0.01
 """Minimum standard deviation of a photograph's edge strengths; photographs below it are not tested."""
 REACH = 64
-"""Largest tested shift of the labels, in pixels of reduced images. In small images: a quarter of the shorter side."""
+"""Largest tested shift of the labels, in pixels of reduced images. It is at most a quarter of the shorter side."""
 SLACK = 1
 """Largest distance at which a label boundary agrees with an edge, in pixels of reduced images."""
 NEAR = 6
-"""Pixels of reduced images: to compute a shift's fit, shifts up to NEAR pixels away do not count as other shifts."""
+"""Pixels of reduced images: the other shifts of a fit differ by more than NEAR pixels in rows or columns."""
 SURROUNDINGS = 24
 """Side of a square, in reduced pixels. The square's mean and deviation normalise the edge strength at its centre."""
 FITS = 3.5
-"""Standard deviations: minimum of the median `fit`. An alternative shows a fault if it reaches FITS, GAIN and WINS."""
+"""Standard deviations: minimum of an alternative's median fit. A fault must also reach GAIN and WINS."""
 FITS_SHIFTED = 5.0
-"""Standard deviations: minimum of (sum of `fit` over n images) / √n to report that all labels are shifted equally."""
+"""Standard deviations: minimum of (sum of the fits of n images) / √n to test a shift that all labels share."""
 GAIN = 2.5
-"""Standard deviations: minimum of (median increase of `fit`) · √(number of images) to report a fault."""
+"""Standard deviations: minimum of (median gain of n images) · √n to report a fault."""
 WINS = 0.8
 """Minimum share of images in which transformed labels fit better than unchanged labels, to report a fault."""
 TOGETHER = 6
@@ -50,13 +50,13 @@ TOGETHER = 6
 FITS_TOGETHER = 1.5
 """Standard deviations: minimum of the mean `fit` to report a fault, if there are TOGETHER or more images."""
 GAIN_TOGETHER = 6.0
-"""Standard deviations: minimum of (mean gain) · √(number of images), if there are TOGETHER or more images."""
+"""Standard deviations: minimum of (mean gain of n images) · √n to report a fault, if n is TOGETHER or more."""
 WINS_TOGETHER = 0.7
 """Minimum share of images in which transformed labels fit better, if there are TOGETHER or more images"""
 STEADY = 6.0
 """Standard deviations: each gain is clipped to ± STEADY before the mean is computed, so that no image decides alone."""
 LEAST_SHIFT = 10
-"""Minimum reported shift, in pixels of the file. A shift below 4 pixels of reduced images is not reported either."""
+"""Minimum shift to report, in pixels of the file. The shift must also reach 4 pixels of reduced images."""
 SHIFT_GAIN = 2.0
 """Standard deviations: replaces GAIN for the alternative in which all labels are shifted equally."""
 SHIFT_TOGETHER = 8.0
@@ -64,7 +64,7 @@ SHIFT_TOGETHER = 8.0
 STRANGERS = 24
 """Maximum number of compared images. Each photograph is compared with the labels of the other compared images."""
 STRANGER_FITS = 6.0
-"""Standard deviations: minimum `fit` of a photograph to the labels of another image to suspect swapped files."""
+"""Standard deviations: minimum fit between a photograph and another image's labels to report swapped files."""
 SEVERAL = 0.15
 """Minimum share of photographs that fit another image's labels clearly better than their own, to report a fault."""
 ALL_ALIKE = 3
@@ -86,7 +86,7 @@ class Edges:
     stride: int
     """factor of the reduction: pixels of the file per reduced pixel, along each axis"""
     address: str = ""
-    """address of the photograph; two Edges with the same address are never compared with each other"""
+    """path or URL of the photograph; two Edges with the same address are never compared with each other"""
     orientation: int = 1
     """EXIF orientation of the photograph"""
 
@@ -210,7 +210,7 @@ def _mirrored(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iter
 def _alternative(
     error: str, cause: str, traced: Sequence[tuple[int, Edges]], baseline: np.ndarray, undone: dict[int, Symmetry]
 ) -> Alternative:
-    """Return the fits of transformed labels. `undone` is a dict: index in `traced` → transformation of the labels."""
+    """Return the Alternative for an error. `undone`: index in `traced` → transformation that undoes the error."""
     fitting = {
         at: undo for at, undo in undone.items() if undo(traced[at][1].labels).shape == traced[at][1].labels.shape
     }
@@ -219,7 +219,7 @@ def _alternative(
 
 
 def _neighbours(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Alternative]:
-    """Yield two alternatives: the labels are those of the next image, or of the previous image, in the order of ids."""
+    """Yield two alternatives: each image has the labels of the previous image, or of the next image."""
     at = {place: position for position, (place, _) in enumerate(traced)}
     cause = "frames and labels that are counted from different numbers, or sorted differently"
     for error, step in ("those of the next image", -1), ("those of the image before", 1):
@@ -236,7 +236,7 @@ def _comparable(here: Edges, there: Edges) -> bool:
 def _shifted(
     traced: Sequence[tuple[int, Edges]], surfaces: Sequence[np.ndarray], baseline: np.ndarray
 ) -> Iterator[Alternative]:
-    """Yield an alternative if all labels seem shifted equally. Only images of the most common stride are tested."""
+    """Yield an alternative if one shift fits all labels. `surfaces`: the agreement (d, d) of each image."""
     strides = [edges.stride for _, edges in traced]
     stride = max(strides, key=strides.count)
     positions = [at for at, other in enumerate(strides) if other == stride]
@@ -254,7 +254,7 @@ def _shifted(
 
 
 def _middle(surface: np.ndarray, reach: int) -> np.ndarray:
-    """Crop the agreement at all shifts, (d, d), to the shifts of at most `reach` along each axis."""
+    """Crop an agreement (d, d) to shifts of at most `reach` pixels along each axis."""
     middle = len(surface) // 2
     return surface[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1]
 
@@ -292,7 +292,7 @@ def _strangers(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Ite
 
 
 def _all_alike(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Fault]:
-    """Yield a fault if all label maps are equal, and their median fit is low or far below the highest."""
+    """Yield a fault if all label maps are equal, and half of the photographs fit poorly (see FITS)."""
     unlike = np.median(baseline) < FITS or baseline.max() - np.median(baseline) >= FITS
     if len(traced) >= ALL_ALIKE and unlike and len({edges.labels.tobytes() for _, edges in traced}) == 1:
         message = f"the same labels in all {len(traced)} label files, and they do not fit the photographs"

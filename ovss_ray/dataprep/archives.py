@@ -30,7 +30,7 @@ _DAMAGED = (
 
 @dataclass(frozen=True)
 class _Member:
-    """File, link or other entry of an archive, but not a folder."""
+    """Archive entry other than a folder."""
 
     name: str
     size: int
@@ -41,16 +41,10 @@ class _Member:
 
 
 def unpack(archive: Archive, root: Path, progress: "Progress") -> None:
-    """Extract a downloaded archive below `root`, except for files that already exist with the right size.
+    """Extract a downloaded archive below `root`. Files that already exist with the right size are skipped.
 
-    Raises OvssError in these cases:
-
-    - the archive contains links, or paths outside its folder
-    - the file or folder to extract, `archive.inside`, is not in the archive
-    - the disk is too small
-    - the archive is damaged; the archive is then renamed
-
-    In the first three cases, no file is written. If the archive is damaged, some files may already have been written.
+    Raises OvssError if the archive is damaged or unsafe, lacks `archive.inside`, or does not fit on the disk. An
+    archive is unsafe if it has links, or paths outside the target folder. A damaged archive is renamed.
     """
     file = archive.path(root)
     try:
@@ -74,7 +68,7 @@ def unpack(archive: Archive, root: Path, progress: "Progress") -> None:
 
 
 def put_aside(file: Path) -> str:
-    """Rename a damaged or wrong download, and return a message with its new name and advice."""
+    """Rename a damaged or wrong download. Return a sentence for the user with the new name of the file."""
     aside = file.rename(file.with_name(f"{file.name}.wrong"))
     return f"It was renamed to {aside}; run the same command to download it again"
 
@@ -118,16 +112,11 @@ def _write_all(archive: Archive, root: Path, members: Iterable[_Member], progres
 def _targets(archive: Archive, root: Path, members: Iterable[_Member]) -> list[tuple[_Member, Path]]:
     """Return the files to extract, each with its target path.
 
-    Raises OvssError in these cases:
-
-    - the path of an entry leads outside the target folder
-    - an entry to extract is a link or a device
-    - the archive has no file to extract
-
-    This function checks the paths itself, since zipfile and tarfile silently change some unsafe paths.
+    Raises OvssError if the archive is unsafe or has no file to extract.
     """
     file, targets = archive.path(root), []
     for member in members:
+        # zipfile and tarfile would silently change some unsafe paths.
         path = PureWindowsPath(member.name)  # parses drives and both kinds of slashes
         if path.anchor or ".." in path.parts:
             raise OvssError(

@@ -1,16 +1,7 @@
-"""Check the photographs and labels of a benchmark for faults before a run: `ovss check`.
+"""Check the photographs and labels of a benchmark for faults: `ovss check`.
 
-Faulty labels are the most common cause of wrong results: label values off by one, colours saved in place of label
-values, or classes in another order. The check reports:
-
-- photographs without a label file, label files without a photograph, and truncated files (see `truncation`)
-- invalid label values, and label files whose size differs from the photograph's (see `inspection`, `label_causes`)
-- missing classes (see `missing_classes`)
-- label boundaries that do not follow the edges in the photograph (see `alignment`)
-- labels whose pixels do not look like the named class, such as "sky" in the lower half (see `plausibility`)
-
-All files are tested for truncation. The tests of pixels use a sample of images or, with --full, all images. Every run
-starts with a short check of a few images (see `ahead`).
+For example, label values may be off by one, or classes may be in another order. All files are tested for truncation.
+Pixels are tested in a sample of images or, with --full, in all images.
 """
 
 import multiprocessing
@@ -46,13 +37,13 @@ from ovss_ray.structures.findings import Fault, Faults, Findings
 from ovss_ray.structures.vocabulary import Vocabulary
 
 SAMPLE = 48
-"""Number of images whose pixels are read without --full. The images are evenly spread pairs with adjacent ids."""
+"""Number of images whose pixels are read without --full (see `spread`)."""
 FEW = 6
 """Number of images per benchmark that are checked before a run."""
 WIDER = 128
 """Number of label files that are searched for a missing class before a fault is reported."""
 LOOKS = 512
-"""Largest number of images whose class statistics and palettes are kept in memory, for tests of the whole data set."""
+"""Maximum number of class statistics, and of palettes, that a check keeps in memory."""
 AT_ONCE = 512
 """Largest number of images in progress at the same time. It limits the memory of a check."""
 
@@ -103,9 +94,9 @@ def ahead(benchmarks: Mapping[str, Benchmark], manifests: Mapping[str, pa.Table]
 
     - two or more label files were checked, and all are invalid for the same reason
     - the palettes of the label files contradict each other
-    - the key `ignore` of a user's data set excludes all pixels of a class
+    - `ignore` seems to exclude all pixels of a class
 
-    Faults of single files are left out, since the run itself reports the images that fail.
+    Faults of single files are not reported.
     """
     for name, benchmark in benchmarks.items():
         if benchmark.drawn:
@@ -126,6 +117,7 @@ def ahead(benchmarks: Mapping[str, Benchmark], manifests: Mapping[str, pa.Table]
         stops += [missing_class] if missing_class and missing_class.sure else []
         if stops:
             raise OvssError(f"{name}: {stops[0]} {type_this}")
+        # The run itself reports files that fail.
         doubtful = [fault for fault in faults if not fault.file]
         extent = f"This was a check of {len(sample)} images. For a larger one, type: ovss check {name}"
         yield from (f"{name}: {fault} {extent}" for fault in doubtful)
@@ -171,9 +163,9 @@ def spread(number: int, most: int) -> list[int]:
 
 
 def settled(benchmark: Benchmark, seen: Iterable[tuple[int, Seen]]) -> tuple[Faults, Census]:
-    """Return all faults (of single images and of the data set), and the frequency of each label.
+    """Return all faults, and the frequency of each label.
 
-    `seen`: (position in the data set, result of the inspection) of each image, sorted.
+    `seen`: (position in the data set, result of the inspection) of each image, sorted by position.
     """
     faults, census, number = Faults(), Census.of(len(benchmark.labels)), 0
     shown: list[ClassStats] = []
@@ -204,10 +196,7 @@ def settled(benchmark: Benchmark, seen: Iterable[tuple[int, Seen]]) -> tuple[Fau
 
 
 def _inspected(name: str, items: Rows[Item], traced: frozenset[str], workers: int, console: Console) -> Iterator[Seen]:
-    """Inspect images, in several processes if there are many. At most AT_ONCE images are in progress.
-
-    `traced`: ids of the images for which edges are computed (see alignment.Edges).
-    """
+    """Inspect images, in several processes if there are many. `traced`: ids of images whose edges are computed."""
     task = partial(_inspect, name, traced)
     if len(items) <= SAMPLE or workers == 1:
         yield from map(task, items)
@@ -229,7 +218,7 @@ def _loaded(name: str) -> Benchmark:
 
 
 def _doubtful(benchmark: Benchmark, item: Item) -> bool:
-    """Return whether the photograph or the label file is missing or perhaps truncated, or their sizes differ."""
+    """Return whether a file of an image may be missing, truncated or of the wrong size."""
     try:
         size, whole = benchmark.size(item.image), truncation.reached(item.image)
         if PurePosixPath(item.truth).suffix.lower() in LABELS:
@@ -240,7 +229,7 @@ def _doubtful(benchmark: Benchmark, item: Item) -> bool:
 
 
 def _bits(benchmark: Benchmark, items: Iterable[Item]) -> Iterator[Fault]:
-    """Yield a fault per label file of only 8 bits per pixel. With at most 256 labels, yield nothing."""
+    """Yield a fault for each label file of 8 bits per pixel, if the benchmark has more than 256 labels."""
     for item in items if len(benchmark.labels) > 256 else ():
         with suppress(OvssError):  # reported when the whole file is read
             if PurePosixPath(item.truth).suffix.lower() in LABELS and images.bits(item.truth) == 8:
@@ -266,10 +255,7 @@ def _order(name: str, vocabulary: Vocabulary) -> Iterator[Fault]:
 
 
 def _orders(benchmark: Benchmark) -> dict[str, list[int]]:
-    """Return other common orders of a benchmark's labels: name of the order → label indices in this order.
-
-    These are the alphabetical order, and the orders of all built-in benchmarks with the same labels.
-    """
+    """Return other common orders of a benchmark's labels: name of the order → label indices in this order."""
     current = [label.lower() for label in benchmark.labels]
     if len(set(current)) < len(current):
         return {}

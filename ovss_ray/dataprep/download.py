@@ -1,11 +1,7 @@
 """Download of a benchmark's data from its authors: `ovss download`.
 
-`Benchmark.archives` lists the files. This module downloads them, verifies their checksums and unpacks them into the
-layout that the benchmark reads (see `archives`).
-
-HTTP is handled by the library `requests`. Requests that get no answer are repeated by Retry of the library `urllib3`.
-This module resumes interrupted downloads itself, since pooch, fsspec and torch.hub would start from the beginning. A
-download is resumed only if the file on the server is unchanged (RFC 9110, If-Range).
+The files of `Benchmark.archives` are downloaded, verified by their checksums, and unpacked. An interrupted download is
+resumed if the file on the server is unchanged (RFC 9110, If-Range).
 """
 
 import hashlib
@@ -52,10 +48,9 @@ COLUMNS = (
 
 
 def run(name: str, out: str | None) -> int:
-    """Download a benchmark's missing data and print the next command; return the number of files to download by hand.
+    """Download a benchmark's missing data. Return the number of files that the user must download by hand.
 
-    `out` is the data root; None means $OVSS_DATA. Raises OvssError if a file cannot be downloaded, has a wrong
-    checksum, or does not fit on the disk.
+    `out` is the data root; None means $OVSS_DATA. Raises OvssError if a file cannot be downloaded, verified or written.
     """
     benchmark, console = catalog.load(name), Console(stderr=True, highlight=False, soft_wrap=True)
     if not benchmark.archives:
@@ -124,7 +119,8 @@ def _get(benchmark: Benchmark, root: Path, console: Console) -> list[Archive]:
 
 
 def _retry() -> Retry:
-    """Return urllib3's rules for repeating requests. The header Retry-After is ignored, since its pause may be long."""
+    """Return urllib3's rules for repeating requests."""
+    # A server may demand a long pause in the header Retry-After, so the header is ignored.
     return Retry(
         TRIES,
         connect=2,
@@ -169,9 +165,9 @@ def _fetch(session: requests.Session, archive: Archive, path: Path, progress: Pr
 def _receive(session: requests.Session, archive: Archive, part: Path, progress: Progress, task: TaskID) -> bool:
     """Request a file, or the rest of a partial file. Return whether the file is complete.
 
-    Raises OvssError if the server refuses the request or does not answer. Raises urllib3's HTTPError if the transfer is
-    interrupted.
+    Raises OvssError if the request fails, and urllib3's HTTPError if the transfer is interrupted.
     """
+    # pooch, fsspec and torch.hub would start an interrupted download from the beginning.
     mark = _mark(part)
     tag = mark.read_text() if mark.exists() else ""
     have = _size(part) if tag else 0
@@ -206,10 +202,7 @@ def _size(path: Path) -> int:
 
 
 def _mark(part: Path) -> Path:
-    """Return the path of the text file that belongs to the partial file `part`.
-
-    The text is the version tag that the server sent with the download (see `_tag`).
-    """
+    """Return the path of the text file that holds the version tag of the partial file `part` (see `_tag`)."""
     return part.with_suffix(".mark")
 
 
@@ -236,10 +229,7 @@ def _answer(session: requests.Session, archive: Archive, part: Path, headers: di
 
 
 def _verify(archive: Archive, root: Path) -> None:
-    """Verify the checksum of a downloaded file, if one is known.
-
-    If the checksum differs, the file is renamed, and OvssError is raised.
-    """
+    """Raise OvssError if the checksum of a downloaded file is wrong. The file is then renamed."""
     path = archive.path(root)
     kind, _, expected = archive.digest.partition(":")
     if not expected:

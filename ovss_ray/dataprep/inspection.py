@@ -1,4 +1,7 @@
-"""Inspect one image of a benchmark: decode all pixels, find faults of its files, and compute label statistics."""
+"""Inspect one image of a benchmark: decode all pixels, find faults of its files, and compute label statistics.
+
+Dimensions: K labels.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -30,7 +33,7 @@ class Seen:
     part: str = ""
     """name of the only class to segment in this image, in a few-shot benchmark; "" in other benchmarks"""
     palette: Shown | None = None
-    """palette of the label file; None if the file has no palette, and always None for built-in benchmarks"""
+    """palette of the label file; None if the file has no palette, or `Benchmark.values` is None"""
 
 
 def inspect(benchmark: Benchmark, item: Item, trace: bool = True) -> Seen:
@@ -74,10 +77,7 @@ def inspect(benchmark: Benchmark, item: Item, trace: bool = True) -> Seen:
 
 
 def counted(benchmark: Benchmark, items: Iterable[Item]) -> Iterator[np.ndarray]:
-    """Yield, for each label file that can be read, the number of pixels of each label.
-
-    Each array is (K + 1,) int64. The last element is the number of ignored pixels.
-    """
+    """Yield the pixel counts of the labels, (K + 1,) int64, ignored pixels last, for each readable label file."""
     for item in items:
         with suppress(OvssError):
             yield _counts(benchmark, benchmark.truth(item, files.read(item.truth)))
@@ -89,7 +89,7 @@ def _counts(benchmark: Benchmark, truth: np.ndarray) -> np.ndarray:
 
 
 def _unlike(benchmark: Benchmark, item: Item, truth: np.ndarray) -> Iterator[Fault]:
-    """Yield a fault if the image has a second label file (Benchmark.twin) with different labels."""
+    """Yield a fault if a second label file of the image has different labels (see `Benchmark.twin`)."""
     other = benchmark.twin(item) if benchmark.twin else item.truth
     if other == item.truth or not files.exists(other):
         return

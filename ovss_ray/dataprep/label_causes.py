@@ -21,9 +21,7 @@ FEW_CLASSES = 4
 BRIGHT = (255, 65535)
 """Values of a white pixel in files of 8 and 16 bits."""
 PLAIN = 1000
-"""Factor in Cityscapes' instance ids, which are 1000 · class + number of the instance.
-
-For example, 26002 is instance 2 of class 26. An id below 1000 is a plain class, without the number of an instance."""
+"""Factor in Cityscapes' instance ids: 26002 is instance 2 of class 26. Values below 1000 are plain classes."""
 INSTANCES = {256: "KITTI", PLAIN: "Cityscapes, KITTI MOTS"}
 """Factor → names of the data sets whose instance ids are factor · class + number of the instance."""
 SMEARED = 0.9
@@ -60,9 +58,9 @@ def _listed(values: np.ndarray, described: Values) -> str:
 
 
 def _of_storing(pixels: np.ndarray, values: np.ndarray, unexpected: np.ndarray, described: Values) -> str:
-    """Return the likely cause if a program seems to have changed the values when it saved the file; else "".
+    """Return the likely cause if a program changed the values when it saved the file; else "".
 
-    `values`: the values in the file, sorted; `unexpected`: those that are neither classes nor ignored.
+    `values`: the distinct values of `pixels`, sorted.
     """
     present, number = set(values.tolist()), len(described.classes)
     if number <= FEW_CLASSES and (mask := black_and_white(present, described)):
@@ -80,10 +78,9 @@ def _of_storing(pixels: np.ndarray, values: np.ndarray, unexpected: np.ndarray, 
 
 
 def black_and_white(present: set[int], described: Values) -> str:
-    """Return advice to list the values of black-and-white masks under the key `values` of a user's YAML file.
+    """Return advice on the YAML key `values` for black-and-white masks; "" if no advice is needed.
 
-    `present`: the values in label files. The advice is "" if the files are no such masks. It is also "" if the value
-    of white pixels is already the value of a class.
+    `present`: the values in the label files.
     """
     bright = max(present, default=0)
     if (
@@ -102,15 +99,18 @@ def black_and_white(present: set[int], described: Values) -> str:
 
 
 def _smeared(pixels: np.ndarray, values: np.ndarray, number: int) -> bool:
-    """Return whether nearly all pixels are almost black or white, and there are more grey values than classes."""
+    """Return whether a label file seems to be a black-and-white mask, blurred by JPEG or resizing.
+
+    `number`: number of classes of the benchmark.
+    """
     grey = len(values) > number and len(values) > 8 and values.min() < 16 and 240 <= values.max() <= 255
     return bool(grey and number <= FEW_CLASSES and ((pixels < 32) | (pixels > 223)).mean() >= SMEARED)
 
 
 def _of_numbers(values: np.ndarray, unexpected: np.ndarray, described: Values) -> str:
-    """Return the likely cause of the unexpected values, without looking at single pixels; "" if none is likely.
+    """Return the likely cause of unexpected values; "" if no cause is likely.
 
-    `values`: the values in the file, sorted; `unexpected`: those that are neither classes nor ignored.
+    `values`: the distinct values of the file, sorted.
     """
     first, last = min(described.classes), max(described.classes)
     ignored = sorted({*described.ignore})
@@ -159,12 +159,7 @@ def _ids() -> set[int]:
 
 
 def _of_mode(data: bytes, name: str, damaged: bool) -> str:
-    """Return the likely reason why a label file has no integer labels.
-
-    Return "" if there is nothing to add to the error message of `images.decode_labels`.
-
-    `damaged`: True if the file could not be decoded; False if it was rejected for the type of its pixels.
-    """
+    """Return the likely reason why a label file cannot be decoded; "" if the decoder's error message suffices."""
     if not data:
         return f"an empty file: {_CUT}"
     if data.startswith(b"\xff\xd8\xff"):
@@ -214,10 +209,9 @@ def orientation(data: bytes) -> int:
 
 
 def of_sizes(image: tuple[int, ...], truth: tuple[int, ...], orientation: int) -> str:
-    """Return the usual cause of label maps whose size differs from the size of the photograph.
+    """Return the usual cause if a label map and its photograph differ in size.
 
-    `image`: shape of the photograph, (H, W, 3). `truth`: shape of the label map, (H, W). `orientation`: EXIF
-    orientation of the photograph, 1 to 8.
+    `image`: shape (H, W, 3) of the photograph. `truth`: shape (H, W) of the label map. `orientation`: EXIF, 1 to 8.
     """
     if truth == image[1::-1] and orientation in (5, 6, 7, 8):
         return (
@@ -231,10 +225,8 @@ def of_sizes(image: tuple[int, ...], truth: tuple[int, ...], orientation: int) -
 
 @lru_cache(1)
 def palette() -> tuple[tuple[int, int, int], ...]:
-    """Return the 256 colours (R, G, B) of PASCAL VOC's label files.
-
-    Bits 0, 1 and 2 of an index are the highest bits of red, green and blue. Bits 3, 4 and 5 are the next bits.
-    """
+    """Return the 256 colours (R, G, B) of PASCAL VOC's label files."""
+    # Bits 0, 1 and 2 of an index are the highest bits of red, green and blue. Bits 3, 4 and 5 are the next bits.
     index, bit = np.arange(256)[:, None], np.arange(8)
     red, green, blue = ((((index >> (3 * bit + c)) & 1) << (7 - bit)).sum(1).tolist() for c in range(3))
     return tuple(zip(red, green, blue, strict=True))

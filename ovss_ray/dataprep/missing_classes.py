@@ -1,8 +1,7 @@
 """Detection of classes that never occur, perhaps because their pixels are ignored.
 
-Two examples: in masks of 0 and 255, the object is 255, which the usual `ignore: 255` excludes. In labels shifted by
-one, no pixel has the first class, and the last class has the ignored value. In both cases, every value is valid.
-Only the missing class indicates the mistake.
+For example, in masks of 0 and 255, the usual `ignore: 255` excludes the object. Only the missing class indicates the
+mistake.
 
 Dimensions: K labels.
 """
@@ -20,25 +19,18 @@ from ovss_ray.structures.findings import Fault
 BULK = 0.05
 """Minimum share of ignored pixels to suspect that they belong to a class that never occurs."""
 MOST = 0.2
-"""Minimum share of ignored pixels, 0 to 1, to report a missing class "background" as a sure fault.
+"""Minimum share of ignored pixels for a sure fault, if a class in REST never occurs.
 
-This limit applies only if fewer than ENOUGH label files were read. If ENOUGH or more label files were read, one ignored
-pixel suffices for a sure fault.
+From ENOUGH label files on, one ignored pixel suffices.
 """
 FEW_CLASSES = 4
-"""Maximum number of a benchmark's classes for which `taken_away` reports a missing last class as a sure fault."""
+"""Maximum number of classes at which `taken_away` reports a missing last class as a sure fault."""
 ENOUGH = 3
 """Minimum number of label files without a class before its absence counts as a fault."""
 MANY = 8
-"""Minimum number of label files to report a missing first class without evidence from photographs.
-
-This limit applies only if the name of the class is not in REST.
-"""
+"""Minimum number of label files to infer shifted labels from ignored pixels, if the first class is not in REST."""
 NEARLY_ALL = 0.8
-"""A missing first class is reported only if at least this share of the classes occurs often (see OFTEN).
-
-The first and the last class do not enter the share. This limit applies in the same cases as MANY.
-"""
+"""Minimum share of the classes after the first that must occur often (see OFTEN), in the same cases as MANY."""
 OFTEN = 0.5
 """A class occurs often if it is in at least this share of the label files."""
 REST = {"background", "ground", "backgrounds", "bg"}
@@ -89,9 +81,8 @@ class Census:
 def taken_away(benchmark: Benchmark, census: Census, more: Iterable[np.ndarray] = ()) -> Fault | None:
     """Return a fault if `ignore` seems to exclude all pixels of a class; else None.
 
-    `more` yields the label counts of further label files, (K + 1,) int64 each. The last element of an array counts
-    ignored pixels. If a class that is absent from `census` occurs in `more`, the class is only rare. The result is then
-    None.
+    `more`: label counts of further label files, (K + 1,) int64 each, ignored pixels last. If the class occurs there,
+    the result is None.
     """
     fault, absent = _taken_away(benchmark, census), census.absent
     return None if fault and any(counts[absent].any() for counts in more) else fault
@@ -146,7 +137,7 @@ def _away(values: Values | None) -> str:
 
 
 def _ignoring(benchmark: Benchmark, census: Census) -> str:
-    """Return advice on black-and-white masks (see label_causes.black_and_white); "" if the files are no such masks."""
+    """Return advice if the label files seem to be black-and-white masks whose white is ignored; else ""."""
     values = benchmark.values
     if values is None or len(values.ignore) != 1 or len(benchmark.labels) > FEW_CLASSES:
         return ""
@@ -155,10 +146,7 @@ def _ignoring(benchmark: Benchmark, census: Census) -> str:
 
 
 def shifted(benchmark: Benchmark, census: Census, looks: Sequence[ClassStats]) -> Iterator[Fault]:
-    """Yield a fault if the first or last class never occurs, and further evidence indicates labels shifted by one.
-
-    The evidence is the colours and positions in photographs (see `plausibility`), or ignored pixels (see `_surely`).
-    """
+    """Yield a fault if the first or last class never occurs, and the labels seem to be shifted by one."""
     number, last = len(benchmark.labels), len(benchmark.labels) - 1
     if census.parts or number < 3 or not census.files or len(census.absent) == number:
         return
@@ -183,11 +171,7 @@ def shifted(benchmark: Benchmark, census: Census, looks: Sequence[ClassStats]) -
 
 
 def _surely(benchmark: Benchmark, census: Census, step: int) -> bool | None:
-    """Return True if ignored pixels show a sure fault, False for a possible fault, and None if they show nothing.
-
-    `step` is the suspected shift of the labels. With the shift 1, the first class never occurs. With the shift −1, the
-    last class never occurs. Ignored pixels never show a shift of −1, so the result is then None.
-    """
+    """Return whether label frequencies show a shift by `step`: True for surely, False for perhaps, None for no."""
     name = benchmark.labels[0].lower().strip()
     others = census.occurs[1:-1]
     usual = (others > 0).mean() >= NEARLY_ALL and (others >= OFTEN * census.files).mean() >= NEARLY_ALL

@@ -1,11 +1,9 @@
 """Test whether labels match the meaning of their names: the sky above, the road below, grass greener than the rest.
 
-Labels in another class order, or shifted by one, are valid numbers. Only the photographs contradict them. Some
-classes, such as "sky", have a usual position or colour. Each occurrence is a vote for or against the labels.
-The test compares the votes for the unchanged labels with those for shifted, swapped or reordered labels.
+If labels are in another class order, only the photographs contradict them. In each image, each class with a usual
+position or colour votes for or against the labels.
 
-A meaning, (K,) int64, is a hypothesis on the label files: label index → index of the class that the pixels really show,
-or -1 for no class.
+Meaning: hypothesis on the labels, (K,) int64. Element i is the index of the class that pixels of label i show, or -1.
 
 Dimensions: H W pixels, K labels, n labels in an image.
 """
@@ -35,15 +33,15 @@ SMALL = 0.01
 LARGE = 0.6
 """Share of an image above which a class does not vote by its position."""
 GREENER = 0.02
-"""A class votes by its colour only if the absolute value of `ClassStats.green` is larger than this."""
+"""Minimum absolute value of `ClassStats.green`. Classes below it do not vote by their colour."""
+# Some aerial photographs show infrared as red, so their plants are red.
 INFRARED = 0.15
-"""A class does not vote by its colour if its redness exceeds the image's redness by more than this.
+"""Maximum redness of a class minus redness of the image. Redder classes do not vote by their colour.
 
-Redness is the mean of (2 R - G - B) / (R + G + B) over pixels.
-Some aerial photographs show infrared as red, so plants are red in them.
+Redness is the mean of (2 R - G - B) / (R + G + B + 1).
 """
 STRIDE = 3
-"""pixels: step between the rows and between the columns that are evaluated."""
+"""Step, in pixels, between the rows and between the columns that are evaluated."""
 VOTES = 3
 """Minimum number of votes; with fewer votes, the labels are not judged."""
 SOME = 8
@@ -59,15 +57,9 @@ BAD = 0.5
 GOOD = 0.75
 """Another order or shift of the labels is suggested only if at least this share of the votes supports it."""
 BETTER = 0.3
-"""Minimum lead in share of votes over the unchanged labels, to suggest another order or shift.
-
-For example, if the unchanged labels have the share 0.5, another order is suggested from the share 0.8 on."""
+"""Minimum lead of a suggested order or shift over the unchanged labels, as a difference of the shares of votes."""
 NEAR = 0.1
-"""Largest difference between the best share of votes and the share of an explanation that is still a candidate.
-
-For example, if the best share is 0.9, the explanations with a share of at least 0.8 are candidates.
-If there are several candidates, the mistake that people make most often is suggested.
-"""
+"""Maximum gap to the best share of votes. Of all explanations within this gap, the most common mistake is suggested."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +71,9 @@ class ClassStats:
     rows: np.ndarray
     """(n,) float64: mean row of each label, 0 = top, 1 = bottom; NaN if the label covers most of the image"""
     green: np.ndarray
-    """(n,) float64: excess green of each label, minus that of the image; NaN if the label is far redder than the image.
+    """(n,) float64: excess green of each label minus excess green of the image; NaN for too red labels (see INFRARED)
 
-    Excess green is the mean of (2 G - R - B) / (R + G + B).
+    Excess green is the mean of (2 G - R - B) / (R + G + B + 1).
     """
 
 
@@ -119,10 +111,9 @@ class PlausibilityTest:
         self.green = np.array([bool(synonyms & GREEN) for synonyms in words])
 
     def votes(self, looks: Sequence[ClassStats], meaning: np.ndarray) -> tuple[float, int]:
-        """Return the share of votes that support a hypothesis on the labels, and the number of votes.
+        """Return the share of votes that support a meaning, (K,) int64, and the number of votes.
 
-        `meaning`: the hypothesis, (K,) int64. Element i is the index of the class that pixels with the label i show;
-        -1: no class. Without votes, the share is 1.
+        If there are no votes, the share is 1.
         """
         image_votes = [self._image_votes(stats, meaning[stats.labels]) for stats in looks]
         every = np.concatenate([np.zeros(0, bool), *image_votes])
@@ -139,11 +130,7 @@ class PlausibilityTest:
     def verdict(self, looks: Sequence[ClassStats], orders: Mapping[str, Sequence[int]]) -> list[Fault]:
         """Return a list with one fault if the labels do not match their names; else an empty list.
 
-        `orders`: name of another class order → list of K class indices. Entry i of the list is the index of the class
-        that the label i stands for.
-
-        If another order or shift of the labels fits better, `Fault.sure` is True from SOME votes on. If none fits
-        better, `Fault.sure` is True from MANY votes on.
+        `orders`: name of another class order → index of the class that each of the K labels stands for.
         """
         unchanged = np.arange(len(self.names))
         share, count = self.votes(looks, unchanged)
@@ -165,14 +152,11 @@ class PlausibilityTest:
         return [Fault(f"{message}, and {support:.0%} for this: {'; or: '.join([description, *alike])}", sure=many)]
 
     def moved(self, looks: Sequence[ClassStats], step: int) -> bool:
-        """Return whether the votes clearly favour labels shifted by `step` over the unchanged labels.
-
-        The compared value is (number of votes for − number of votes against). The share of votes for the shifted labels
-        must also be at least GOOD.
-        """
+        """Return whether the votes clearly favour labels shifted by `step` over the unchanged labels."""
         unchanged = np.arange(len(self.names))
         meaning = np.where((unchanged - step >= 0) & (unchanged - step < len(unchanged)), unchanged - step, -1)
         (share, count), (moved_share, moved_count) = self.votes(looks, unchanged), self.votes(looks, meaning)
+        # Votes for minus votes against, compared between the shifted and the unchanged labels.
         gain = (2 * moved_share - 1) * moved_count - (2 * share - 1) * count
         return moved_share >= GOOD and gain >= CLEARER
 
@@ -207,9 +191,6 @@ class PlausibilityTest:
 
 
 def _words(name: str) -> set[str]:
-    """Return the synonyms in a class name, in lower case.
-
-    If a synonym has a hyphen, the part before the hyphen is added, such as "floor" for "floor-wood".
-    """
+    """Return the synonyms in a class name, in lower case. For a synonym such as "floor-wood", "floor" is added."""
     synonyms = {synonym.strip().lower() for synonym in name.split(",")}
     return synonyms | {synonym.partition("-")[0] for synonym in synonyms}

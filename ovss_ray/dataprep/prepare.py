@@ -1,8 +1,6 @@
 """Convert a data set to its prepared form on disk: `ovss prepare`.
 
-The prepared form is faster to read than the original files. detectron2's scripts create the same form, so other
-programs can read it, too.
-`Benchmark.prepare` lists the files. This module creates them, on Ray if there are many.
+The prepared form is faster to read than the original files. detectron2's scripts create the same form.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,8 +21,8 @@ FEW = 64
 def run(name: str | None, root: str | None, split: str | None, out: str | None, workers: int | None) -> int:
     """Create the missing files of a benchmark's prepared form; return the number of failed files.
 
-    Failed files are reported on standard error, and the other files are completed. Raises OvssError if the benchmark
-    has no prepared form, the original files are missing, or the folder cannot be written.
+    Raises OvssError if the benchmark has no prepared form, the original files are missing, or the folder cannot be
+    written.
     """
     benchmark, plan = _find(name)
     root, split, out = layout.data_root(root), split or benchmark.split, out and files.absolute(out)
@@ -43,10 +41,7 @@ def run(name: str | None, root: str | None, split: str | None, out: str | None, 
 
 
 def _find(name: str | None) -> tuple[Benchmark, Plan]:
-    """Return the benchmark and its function `prepare`.
-
-    Raises OvssError if the benchmark has no prepared form; the message lists the benchmarks that have one.
-    """
+    """Return the benchmark and its function `prepare`. Raises OvssError if the benchmark has no prepared form."""
     known = [
         candidate
         for candidate in catalog.known()
@@ -62,15 +57,11 @@ def _find(name: str | None) -> tuple[Benchmark, Plan]:
 
 
 def _done(steps: Sequence[Step], workers: int | None) -> Iterator[tuple[bool, str]]:
-    """Yield the result of `do` for each file.
-
-    If there are fewer than FEW files, this process creates all files. Otherwise, this process creates the first file,
-    and tests whether every node of the cluster can access the first file. Ray workers then create the other files.
-    """
+    """Create the files, on Ray if there are at least FEW. Yield the result of `do` for each file."""
     if len(steps) < FEW:
         yield from map(do, steps)
         return
-    first, *others = steps
+    first, *others = steps  # the first file shows whether every node of the cluster can access the files
     yield do(first)
     with held():
         from ovss_ray.engine.cluster import connection, preflight  # imported here, since Ray takes seconds
@@ -91,7 +82,7 @@ def _killed(step: Step) -> tuple[bool, str]:
 def do(step: Step) -> tuple[bool, str]:
     """Create one file, unless it exists undamaged. Return whether it was created, and an error message or "".
 
-    Raises OvssError if the file cannot be written, since later files would fail as well.
+    Raises OvssError if the file cannot be written.
     """
     if _whole(step.target):
         return False, ""
@@ -99,7 +90,7 @@ def do(step: Step) -> tuple[bool, str]:
         content = step.convert(files.read(step.source), step.source)
     except OvssError as failure:
         return False, str(failure)
-    files.write(step.target, content)
+    files.write(step.target, content)  # an OvssError ends the command, since later files would fail as well
     return True, ""
 
 
@@ -112,9 +103,9 @@ def _whole(uri: str) -> bool:
 
 
 def what_next(name: str, benchmark: Benchmark, root: str, split: str) -> str:
-    """Return a sentence with the next command to type, `ovss evaluate …`.
+    """Return a sentence with the next command to type. If images are missing, the command has the option `--limit`.
 
-    If images of the split are missing, the command has the option `--limit N` for the N images that exist.
+    Raises OvssError if the data are missing.
     """
     count, expected = sum(1 for _ in benchmark.items(root, split)), benchmark.counts.get(split)
     options = ("" if split == benchmark.split else f" --split {split}") + f" --data-root {root}"

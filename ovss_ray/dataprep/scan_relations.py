@@ -1,8 +1,7 @@
 """Extract tables of relations between classes from a checkout of SCAN's official code, for the option `--relations`.
 
-The tables are CC BY-NC 4.0 and not part of this project. They are dictionaries in a module of the checkout, one per
-data set. All are assigned to the same variable; the comment above a table names its data set. The module is parsed,
-never executed.
+The tables are CC BY-NC 4.0 and not part of this project. A comment above each table names its data set. The code of
+the checkout is parsed, never executed.
 """
 
 import ast
@@ -20,7 +19,7 @@ REPOSITORY = "https://github.com/yongliu20/SCAN"
 MODULE = "scan/evaluation/generalized_sem_seg_evaluation.py"
 """Path of the file with the tables, relative to the checkout."""
 VARIABLE = "father_class"
-"""Variable to which each table is assigned. A table maps child → father or list of fathers, all as label indices."""
+"""Variable to which each table is assigned. A table maps child → father or fathers, all as label indices."""
 COMMENTED_OUT = re.compile(rf"\s*#\s*{VARIABLE}\s*=")
 
 
@@ -120,10 +119,7 @@ def _assignments(file: Path, source: str) -> Iterator[ast.Assign]:
 
 
 def _heading(lines: Sequence[str], number: int) -> str:
-    """Return the comment above line `number`, reduced to letters and digits, in lower case.
-
-    The first line has the number 1. Without a comment, the result is "".
-    """
+    """Return letters and digits of the comment above a line, in lower case; "" if none. The first line is number 1."""
     above = [line.strip() for line in lines[: number - 1] if line.strip()]
     return _plain(above[-1]) if above and above[-1].startswith("#") else ""
 
@@ -150,7 +146,7 @@ def _unexpected(file: Path, node: ast.expr) -> OvssError:
 
 
 def _missing(name: str, lines: Sequence[str], live: Sequence[str]) -> str:
-    """Return a sentence for an error: whether a table is commented out or absent, and what to do."""
+    """Return a sentence that states whether a table is commented out or absent, and what to do."""
     heading = TABLES[name].heading
     for number, line in enumerate(lines, 1):
         if COMMENTED_OUT.match(line) and _heading(lines, number) == _plain(heading):

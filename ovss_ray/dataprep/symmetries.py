@@ -16,7 +16,7 @@ UPRIGHT: dict[int, Symmetry] = {
 }
 """EXIF orientation → symmetry that turns an array (H, W) of stored pixels upright."""
 STORED = "drawn on the stored pixels, while the photographs are turned upright by their EXIF orientation"
-"""Description of an error: the label files fit the photographs only if the EXIF orientation is not applied."""
+"""Description of an error: labels fit the stored pixels of a photograph, but not the upright photograph."""
 MIRRORED: dict[str, Symmetry] = {
     "flipped left to right": UPRIGHT[2],
     "flipped upside down": UPRIGHT[4],

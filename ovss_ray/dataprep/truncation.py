@@ -1,6 +1,6 @@
 """Detect truncated image files, for example after an interrupted download, from their last bytes.
 
-The result is only a hint. If a file may be truncated, `ovss check` reads it to the last pixel to decide.
+The result is only a hint. If a file may be truncated, `ovss check` reads the whole file.
 """
 
 import os
@@ -19,7 +19,7 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError
 _TAIL = 16
 """bytes to read at the end of a file."""
 _PARTS = ((273, 279), (324, 325))
-"""TIFF 6.0: (tag of the byte offsets, tag of the byte counts). The first pair is for strips, the second for tiles."""
+"""Pairs of TIFF 6.0 tags for byte offsets and byte counts: first of strips, then of tiles."""
 
 
 def reached(uri: str | Path) -> bool:
@@ -45,7 +45,7 @@ def _complete(file: BinaryIO, head: bytes, tail: bytes, size: int) -> bool:
 
 
 def _pixels_end(file: BinaryIO) -> float:
-    """Return the byte offset after the last pixel of a TIFF or BMP; infinite for other formats and damaged files."""
+    """Return the byte offset where the pixels of a TIFF or BMP end; infinity if the offset is unknown."""
     file.seek(0)
     try:
         with warnings.catch_warnings(action="ignore"), closing(Image.open(file, formats=("TIFF", "BMP"))) as picture:

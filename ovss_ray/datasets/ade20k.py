@@ -1,26 +1,22 @@
 """ADE20K: scenes of every kind, labelled by a single annotator. There are two vocabularies, of 150 and 847 classes.
 
-ade20k:150, the SceneParsing challenge of 2016. Data: http://sceneparsing.csail.mit.edu, ADEChallengeData2016.zip.
-Label files are 8-bit. They are read from the archive's folder `annotations`: 0 = other, 1 to 150 = the classes. If
-`annotations` is missing, `annotations_detectron2` is read: 0 to 149 = the classes, 255 = other. detectron2's
-prepare_ade20k_sem_seg.py creates the folder `annotations_detectron2`.
+ade20k:150 is the SceneParsing challenge of 2016. Data: http://sceneparsing.csail.mit.edu, ADEChallengeData2016.zip.
+Label files are 8-bit. In the folder `annotations`, 0 = other, 1 to 150 = the classes. If `annotations` is missing,
+`annotations_detectron2` is read: 0 to 149 = the classes, 255 = other. Pixels of "other" are ignored.
 
-ade20k:847, the full labels of version 2021_17_01. Data: https://ade20k.csail.mit.edu (on request). Photographs and
-labels are read from `images_detectron2` and `annotations_detectron2`. detectron2's prepare_ade20k_full.py creates these
-folders. If these folders are missing, the archive's `images/ADE` is read. Each file of the archive is converted
-whenever it is read. The conversion has the same result as prepare_ade20k_full.py:
+ade20k:847 has the full labels of version 2021_17_01. Data: https://ade20k.csail.mit.edu (on request). The folders
+`images_detectron2` and `annotations_detectron2` are read. If these folders are missing, each file of the archive is
+converted when it is read, as by detectron2's prepare_ade20k_full.py:
 
 - The class number of a pixel is (R // 10) · 256 + G in `_seg.png`.
-- If the short side is longer than 512 pixels, OpenCV scales it to 512 (linear; nearest for labels).
+- Short sides above 512 pixels are scaled to 512, photographs linearly, labels to the nearest pixel.
 - classes/ade20k_847_index.txt lists the class numbers of the labels 0 to 846. Pixels of other classes are ignored.
 - Photographs are saved again as JPEG of quality 75, which affects scores.
 
-`ovss prepare ade20k:847` creates `images_detectron2` and `annotations_detectron2` of ade20k:847. `ovss prepare
-ade20k:150` creates `annotations_detectron2` of ade20k:150.
+`ovss prepare` creates the folders `*_detectron2`, as detectron2's scripts do.
 
-The class lists are those of detectron2 and SAN, byte for byte. Each line is the name of one class, with synonyms
-separated by ", ". The name "window " ends in a space. Paper: Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR
-2017.
+The class lists are those of detectron2 and SAN, byte for byte. The name "window " ends in a space. Paper: Zhou et al.,
+"Scene Parsing through ADE20K Dataset", CVPR 2017.
 """
 
 from pathlib import PurePosixPath
@@ -41,10 +37,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 CLASSES_150 = class_list("ade20k_150")
 CLASSES_847 = class_list("ade20k_847")
 INDEX_847 = tuple(int(line) for line in class_list("ade20k_847_index"))
-"""Class numbers in the archive: element i is the class number of the label i, 0 to 846.
-
-In `_seg.png`, the colour (R, G, B) stands for the class number (R // 10) · 256 + G.
-"""
+"""Class numbers in the archive: element i is the class number of the label i, 0 to 846."""
 
 SHORT_SIDE = 512
 SPLITS = {"val": "validation", "validation": "validation", "train": "training", "training": "training"}
@@ -119,11 +112,8 @@ def image_847(item: Item, data: bytes) -> np.ndarray:
 
 
 def convert_image(data: bytes, name: str = "photograph") -> bytes:
-    """Convert a photograph of the archive: short side at most 512 pixels, JPEG of quality 75. Raises OvssError.
-
-    The photograph is not turned by its EXIF orientation, since the labels fit the stored pixels. The official script
-    does the same.
-    """
+    """Convert a photograph to a JPEG of quality 75 with a short side of at most 512 pixels. Raises OvssError."""
+    # The EXIF orientation is ignored, as in the official script, since the labels fit the stored pixels.
     scaled = _scaled(images.decode(data, name, upright=False), smooth=True)
     try:
         return encode(scaled, "JPEG", quality=75)
@@ -144,10 +134,9 @@ def convert_labels(data: bytes, name: str = "labels") -> np.ndarray:
 
 
 def prepare_150(root: str, split: str, out: str | None) -> list[Step]:
-    """List the conversions that create the label files of detectron2's prepare_ade20k_sem_seg.py.
+    """List the steps that create the label files of detectron2's prepare_ade20k_sem_seg.py (see `contract.Plan`).
 
-    If `out` is None, the label files are written to the folder of the data set. If `out` is a path, the label files are
-    written below `out`, and further steps copy the photographs to `out`.
+    If `out` is a path, further steps copy the photographs to `out`.
     """
     folder = split_folder(split, SPLITS)
     folders = below(root, FOLDER_150, [(f"images/{folder}", f"annotations/{folder}")], GET_150)
@@ -165,13 +154,8 @@ def prepare_150(root: str, split: str, out: str | None) -> list[Step]:
 
 
 def prepare_847(root: str, split: str, out: str | None) -> list[Step]:
-    """List the conversions that create the files of detectron2's prepare_ade20k_full.py for a split.
-
-    If `out` is None, the files are written to the folder of the data set. If `out` is a path, the files are written
-    below `out`.
-
-    Images are found by their file names. The archive's index is not read, since it is a pickle, which can run code.
-    """
+    """List the steps that create the files of detectron2's prepare_ade20k_full.py (see `contract.Plan`)."""
+    # Images are found by their file names. The archive's index is not read, since it is a pickle, which can run code.
     folder = split_folder(split, SPLITS)
     (archive,) = below(root, FOLDER_847, [(f"images/ADE/{folder}",)], GET_847)
     base = files.join(out, FOLDER_847) if out else archive.removesuffix(f"/images/ADE/{folder}")
@@ -198,7 +182,7 @@ def convert_labels_847(data: bytes, name: str) -> bytes:
 
 
 def _scaled(pixels: np.ndarray, smooth: bool) -> np.ndarray:
-    """Scale pixels (H, W, …) down to a short side of 512. If the short side is at most 512, return them unchanged."""
+    """Scale pixels (H, W, …) down to a short side of 512 if the short side is longer."""
     import cv2  # imported here, since it is slow and only the full archive needs it
 
     short, long = sorted(pixels.shape[:2])

@@ -1,10 +1,10 @@
-"""Cityscapes-19: streets of 50 German cities, seen from a car; 500 images of three cities are for validation.
+"""Cityscapes-19: streets of 50 cities, seen from a car. 500 images of three cities are for validation.
 
 Data: https://www.cityscapes-dataset.com/downloads (after registration), leftImg8bit_trainvaltest.zip and
 gtFine_trainvaltest.zip. Photographs are `leftImg8bit/<split>/<city>/*_leftImg8bit.png` (2048 × 1024). Label files are
-`gtFine/<split>/<city>/*_gtFine_labelIds.png`, 8-bit, with the values 0 to 33. In cityscapesScripts, 19 of these values
-have a train id. These 19 are the classes. Pixels of other values are not counted. The labels of the test split are not
-published. Paper: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016.
+`gtFine/<split>/<city>/*_gtFine_labelIds.png`, 8-bit, with the values 0 to 33. The values in NUMBERS are the 19 classes.
+Pixels of other values are not counted. The labels of the test split are not published. Paper: Cordts et al., "The
+Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016.
 """
 
 from functools import partial

@@ -6,23 +6,22 @@ coco:stuff      COCO-Stuff: 80 thing and 91 stuff classes. The label files are `
                 stuffthingmaps_trainval2017.zip
                 (http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset). They are 8-bit. A label value is
                 a category id − 1; pixels of the value 255 are ignored. Caesar, Uijlings, Ferrari, CVPR 2018.
-coco:object     COCO-Object: the label files of coco:stuff, read as in GroupViT's convert_coco_object.py. The first
-                class is "background", the other 80 are things. All pixels outside things are background, including
-                pixels of the value 255. The synonyms of "background" are names of stuff classes.
-coco:panoptic   the 133 classes of panoptic COCO, as a label map. `panoptic_val2017/*.png` defines the segments, and
-                `annotations/panoptic_val2017.json` their classes. The PNG files and the JSON file are in
-                http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip. `ovss prepare
-                coco:panoptic` converts them to label files `panoptic_semseg_val2017/*.png`, as in Mask2Former
-                and FC-CLIP. The label files are 8-bit: 0 to 132 = the classes, 255 = no segment (ignored).
+coco:object     COCO-Object: the first class is "background", the other 80 are things. The label files are those of
+                coco:stuff, read as in GroupViT's convert_coco_object.py. All pixels outside things are background,
+                including pixels of the value 255. In the vocabulary, "background" has 17 names of stuff, such as "sky".
+coco:panoptic   the 133 classes of panoptic COCO, as a label map. `ovss prepare coco:panoptic` creates the label files
+                `panoptic_semseg_val2017/*.png`, as in Mask2Former and FC-CLIP. The label files are 8-bit:
+                0 to 132 = the classes, 255 = no segment (ignored). The sources are `panoptic_val2017/*.png` and
+                `annotations/panoptic_val2017.json` of
+                http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip.
                 Kirillov et al., "Panoptic Segmentation", CVPR 2019.
-coco:instances  a mask per thing, for methods that are prompted with a point or a box. The masks are
-                read from the file `annotations/instances_val2017.json` of the archive
-                http://images.cocodataset.org/annotations/annotations_trainval2017.zip. All 5000 images are listed.
-                In the 48 images without a thing, mask AP counts every detection as false.
-coco:instances_48_17   the open-vocabulary split of OVR-CNN, with two groups: 48 base and 17 novel classes. Things of
-                the other 15 classes are not counted. Only the 4836 images with a thing of the 65 classes are
-                evaluated. So false detections in the other images do not lower mask AP. The vocabulary has all 80
-                names. Zareian et al., CVPR 2021.
+coco:instances  a mask per thing, for methods that are prompted with a point or a box. The masks are read from the file
+                `annotations/instances_val2017.json` of the archive
+                http://images.cocodataset.org/annotations/annotations_trainval2017.zip. All 5000 images are evaluated.
+                48 images show no thing. In these images, mask AP counts every detection as false.
+coco:instances_48_17   the open-vocabulary split of OVR-CNN: 48 base and 17 novel classes. Things of the other 15
+                classes are not counted, but the vocabulary has all 80 names. Only the 4836 images that show a thing of
+                the 65 classes are evaluated. Zareian et al., CVPR 2021.
 
 Groups of things (iscrowd) and invalid annotations are not counted as instances (see benchmarks/coco_json.py). In both
 benchmarks of instances, the label map has the class of the smallest thing at each pixel; other pixels are ignored.
@@ -49,11 +48,9 @@ from ovss_ray.errors import OvssError
 from ovss_ray.io import files, images
 from ovss_ray.structures.vocabulary import Vocabulary
 
+# Categories: street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door, blender, hair brush
 DROPPED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
-"""Label values that never occur in stuffthingmaps, since COCO dropped their categories.
-
-The categories are street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door, blender and hair brush.
-"""
+"""Label values that never occur in stuffthingmaps, since COCO dropped their categories."""
 STUFFTHINGS = [value for value in range(182) if value not in DROPPED]
 """Label values of the 171 classes of COCO-Stuff in stuffthingmaps, thing classes first."""
 STUFFS = (
@@ -65,9 +62,10 @@ PANOPTIC = (*(value + 1 for value in STUFFTHINGS[:80]), *STUFFS)
 """COCO category ids of the 133 classes of panoptic COCO: 80 things, then 53 stuff classes."""
 THINGS = tuple(value + 1 for value in STUFFTHINGS[:80])
 """COCO category ids of the 80 things, in the order of their label indices."""
+# Classes: airplane, bus, cat, dog, cow, elephant, umbrella, tie, snowboard, skateboard, cup, knife, cake, couch,
+# keyboard, sink, scissors
 NOVEL = (4, 5, 15, 16, 19, 20, 25, 27, 31, 36, 41, 43, 55, 57, 66, 71, 76)
-"""Label indices of the 17 novel classes: airplane, bus, cat, dog, cow, elephant, umbrella, tie, snowboard, skateboard,
-cup, knife, cake, couch, keyboard, sink, scissors."""
+"""Label indices of the 17 novel classes."""
 NEITHER = (9, 10, 11, 12, 32, 34, 35, 38, 40, 52, 58, 60, 67, 77, 78)
 """Label indices of the 15 classes that are neither base nor novel."""
 BASE = tuple(index for index in range(80) if index not in {*NOVEL, *NEITHER})
@@ -138,7 +136,7 @@ def items_panoptic(root: str, split: str) -> Items:
 
 
 def items_instances(labels: tuple[int, ...], empty: bool, root: str, split: str) -> Items:
-    """List the images of a split that have a thing with one of `labels`. If `empty` is True, list the others, too.
+    """List the images of a split that show a thing with one of `labels`. If `empty` is True, list all images.
 
     Raises OvssError if the data are missing.
     """
@@ -155,16 +153,15 @@ instances = partial(coco_json.decode, {category: label for label, category in en
 def truth_of_instances(item: Item, data: bytes) -> np.ndarray:
     """Return the label map of an image, (H, W) uint16. Raises OvssError for invalid annotations.
 
-    A pixel gets the label of the smallest thing that covers the pixel. All other pixels become IGNORE.
+    A pixel gets the label of the smallest thing at this pixel. Pixels without a thing become IGNORE.
     """
     return instances(item, data).label_map()
 
 
 def prepare_panoptic(root: str, split: str, out: str | None) -> list[Step]:
-    """Return the steps that convert panoptic PNGs to label files.
+    """List the steps that convert panoptic PNGs to label files (see `contract.Plan`).
 
-    If `out` is None, the label files are written to the folder of the data set. If `out` is a path, the label files are
-    written below `out`, and further steps copy the photographs to `out`.
+    If `out` is a path, further steps copy the photographs to `out`.
     """
     folder = split_folder(split, SPLITS)
     layout = (folder, f"panoptic_{folder}", f"annotations/panoptic_{folder}.json")
@@ -197,10 +194,11 @@ def categories(uri: str) -> dict[str, dict[int, int]]:
 
 
 def convert_segments(kinds: Mapping[int, int], data: bytes, name: str) -> bytes:
-    """Convert a panoptic PNG to a label file, an 8-bit PNG. Raises OvssError for a segment without a known category.
+    """Convert a panoptic PNG to a label file, an 8-bit PNG. `kinds` maps segment id → category id.
 
-    The segment id of a pixel is R + 256 · G + 65536 · B; 0: no segment. `kinds` maps segment id → category id.
+    Raises OvssError for a segment without a known category.
     """
+    # The segment id of a pixel is R + 256 · G + 65536 · B. The id 0 means no segment.
     colours = images.decode_colours(data, name).astype(np.int32)
     numbers, where = np.unique(colours @ np.array([1, 256, 65536], np.int32), return_inverse=True)
     categories_of = {number: kinds.get(number) for number in numbers.tolist() if number}

@@ -3,29 +3,19 @@
 Data: http://images.cocodataset.org/zips/val2014.zip, and HSNet's masks, whose address is in the README of
 https://github.com/juhongm999/hsnet. Photographs are `COCO2014/val2014/COCO_val2014_*.jpg`. Label files are
 `COCO2014/annotations/val2014/COCO_val2014_*.png`, 8-bit: 1 to 80 = the classes, 0 = everything else, 255 = not counted.
-Fold f has the classes f + 1, f + 5, … f + 77. Its episodes are listed in `data/splits/coco/val/fold0.pkl` to
-`fold3.pkl` of HSNet's repository. Copy the folder `data/splits` to the data root. These pickles are read without
-executing them (see io/plain_pickle.py). Paper: Nguyen and Todorovic, "Feature Weighting and Boosting for Few-Shot
-Segmentation", ICCV 2019.
+Fold f has the classes f + 1, f + 5, … f + 77. The episodes are listed in `data/splits/coco/val/fold0.pkl` to
+`fold3.pkl` of HSNet's repository. Copy the folder `data/splits` to the data root. Paper: Nguyen and Todorovic, "Feature
+Weighting and Boosting for Few-Shot Segmentation", ICCV 2019.
 
-fold                        0       1       2       3
-episodes                35783   17912   14563   14315
-photographs             26052   15305   13138   12640
+The folds have 35783, 17912, 14563 and 14315 episodes, in 26052, 15305, 13138 and 12640 photographs. Episodes and
+metrics are defined in pascal5i. The names of "background" and of the classes are those of coco:object, such as "sky"
+and "traffic light". A method that segments one class at a time gets Fusioner's names, such as "trafficlight".
 
-Episodes, their ids and the metrics are defined as in pascal5i. The 17 names of "background" are those of coco:object,
-such as "sky". In episodes of the class "bed", the background name "bed" is left out. This project evaluates each
-episode of a fold once. Papers evaluate only 1000 episodes of a fold:
+This project evaluates each episode of a fold once. Published evaluations differ from ours in these points:
 
-Fusioner    evaluates the first 1000 episodes, sorted by photograph, then class. `--limit 1000` does the same.
-            Its class names have no spaces, such as "trafficlight" and "tvmonitor"
-HSNet       evaluates 1000 random episodes, about 50 per class. For each episode, HSNet draws a class uniformly,
-            then a photograph that contains the class
-
-A method that segments one class at a time gets Fusioner's names (SPELLED). Other methods get the names of
-coco:object, such as "traffic light" and "tv".
-
-The published figures of HSNet and LSeg differ from ours in two more points. Images were resized to a square, and pixels
-of the value 255 were counted as background.
+- Fusioner evaluates the first 1000 episodes, sorted by photograph, then class. `--limit 1000` does the same.
+- HSNet evaluates 1000 random episodes, about 50 per class.
+- HSNet and LSeg resize images to a square, and count pixels of the value 255 as background.
 """
 
 from collections.abc import Sequence
@@ -98,14 +88,12 @@ def items(fold: int, root: str, split: str, ids: Sequence[str] | None = None) ->
 
 
 def training_items(fold: int, root: str) -> Paired:
-    """List the training pairs of a fold: photographs of train2014 and the 60 classes of the other folds.
+    """List the training pairs of a fold: a photograph of train2014, and one of the 60 classes of the other folds.
 
-    The lists are HSNet's `coco/trn/fold0.pkl` to `fold3.pkl`, which equal Fusioner's. Label files are in
-    `annotations/train2014`. Names are those of SPELLED. Raises OvssError if the list, a photograph or a label file is
-    missing.
+    Names of classes are those of SPELLED. Raises OvssError if the list, a photograph or a label file is missing.
     """
     photographs, truths = _folders(root, "train2014")
-    uri = fold_list(root, f"coco/trn/fold{fold}.pkl")
+    uri = fold_list(root, f"coco/trn/fold{fold}.pkl")  # equal to Fusioner's list
     values = [value for value in range(1, 81) if value not in numbers(fold)]
     pairs, names = _pairs(files.read(uri), uri, values), dict(enumerate(SPELLED.names))
     return training_pairs(pairs, names, photographs, truths, GET.replace("val2014", "train2014"))
@@ -123,10 +111,8 @@ def numbers(fold: int) -> range:
 
 
 def _pairs(data: bytes, uri: str, known: Sequence[int]) -> list[tuple[str, int]]:
-    """Return file stem and class number, 1 to 80, of each episode in a fold's list.
-
-    The pickled list has the form {class number − 1: ["val2014/COCO_….jpg", …], …}. Raises OvssError for another form.
-    """
+    """Return file stem and class number, 1 to 80, of each episode in a fold's list. Raises OvssError."""
+    # The pickled list has the form {class number − 1: ["val2014/COCO_….jpg", …], …}.
     lists = plain_pickle.read(data, uri)
     if not isinstance(lists, dict) or not all(isinstance(names, list) for names in lists.values()):
         raise OvssError(f"{uri}: expected one list of photographs per class. Replace the file. {GET_LISTS}")
@@ -140,7 +126,7 @@ def _pairs(data: bytes, uri: str, known: Sequence[int]) -> list[tuple[str, int]]
     for number, names in lists.items():
         if invalid := [name for name in names if not isinstance(name, str)]:
             raise OvssError(
-                f"{uri}: the key {number} (class number − 1) has a value of type {type(invalid[0]).__name__} in place "
+                f"{uri}: the list under the key {number} contains a value of type {type(invalid[0]).__name__} in place "
                 f"of a photograph's name. Replace the file. {GET_LISTS}"
             )
         pairs += [(PurePosixPath(name).stem, number + 1) for name in names]

@@ -5,7 +5,7 @@ Data: https://github.com/cwfid/dataset. Photographs are `images/NNN_image.png` (
 images for training and 21 for testing; image 28 is in both lists. Every pixel is counted.
 
 cwfid        the classes as the data set's authors define them
-cwfid:mess   the classes as in the benchmark MESS, which swaps crop and weed; use it to compare with MESS figures
+cwfid:mess   crop and weed are swapped, as in the benchmark MESS. Use cwfid:mess to compare with published MESS figures
 
 Papers: Haug, Ostermann, "A Crop/Weed Field Image Dataset for the Evaluation of Computer Vision Based Precision
 Agriculture Tasks", ECCV workshops 2014; Blumenstiel et al., "What a MESS", NeurIPS 2023.

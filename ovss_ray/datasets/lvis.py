@@ -1,10 +1,9 @@
 """LVIS v1: masks of things in COCO's photographs, in 1203 classes, many of them rare.
 
 The benchmark is for methods that are prompted. Data: https://www.lvisdataset.org/dataset, and COCO's photographs. The
-annotations are the unchanged file `lvis/annotations/lvis_v1_val.json` or `lvis/lvis_v1_val.json`. The split val of LVIS
-has photographs from both splits of COCO, in the folders `lvis/val2017` and `lvis/train2017`. If `lvis/val2017` is
-missing, `coco/val2017` is read. If `lvis/train2017` is missing, `coco/train2017` is read. The last two parts of an
-image's `coco_url` are the folder and the file name of the photograph.
+annotations are the unchanged file `lvis/annotations/lvis_v1_val.json` or `lvis/lvis_v1_val.json`. The photographs of
+val are in `lvis/val2017` and `lvis/train2017`. If one of these folders is missing, the folder of the
+same name in `coco` is read.
 
 All 19809 images of val are evaluated, also the images without an annotation. Class names are LVIS's, with spaces for
 underscores. The groups of classes are:
@@ -16,8 +15,7 @@ underscores. The groups of classes are:
 - "novel": the rare classes
 
 The label map has the class of the smallest thing at each pixel; other pixels are ignored. LVIS annotates each class in
-some images only. LVIS's own AP takes this into account (see metrics/instance_ap_lvis.py); mask AP by COCO's rules does
-not.
+some images only. Only LVIS's own AP (see metrics/instance_ap_lvis.py) takes this into account.
 
 Paper: Gupta, Dollár, Girshick, "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019.
 """
@@ -68,10 +66,7 @@ def items(root: str, split: str) -> Items:
 
 
 def _folder(root: str, base: str, name: str) -> str:
-    """Return the address of the folder `name` of photographs.
-
-    If `base` does not have the folder, the data set COCO is searched. Raises OvssError if both folders are missing.
-    """
+    """Return the address of the folder `name` in `base`, or else in the data set COCO. Raises OvssError."""
     if files.is_folder(files.join(base, name)):
         return files.join(base, name)
     (address,) = below(root, "coco", [(name,)], GET)
@@ -79,7 +74,7 @@ def _folder(root: str, base: str, name: str) -> str:
 
 
 def _photograph(folders: Mapping[str, str], image: Mapping[str, Any]) -> str:
-    """Return the address of a photograph. This address ends like the image's URL: val2017/000000000139.jpg."""
+    """Return the address of a photograph. The `coco_url` of `image` ends in the photograph's folder and file name."""
     folder, name = image["coco_url"].split("/")[-2:]
     return files.join(folders[folder], name)
 
@@ -91,7 +86,7 @@ instances = partial(coco_json.decode, {number: number - 1 for number in range(1,
 def truth(item: Item, data: bytes) -> np.ndarray:
     """Return the label map of an image, (H, W) uint16. Raises OvssError for invalid annotations.
 
-    A pixel gets the label of the smallest thing that covers the pixel. All other pixels become IGNORE.
+    A pixel gets the label of the smallest thing at this pixel. Pixels without a thing become IGNORE.
     """
     return instances(item, data).label_map()
 

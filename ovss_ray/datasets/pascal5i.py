@@ -1,31 +1,27 @@
 """PASCAL-5i: PASCAL VOC 2012, one class at a time. The 20 classes form four folds of five, pascal5i:0 to pascal5i:3.
 
-Data: http://host.robots.ox.ac.uk/pascal/VOC/voc2012, and the label files SegmentationClassAug. Label values are 1 to 20
-for the classes, 0 for everything else, and 255 for outlines. Outlines are not counted. If SegmentationClassAug is
-missing, SegmentationClass is read. The author of SegmentationClassAug states that both folders have the same labels for
-the images of all episodes (see voc.py). Fold f has the classes 5f + 1 to 5f + 5. The episodes of folds are listed in
-`data/splits/pascal/val/fold0.txt` to `fold3.txt` of https://github.com/juhongm999/hsnet. Copy the folder `data/splits`
-to the data root. LSeg and Fusioner use the same lists. Paper: Shaban et al., "One-Shot Learning for Semantic
-Segmentation", BMVC 2017.
+Data: http://host.robots.ox.ac.uk/pascal/VOC/voc2012, and the label files SegmentationClassAug. If SegmentationClassAug
+is missing, SegmentationClass is read, which has the same labels for these images (see voc.py). Label values are 1 to 20
+for the classes, 0 for everything else, and 255 for outlines. Outlines are not counted. Fold f has the classes 5f + 1 to
+5f + 5. The episodes are listed in `data/splits/pascal/val/fold0.txt` to `fold3.txt` of
+https://github.com/juhongm999/hsnet. Copy the folder `data/splits` to the data root. LSeg and Fusioner use the same
+lists. Paper: Shaban et al., "One-Shot Learning for Semantic Segmentation", BMVC 2017.
 
 An episode is a photograph and one class to segment in it. `2007_000033__01` is class 1 in photograph 2007_000033.
-The folds have 346, 451, 725 and 346 episodes, in 345, 433, 587 and 326 photographs. An episode's vocabulary is
-"background", the class, and 39 names of stuff, such as "sky". If the predicted name of a pixel is stuff, the pixel
-counts as background. In the truth, everything but the class is background, including objects of other classes. If no
-pixel of the truth has the class, all pixels of the episode are ignored, as in Fusioner.
+The folds have 346, 451, 725 and 346 episodes, in 345, 433, 587 and 326 photographs. In the truth, everything but the
+class is background, including objects of other classes. If no pixel of the truth has the class, all pixels of the
+episode are ignored, as in Fusioner.
 
-Predicted label maps of other few-shot methods can be evaluated, too: 1 is the class, 0 is background. If the label
-maps have the names of the episodes, the stage `predictions` reads them without options.
+The vocabulary of an episode is "background", the class, and 39 names of stuff, such as "sky". A pixel that is
+predicted as stuff counts as background. A method that segments one class at a time gets only "background" and the
+class. The stage `predictions` reads label maps that are named like the episodes: 1 is the class, 0 is background.
 
 The mIoU in papers is the mean IoU of the fold's classes over all episodes. metrics/episodes.py computes this mIoU and
-FB-IoU. The metric `miou` of our report also averages over background; papers do not report this figure. A method that
-segments one class at a time gets "background" and the class, without the names of stuff; the report states this.
-The benchmark name `pascal5i` selects all four folds.
+FB-IoU. The metric `miou` of our report also averages over background; papers do not report this figure.
 
 Every episode is evaluated once, at the size of its label file, as in Fusioner with the option
---test_with_org_resolution. The order of the episodes does not matter, since results are sums over episodes. A paper's
-figure for the whole data set is the mean of its four folds. Figures of HSNet and LSeg can be compared with ours. The
-evaluations of HSNet and LSeg differ from ours in these points:
+--test_with_org_resolution. A paper's figure for the whole data set is the mean of its four folds. Figures of HSNet and
+LSeg can be compared with ours, although their evaluations differ in these points:
 
 - HSNet and LSeg evaluate 1000 episodes per fold. A fold has fewer, so some episodes are evaluated more often.
 - HSNet and LSeg resize photographs and labels to a square of 400 or 480 pixels.
@@ -73,16 +69,14 @@ def items(fold: int, root: str, split: str, ids: Sequence[str] | None = None) ->
 
 
 def training_items(fold: int, root: str, lists: Literal["hsnet", "fusioner"] = "hsnet") -> Paired:
-    """List the training pairs of a fold: photographs and classes in the training lists of the other three folds.
+    """List the training pairs of a fold, which are the pairs in the training lists of the other three folds.
 
-    The photographs may also show classes of the fold itself. The pixels of these classes are background. `lists`
-    selects the lists of HSNet or Fusioner. HSNet's lists of all four folds have 13,680 pairs together. Fusioner's lists
-    of all four folds have 15,555 pairs together, which include HSNet's pairs. Most pairs have no label file in
-    SegmentationClass, so only SegmentationClassAug is read. Raises OvssError if a list, a photograph or a label file is
-    missing.
+    A pair is a photograph and a class in the photograph. Pixels of all other classes are background. Label files are
+    read only from SegmentationClassAug. Raises OvssError if a list, a photograph or a label file is missing.
     """
+    # For all four folds, Fusioner's lists have 15,555 pairs, which include the 13,680 pairs of HSNet's lists.
     find = {"hsnet": fold_list, "fusioner": fusioner_list}[lists]
-    photographs, truths = _folders(root, (AUGMENTED,))
+    photographs, truths = _folders(root, (AUGMENTED,))  # most pairs have no label file in SegmentationClass
     pairs: list[tuple[str, int]] = []
     for other in FOLDS:
         if other != fold:
@@ -92,9 +86,9 @@ def training_items(fold: int, root: str, lists: Literal["hsnet", "fusioner"] = "
 
 
 def _folders(root: str, folders: Sequence[str] = (AUGMENTED, "SegmentationClass")) -> list[str]:
-    """Return the folder of photographs and the first existing folder of label files.
+    """Return the folder of photographs and the first folder of label files that exists, in the order of `folders`.
 
-    Raises OvssError if the photographs or all folders of label files are missing.
+    Raises OvssError if the data are missing.
     """
     layouts = [(f"{base}JPEGImages", f"{base}{labels}") for labels in folders for base in ("", "VOC2012/")]
     return below(root, "VOCdevkit/VOC2012", layouts, GET)

@@ -5,9 +5,9 @@ da459979d0c395079b5c75ee67908abb). Labels: https://www.cs.stanford.edu/~roozbeh/
 inside VOCdevkit/VOC2010. A label file is the array LabelMap of `trainval/*.mat`, 16-bit. The value 0 means not
 labelled; the values 1 to 459 are the classes in the order of the authors' labels.txt.
 
-The split val has the 5104 images that papers evaluate; VOC's own list has 5105. The images are listed in CAT-Seg's file
-`datasets/pascalcontext_val.txt`; copy it to VOC2010. If this list is missing, the list of mmsegmentation's converter,
-`ImageSets/SegmentationContext/val.txt`, is read.
+The split val has the 5104 images that papers evaluate; VOC's own list has 5105. Copy CAT-Seg's list of these images,
+`datasets/pascalcontext_val.txt`, to VOC2010. If CAT-Seg's list is missing, the list of mmsegmentation's converter is
+read: `ImageSets/SegmentationContext/val.txt`.
 
 pascal_context:459        all classes, including "unknown". Only 345 of them occur in val, so the mIoU depends on the
                           treatment of the 114 absent classes
@@ -16,19 +16,17 @@ pascal_context:59         only the 59 classes, sorted by name (SAN, CAT-Seg, FC-
 pascal_context:59@ovseg   the same 59 classes in another order, VOC's 20 classes first (OVSeg, SCAN). A label map that
                           was predicted in one order has wrong classes in the other order
 pascal_context:60         "background" first, then the 59 classes (mmsegmentation). All other pixels are background
-pascal_context:59-json, pascal_context:60-json   the same classes, with the labels of a JSON file (see below)
+pascal_context:59-json    the classes of pascal_context:59, with labels from trainval_merged.json
+pascal_context:60-json    the classes of pascal_context:60, with labels from trainval_merged.json
 
-For 59 and 60 classes, SAN, CAT-Seg, FC-CLIP and mmsegmentation read the labels from a JSON file. This file is
-trainval_merged.json of https://codalabuser.blob.core.windows.net/public. Copy this file to VOC2010. Masks are painted
-in the order of the file, each mask over the earlier masks. Category ids are the numbers in labels.txt. The .mat files
-and the JSON differ in some labels (https://github.com/open-mmlab/mmsegmentation/pull/474). The difference was not
-measured here, since the JSON file was not available. If a paper used the JSON, compare the figures of the paper with
-results of `59-json`.
+SAN, CAT-Seg, FC-CLIP and mmsegmentation read trainval_merged.json for 59 and 60 classes. Compare the published figures
+of these methods with `59-json` or `60-json`. Some labels in trainval_merged.json differ from the .mat files
+(https://github.com/open-mmlab/mmsegmentation/pull/474). The effect of this difference was not measured here.
 
-`ovss prepare pascal_context:59-json` creates the label files `annotations_detectron2/pc59_val/*.png` from the JSON.
-The label files are 8-bit. The values 0 to 58 are the classes. The value 255 marks all other pixels. In
-`60-json`, pixels with 255 are background. In `59-json`, pixels with 255 are ignored. The conversion follows CAT-Seg's
-script. Label files made by that script were not available for a comparison.
+To use the labels, copy https://codalabuser.blob.core.windows.net/public/trainval_merged.json to VOC2010. Then run
+`ovss prepare pascal_context:59-json`, which draws 8-bit label files `annotations_detectron2/pc59_val/*.png`. The values
+0 to 58 are the classes. The value 255 marks all other pixels. Where masks overlap, the last mask in the JSON counts.
+The conversion follows CAT-Seg's script, but was not compared with label files of CAT-Seg's script.
 
 Paper: Mottaghi et al., "The Role of Context for Object Detection and Semantic Segmentation in the Wild", CVPR 2014.
 """
@@ -102,18 +100,16 @@ def items(root: str, split: str) -> Items:
 
 
 def numbers(names: tuple[str, ...]) -> np.ndarray:
-    """Return the label values that K classes have in the .mat files, (K,) integers.
-
-    The class "diningtable" is called "table" in the authors' labels.txt.
-    """
+    """Return the label value in the .mat files of each class, (K,) integers for K classes."""
+    # The authors' labels.txt calls the class "diningtable" "table".
     return np.array([1 + CLASSES.index("table" if name == "diningtable" else name) for name in names])
 
 
 def table_of(names: tuple[str, ...], others: Literal[0] | None = None) -> np.ndarray:
-    """Return a table for the classes `names`: label value in .mat files → label index, (65536,) uint16.
+    """Return a table (65536,) uint16: label value in the .mat files → label index or IGNORE.
 
-    If `others` is 0, pixels of all other classes get the label 0, and the named classes begin at 1. If `others` is
-    None, pixels of other classes are not counted, and the named classes begin at 0.
+    If `others` is None, the label indices of `names` begin at 0, and all other classes become IGNORE. If `others` is
+    0, the label indices of `names` begin at 1, and all other classes become 0.
     """
     table = value_table(0, ignore=range(len(CLASSES) + 1))
     if others is not None:
@@ -136,10 +132,10 @@ def items_json(root: str, split: str) -> Items:
 
 
 def prepare_json(root: str, split: str, out: str | None) -> list[Step]:
-    """Return the steps that convert masks in JSON to label files.
+    """Return the steps that draw label files from the masks in the JSON file.
 
-    If `out` is None, the label files are written to the folder of the data set. If `out` is a path, the label files are
-    written below `out`, and further steps copy the photographs to `out`.
+    If `out` is None, the steps write label files to the folder of the data set. Otherwise the steps write label files
+    and photographs to `out`. Raises OvssError if the data are missing.
     """
     split = split_folder(split, {"train": "train", "val": "val"})
     photographs, annotations = below(root, FOLDER, [("JPEGImages", JSON)], GET_JSON)
@@ -157,7 +153,10 @@ Masks = Sequence[tuple[int, str]]
 
 
 def annotated(uri: str, split: str) -> list[tuple[str, tuple[int, int], Masks]]:
-    """Return (file name, (H, W), masks) of each image of a split. Raises OvssError if the JSON is invalid."""
+    """Return (file name, (H, W), masks) of each image of a split from the JSON file `uri`.
+
+    Raises OvssError if the file is invalid.
+    """
     try:
         content = json.loads(files.read(uri))
         photographs = [photo for photo in content["images"] if photo["phase"] == split]
@@ -173,10 +172,10 @@ def annotated(uri: str, split: str) -> list[tuple[str, tuple[int, int], Masks]]:
 
 
 def convert_masks(size: tuple[int, int], masks: Masks, data: bytes, name: str) -> bytes:
-    """Return the label file of an image, an 8-bit PNG that is drawn from the masks of the image.
+    """Return the label file of a photograph: an 8-bit PNG with 0 to 58 for the classes, and 255 elsewhere.
 
-    The values 0 to 58 are the classes. The value 255 marks all other pixels. `size`: (H, W) of the masks. `data` is the
-    photograph. Raises OvssError if the photograph has another size, or if a mask is invalid.
+    `size`: (H, W) of the masks. `data`: the photograph's file. Raises OvssError if the photograph has another size, or
+    if a mask is invalid.
     """
     if images.size_of(data, name) != size:
         raise OvssError(
@@ -195,10 +194,7 @@ def convert_masks(size: tuple[int, int], masks: Masks, data: bytes, name: str) -
 
 
 def _sixty() -> np.ndarray:
-    """Return a table (65536,) uint16 for pascal_context:60-json, from label value to label index.
-
-    The table maps 255 to 0 (background), and each value n from 0 to 58 to n + 1.
-    """
+    """Return a table (65536,) uint16: 255 → 0 (background), and each n from 0 to 58 → n + 1."""
     table = value_table(60, offset=-1)
     table[NOT_COUNTED] = 0
     return table

@@ -1,10 +1,11 @@
 """SUIM, Segmentation of Underwater Imagery: reefs, fish, divers and wrecks, 110 photographs for testing.
 
-Data: https://irvlab.cs.umn.edu/resources/suim-dataset, TEST.zip: `images/*.jpg` and `masks/*.bmp`, RGB. The red,
-green and blue of each pixel in a mask are 0 or 255. The eight possible colours are the eight classes. The index of a
-class is (4 · red + 2 · green + blue) / 255. For example, (255, 0, 255) is class 5. Every pixel is counted. The class
-names are those of the benchmark MESS. Papers: Islam et al., "Semantic Segmentation of Underwater Imagery: Dataset and
-Benchmark", IROS 2020; Blumenstiel et al., "What a MESS", NeurIPS 2023.
+Data: https://irvlab.cs.umn.edu/resources/suim-dataset, TEST.zip with `images/*.jpg` and RGB masks `masks/*.bmp`. In a
+mask, red, green and blue are 0 or 255. A pixel's class index is (4 · red + 2 · green + blue) / 255. For example,
+(255, 0, 255) is class 5. Every pixel is counted. The class names are those of the benchmark MESS.
+
+Papers: Islam et al., "Semantic Segmentation of Underwater Imagery: Dataset and Benchmark", IROS 2020; Blumenstiel et
+al., "What a MESS", NeurIPS 2023.
 """
 
 from functools import partial

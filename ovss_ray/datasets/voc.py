@@ -4,17 +4,16 @@ Data: http://host.robots.ox.ac.uk/pascal/VOC/voc2012, VOCtrainval_11-May-2012.ta
 Label files are palette PNGs. The palette index of a pixel is the label value: 0 = background, 1 to 20 = the classes,
 255 = outlines, which are ignored. `ImageSets/Segmentation` lists the images of each split.
 
-Labels are read from `SegmentationClass`, as in FC-CLIP and ODISE. If that folder is missing, `SegmentationClassAug` is
-read, as in SAN, OVSeg and CAT-Seg. `SegmentationClassAug` has the same labels without the palette, as its author states
-in https://github.com/DrSleep/tensorflow-deeplab-resnet/issues/186. `SegmentationClassAug` also has labels of 9118
-photographs that are not in VOC's val. These photographs are for training. If both folders exist, `ovss check voc:20`
-compares the labels of both folders for each image that it reads. The data set SBD (Semantic Boundaries Dataset) has
-other labels of VOC's photographs, in .mat files. Label maps made from SBD's files have no outlines. Results with such
-label maps are not comparable. Three vocabularies are common:
+Labels are read from `SegmentationClass`, as in FC-CLIP and ODISE. If `SegmentationClass` is missing, labels are read
+from `SegmentationClassAug`, as in SAN, OVSeg and CAT-Seg. The author of `SegmentationClassAug` states that both folders
+have the same labels (https://github.com/DrSleep/tensorflow-deeplab-resnet/issues/186). If both folders exist,
+`ovss check voc:20` compares the labels of both folders. The .mat files of SBD (Semantic Boundaries Dataset) have other
+labels of VOC's photographs, without outlines. Results with SBD's labels are not comparable. Three vocabularies are
+common:
 
 voc:20     things only: background pixels are ignored (SAN, OVSeg, CAT-Seg, FC-CLIP: "PAS-20", "VOC-20")
-voc:20b    background is the 21st label, and the vocabulary is the 59 names of PASCAL-Context. 39 of these names are not
-           VOC classes. A pixel counts as background if one of the 39 names is predicted (OVSeg, CAT-Seg: "PAS-20b")
+voc:20b    background is the 21st label, and the vocabulary is the 59 names of PASCAL-Context. The 39 names that are not
+           VOC classes count as background (OVSeg, CAT-Seg: "PAS-20b")
 voc:21     background is the first label; its synonyms are the names of 39 stuff classes (ODISE, FC-CLIP: "PAS-21")
 
 Paper: Everingham et al., "The Pascal Visual Object Classes Challenge: A Retrospective", IJCV 2015.

@@ -177,7 +177,7 @@ def test_only_finished_runs_become_compact_and_the_reason_is_named(tmp_path: Pat
     refused(failed, "not final: 11 of 12 images scored, 1 failed. Repeat the command of this run")
     ranked = make(tmp_path / "ranked", [])
     records.append(ranked.records("camvid"), RANKED)
-    refused(ranked, "camvid was measured by instance_ap, instance_ap_lvis, whose values need all records")
+    refused(ranked, "camvid has metrics that cannot be computed from sums: instance_ap, instance_ap_lvis")
     unpaired = make(tmp_path / "unpaired", [[*range(IMAGES)]])
     left_out = [{"what": "label files without a photograph", "number": 2, "example": "a.png"}]
     unpaired.save_json(unpaired.card("camvid"), {**unpaired.json(unpaired.card("camvid")), "left_out": left_out})

@@ -121,7 +121,7 @@ def test_the_command_prints_each_mapping_with_its_file(whole: RunFolder, tmp_pat
 
 
 def test_a_run_without_words_and_an_unknown_mapping_are_named(whole: RunFolder, tmp_path: Path) -> None:
-    with pytest.raises(OvssError, match="its images have no words of their own, so there is nothing to map"):
+    with pytest.raises(OvssError, match="the images have no words of their own, so there is nothing to map"):
         remap(make(tmp_path / "run", [[0, 1]]).uri, "exact")
     with pytest.raises(OvssError, match="unknown mapping or option magic"):
         remap(whole.uri, "magic")
@@ -130,8 +130,6 @@ def test_a_run_without_words_and_an_unknown_mapping_are_named(whole: RunFolder, 
 def test_words_of_few_shot_episodes_are_not_mapped_to_classes_that_were_not_theirs(tmp_path: Path) -> None:
     made = run(tmp_path / "run", [0, 1])
     made.save_json(made.card("camvid"), {**made.json(made.card("camvid")), "asks": "each episode asks for its class"})
-    with pytest.raises(
-        OvssError, match=r"do not contain the classes of each episode \(each episode asks for its class\)"
-    ):
+    with pytest.raises(OvssError, match="its own classes, which the records do not contain"):
         remap(made.uri, "exact")
     assert remap(made.uri, "overlap")["camvid"].upper_bounds["overlap"] > 0

@@ -89,7 +89,7 @@ def test_a_part_of_an_image_may_be_asked_for_other_words() -> None:
         ({"index": (0, 65534, 3), "labels": ("a", "b", "c"), "own_words": True}, r"only 65534 and .* Remove: \[3\]"),
         ({"counts": {"val": 0}}, "at least one image"),
         ({"parts": {"cat": (Vocabulary.of(["cat", "rest"]), (0,))}}, "part 'cat' has 2 classes"),
-        ({"parts": {"cat": (Vocabulary.of(["cat", "rest"]), (0, 3))}}, r"but the label indices \(0, 3\)"),
+        ({"parts": {"cat": (Vocabulary.of(["cat", "rest"]), (0, 3))}}, r"2 classes and the label indices \(0, 3\)"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(changed: dict[str, object], message: str) -> None:

@@ -16,30 +16,20 @@ Content of benchmark.yaml; the benchmark's name is then `folder:fields/benchmark
     ignore: 0
 
 images, labels   patterns of photographs and of label files: one pattern or a list. Patterns are relative to the folder
-                 of the YAML file. If no file there matches, they are relative to the data root. `**` stands for any
-                 number of nested folders. The pattern of a folder, such as `photos`, matches all files below the
-                 folder. `*.jpg` also matches a.JPG. If a folder is called `data [2024]`, `data [2024]/*.jpg` matches
-                 its files. Archives (.zip, .tar) are searched like folders. {000..010} stands for 000 to 010, as in
-                 `shards/{000..010}.tar/*.jpg`. All paths may be URIs, such as s3://bucket/photos/*.jpg
-table            Parquet files, such as data/val-*.parquet, or a folder that Hugging Face's `save_to_disk` wrote. With
-                 this key, photographs and labels are read from a table, not from image files. `images` and `labels`
-                 are then names of columns. A cell holds the bytes of an image file, or a struct with a field `bytes`.
-                 Hugging Face stores images in this way. Example:
-                 `table: hf://datasets/USER/NAME/data/validation-*.parquet`
-ids              only for `table`: column of the image ids; default: the number of the row
+                 of the YAML file. If no file there matches, they are relative to the data root. Wildcards, archives and
+                 ranges such as {000..010} are described by `pydoc ovss_ray.datasets.folder.patterns`. All paths may be
+                 URIs, such as s3://bucket/photos/*.jpg
 image_suffix     end of the photographs' names, before the extension; default: none
 label_suffix     end of the label files' names, before the extension; default: none
-                 The image id is the file's name without suffix and extension. Photograph and label file of the same
-                 id form a pair. If several photographs have the same id, the names of the folders that match wildcards
-                 are added to the id: `seq1/0000`. If a file matches both `images` and `labels`, image_suffix and
-                 label_suffix are compared. If label_suffix is longer, the file is a label file. If image_suffix is
-                 longer, the file is a photograph
 unpaired         error or skip: the treatment of photographs without a label file, and of label files without a
                  photograph. `error`: a run with such files is incomplete. `skip`: such files are left out, and the
                  run is complete. Default: error
+table            Parquet files, such as hf://datasets/USER/NAME/data/validation-*.parquet, or a folder that Hugging
+                 Face's `save_to_disk` wrote. With this key, `images` and `labels` are names of columns of the table. A
+                 cell holds the bytes of an image file, or a struct with a field `bytes`
+ids              only for `table`: column of the image ids; default: the number of the row
 classes          a list of names. A class with several names is a nested list. In place of the list, write the path of
-                 a file with one class per line. ovss_ray.datasets.folder.class_files describes other formats. Words
-                 such as on, no and 1 are names, too
+                 a file with one class per line. ovss_ray.datasets.folder.class_files describes other formats
 offset           label value − offset = index of the class in `classes`; default: 0
 values           label value of each class, in the order of `classes`, such as [7, 8, 11]; use it instead of `offset`
 ignore           label values that are not counted: a number such as -1, a list of them, or [] for none. `ignore`
@@ -48,6 +38,10 @@ encoding         index (one number per pixel; the default) or rgb (a colour per 
 colours          only for rgb: a mapping from the name or index of a class to [red, green, blue]; `ignore` is then a
                  colour or a list of colours, by default none
 title, domain, licence    texts for the report; optional
+
+The image id is a file's name without suffix and extension. A photograph and a label file with the same image id form a
+pair. If several photographs have the same id, the names of the folders that match wildcards precede the id:
+`seq1/0000`. If a file matches both `images` and `labels`, the file belongs to the key with the longer suffix.
 
 An image fails if a pixel has a label value or colour that is neither a class nor ignored.
 """
@@ -120,11 +114,7 @@ def _classes(described: Description, base: str) -> Listed:
 
 
 def _other_numbers(described: Description, listed: Listed, values: Values) -> OvssError:
-    """Return the error for a class list that contradicts the keys `offset` and `values` of the YAML file.
-
-    A class list may have a label value next to each name, as in `1: road`. `listed` has the label values of the class
-    list, and `values` has those of the YAML file.
-    """
+    """Return the error for a class list whose label values, `listed.numbers`, differ from `values.classes`."""
     numbers = listed.numbers or ()
     row = numbers == tuple(range(numbers[0], numbers[0] + len(numbers)))
     shown = ", ".join(map(str, numbers[:SHOWN])) + (", …" if len(numbers) > SHOWN else "")
@@ -164,9 +154,9 @@ def _indexed(values: Values) -> partial[np.ndarray]:
 
 
 def _colours(described: Description, vocabulary: Vocabulary) -> dict[int, int]:
-    """Return a table of colours: red · 65536 + green · 256 + blue → label index or IGNORE.
+    """Return a table: red · 65536 + green · 256 + blue → label index or IGNORE.
 
-    Raises OvssError if a class has no colour, or if a colour is listed twice.
+    Raises OvssError for a class without a colour, or a repeated colour.
     """
     ignored = np.array(() if described.ignore is None else described.ignore).reshape(-1, 3)
     table = dict.fromkeys(colour_numbers(ignored).tolist(), IGNORE)
@@ -185,16 +175,14 @@ def _colours(described: Description, vocabulary: Vocabulary) -> dict[int, int]:
 
 
 def _position(key: str, names: tuple[str, ...]) -> int:
-    """Return the index of the class that a key of `colours` means. A key is a class's name, or its index as text.
-
-    Raises OvssError for an unknown or ambiguous key.
-    """
+    """Return the index of the class whose name or index is `key`. Raises OvssError for an unknown or ambiguous key."""
     named = [i for i, name in enumerate(names) if name == key]
     counted = next((i for i in range(len(names)) if str(i) == key), None)
     if len({*named, counted} - {None}) > 1:
         raise OvssError(
-            f"colours.{key}: ambiguous key. {key!r} is the name of the class at index {named[0]}, and also the name or "
-            f"the index of another class. Indices begin at 0. Rename the class at index {named[0]}"
+            f"colours.{key}: ambiguous key. Two classes fit the key: {key!r} is the name of the class at index "
+            f"{named[0]}, and the name or the index of another class. Rename the class at index {named[0]} (the first "
+            "index is 0)"
         )
     if named:
         return named[0]
@@ -204,10 +192,9 @@ def _position(key: str, names: tuple[str, ...]) -> int:
 
 
 def signed(table: np.ndarray, below: tuple[int, ...], item: Item, data: bytes) -> np.ndarray:
-    """Decode a label file with negative values to labels (H, W) uint16.
+    """Decode a label file to labels (H, W) uint16. The negative values in `below`, such as -1, become IGNORE.
 
-    `below`: the negative values, such as -1. Pixels of these values become IGNORE. `table` converts all other values
-    (see `value_table`). Raises OvssError for a damaged file, and for a value that `table` does not allow.
+    `table_of` describes `table`. Raises OvssError for a damaged file or an invalid value.
     """
     values = images.decode_labels(data, item.truth)
     counted = ~np.isin(values, below)

@@ -1,6 +1,6 @@
 """Read class lists: the class names of a user's data set, and their label values if the file contains them.
 
-Error messages name the line that is invalid or ambiguous. Accepted formats:
+Accepted formats:
 
 - a text file with one class name per line, with or without a label value
 - a table (CSV, TSV) with a column of names, with or without a column of label values
@@ -113,10 +113,7 @@ def of_data(raw: Any, source: str) -> Listed:
 
 
 def _numbered(pairs: Sequence[tuple[Any, Any]], source: str) -> Listed:
-    """Return the classes of (label value, name) pairs, sorted by label value.
-
-    Raises OvssError if a label value is negative, repeated or not an integer.
-    """
+    """Return the classes of (label value, name) pairs, sorted by label value. Raises OvssError for invalid pairs."""
     numbers = [number for number, _ in pairs]
     if invalid := [number for number in numbers if type(number) is not int or number < 0 or numbers.count(number) > 1]:
         raise OvssError(
@@ -133,7 +130,7 @@ def _is_names(value: Any) -> bool:
 
 
 def inline(names: Sequence[Names], source: str) -> Listed:
-    """Return the class list of `names`. An element is a class name, or a tuple with the synonyms of a class.
+    """Return the class list of `names`. A tuple in `names` has the synonyms of one class.
 
     Raises OvssError if `names` is empty, and for an invalid name.
     """
@@ -190,9 +187,7 @@ def _all(pattern: re.Pattern[str], lines: Sequence[Line]) -> list[tuple[Line, re
 def _table(lines: Sequence[Line], source: str) -> list[list[str]] | None:
     """Return the rows of cells if the lines form a table, else None.
 
-    In a table, all lines have the same number of cells, at least two. In files other than .csv and .tsv, one
-    column must also contain numbers, or have a title such as "name". Raises OvssError for a .csv or .tsv whose lines
-    have different numbers of cells.
+    Raises OvssError for a .csv or .tsv whose lines have different numbers of cells.
     """
     stated = source.lower().endswith((".csv", ".tsv"))
     for mark in ("\t", ";", ","):
@@ -202,6 +197,7 @@ def _table(lines: Sequence[Line], source: str) -> list[list[str]] | None:
             continue
         body = cells[1:] if len(cells) > 2 else cells
         numbered = any(all(_is_count(row[i]) for row in body) for i in range(width))
+        # Outside .csv and .tsv, a comma may be part of a name. So a table must also have numbers or titles.
         if stated or numbered or _titled(cells[0], HEADINGS):
             return cells
     if stated and any(mark in line.text for line in lines for mark in "\t;,"):
@@ -264,11 +260,9 @@ def _is_count(text: str) -> bool:
 
 
 def _checked(lines: Sequence[Line], source: str, numbers: tuple[int, ...] | None = None) -> Listed:
-    """Return the class list with the texts of `lines` as names and `numbers` as label values.
+    """Return the class list with the names in `lines` and the label values `numbers`.
 
-    If `numbers` is None, the list has no label values. In lists of labelme, the first line "__ignore__" is left out,
-    and the name "_background_" becomes "background". Raises OvssError for an invalid name or label value.
-    Logs a warning if all names are numbers, or if a name such as "void" means unlabelled pixels.
+    Raises OvssError for an invalid line.
     """
     if lines and lines[0].text == "__ignore__":  # labelme: -1, and its labels begin at 0 with the next line
         lines, numbers = lines[1:], numbers and numbers[1:]

@@ -19,10 +19,7 @@ _MARKS = {
 
 
 def fault(text: str) -> str:
-    """Return the reason why a text is not a valid class name; "" if it is valid.
-
-    The reason is the end of a sentence that begins with the text, such as "is empty".
-    """
+    """Return the reason why a text is not a valid class name, such as "is empty". Return "" for a valid name."""
     plain = text.strip()
     if not plain:
         return "is empty"

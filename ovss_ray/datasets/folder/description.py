@@ -15,12 +15,9 @@ from ovss_ray.structures.vocabulary import Vocabulary
 DEFAULT_IGNORE = 255
 TEXT = ("table", "ids", "images", "labels", "classes", "image_suffix", "label_suffix", "title", "domain", "licence")
 """Keys whose values are read as text, even if YAML would read a number, as in `title: 2024`."""
+# A run resumes only if `Description.rules` returns the same text as at its start, perhaps by an older release.
 NEWER = ("values", "table", "ids")
-"""Keys that later releases added. If such a key is unset, `Description.rules` omits the key.
-
-A run can resume only if `Description.rules` returns the same text as at the start of the run. At the start of an older
-run, the text had no newer keys. So this run can resume only if the newer keys are still omitted.
-"""
+"""Keys that later releases added. If such a key is unset, `Description.rules` omits the key."""
 
 
 def _no_truth_value(value: Any) -> Any:
@@ -91,7 +88,7 @@ class Description(Settings):
             raise ValueError("with a `table`, `images` and `labels` must each name one column")
 
     def patterns(self, key: str) -> tuple[str, ...]:
-        """Return the patterns under a key. With a table, `images` and `labels` contain the name of a column instead."""
+        """Return the patterns under a key. With a table, `images` and `labels` hold a column's name, not patterns."""
         listed = getattr(self, key)
         return (listed,) if isinstance(listed, str) else listed
 
@@ -115,8 +112,7 @@ def read(path: str) -> Description:
 def values(described: Description, vocabulary: Vocabulary) -> Values:
     """Return the label value of each class, and the ignored label values.
 
-    Raises OvssError if `described.values` does not have one label value per class. Also raises OvssError if the label
-    value of a class is out of range, repeated or ignored.
+    Raises OvssError for a wrong number of label values, or for values out of range, repeated or ignored.
     """
     names = vocabulary.names
     by_offset = tuple(range(described.offset, described.offset + len(names)))

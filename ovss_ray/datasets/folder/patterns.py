@@ -2,14 +2,14 @@
 
 A step is a part of a pattern between two slashes. Rules:
 
-- `*`, `?` and `[...]` are wildcards, unless a file or folder is named exactly like the step. So `data [2024]/*.jpg`
-  matches the files of a folder named `data [2024]`.
+- `*`, `?` and `[...]` are wildcards.
+- If a file or folder is named like the step, such as `data [2024]`, the step has no wildcards.
 - `**` stands for any number of folders.
 - The pattern of a folder matches all files below the folder.
 - Extensions match in upper and lower case: `*.jpg` matches `a.JPG`.
 - Hidden folders are searched only if a step begins with a dot.
-- Links to folders are followed, except links to a parent folder. If links lead to a folder by two paths, its files are
-  listed once.
+- Links to folders are followed, except links to a parent folder. If two paths lead to the same folder, the files of
+  this folder are listed once.
 - Archives are searched like folders if the step has the extension of an archive: `shards/*.tar/*.jpg`.
 - A range in braces stands for several names: `{008..010}.tar` is 008.tar, 009.tar, 010.tar.
 """
@@ -35,17 +35,15 @@ class Match:
 
     uri: str
     stem: str
-    """file name without its extension and without the `suffix` of the search
+    """file name without extension and without the `suffix` of the search
 
-    If the pattern ends without a wildcard, as in `*/labels.png`, `stem` is the name of the folder that `*` matches.
+    For the pattern `*/labels.png`, `stem` is the name of the folder that `*` matches.
     """
     folders: tuple[str, ...]
     """names of folders on the file's path, which distinguish files with equal stems
 
-    A folder is listed if a wildcard matches its name. For example, for the pattern `*/photos/*.jpg`, the file
-    `a/photos/1.jpg` has ("a",). A folder is also listed if the patterns of the search differ in the folder's step. For
-    example, for the patterns `day/*.jpg` and `night/*.jpg`, the file `day/1.jpg` has ("day",). A folder whose name is
-    used as `stem` is not listed.
+    For the pattern `*/photos/*.jpg`, the file `a/photos/1.jpg` has ("a",). For the patterns `day/*.jpg` and
+    `night/*.jpg`, the file `day/1.jpg` has ("day",).
     """
     ending: str
     """extension of the file, in lower case, with its dot"""
@@ -77,12 +75,11 @@ class _Place:
 
 
 class Search:
-    """Search below a folder for files that fit one of several patterns.
+    """Search below a folder for files that fit one of several patterns, and whose stem ends in `suffix`.
 
-    The file name before the extension must end in `suffix`, such as `_mask` for `a1_mask.png`. The search collects
-    addresses in three lists:
+    The search collects addresses in three lists:
 
-    - `loops`: links to a parent folder, which are ignored
+    - `loops`: ignored links to a parent folder
     - `lost`: broken links without an extension, which were probably links to folders
     - `again`: folders that are ignored, since their files were already listed under another path
     """
@@ -96,9 +93,9 @@ class Search:
         self._patterns = [_split(base, pattern) for listed in patterns for pattern in expanded(listed)]
 
     def __iter__(self) -> Iterator[Match]:
-        """Yield, in arbitrary order, the files that fit a pattern, and files that fit except for their extension.
+        """Yield, in arbitrary order, each file that fits a pattern or differs from the pattern only in the extension.
 
-        A file that fits several patterns is yielded once per pattern.
+        A file that fits two patterns is yielded twice.
         """
         varying = _varying([steps for _, steps in self._patterns])
         for (folder, steps), varies in zip(self._patterns, varying, strict=True):
@@ -186,7 +183,7 @@ def lacking(base: str, pattern: str) -> str | None:
 
 
 def _literal(place: _Place, step: Step) -> bool:
-    """Return whether a step is a plain name: it has no wildcard, or a file or folder has exactly this name."""
+    """Return whether a step has no wildcards, or is exactly the name of a file or folder."""
     return not step.wild or (step.text.strip("*") != "" and files.exists(files.join(place.uri, step.text)))
 
 
@@ -231,11 +228,8 @@ def _steps(path: str) -> tuple[str, ...]:
 
 
 def _varying(patterns: Sequence[tuple[str, ...]]) -> list[list[bool]]:
-    """Return a bool per pattern and step: whether the patterns differ in this step.
-
-    The value of the last step, a file name, is always False. If the patterns have different numbers of steps,
-    all values are False.
-    """
+    """Return, for each pattern, a list with one bool per step: True if the patterns differ in this step."""
+    # Patterns with different numbers of steps are not compared.
     if len({len(steps) for steps in patterns}) != 1:
         return [[False] * len(steps) for steps in patterns]
     differs = [len(set(column)) > 1 for column in zip(*patterns, strict=True)]

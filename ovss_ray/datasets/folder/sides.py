@@ -35,20 +35,15 @@ class Side:
     example: str = ""
     """stem of a fitting file, the first in alphabetical order"""
     others: Counter[str] = field(default_factory=Counter)
-    """extension → number of files with this extension, which may differ from the extension in the pattern
-
-    Only files that fit a pattern apart from the extension are counted. The numbers explain why no file fits. If a file
-    fits, the numbers are incomplete and have no meaning.
-    """
+    """extension → number of files that fit a pattern if extensions are ignored; valid only if `fitting` is 0"""
     ignored: list[Fault] = field(default_factory=list)
     """notes on links that were ignored, added by `files`"""
 
     def files(self, number: int, bases: Sequence[str]) -> Iterator[File]:
         """Yield the files that fit the patterns, and files that nearly fit, such as files with another extension.
 
-        All yielded files are below the first folder of `bases` with a fitting file. If no folder has a fitting file,
-        nothing is yielded. `File.near` states why a file does not fit. `number` is 0 for photographs, 1 for label
-        files. Raises OvssError if a subfolder in a pattern does not exist.
+        All yielded files are below the first folder of `bases` that has a fitting file. `number` becomes `File.side`.
+        Raises OvssError if a folder in a pattern does not exist.
         """
         base = next((base for base in bases if any(map(self._fits, Search(base, self.patterns, self.suffix)))), None)
         every = [pattern for listed in self.patterns for pattern in expanded(listed)]
@@ -109,9 +104,8 @@ def _remarks(what: str, addresses: Sequence[str]) -> Iterator[Fault]:
 def items(photographs: Side, truths: Side, bases: Sequence[str]) -> Paired:
     """Return pairs of photographs and label files (see listing.paired_files).
 
-    Each side, photographs or label files, is searched in the first folder of `bases` that has fitting files. Raises
-    OvssError if there is no pair, or if two pairs have the same image id. Also raises OvssError if a file fits the
-    patterns of both sides, and both suffixes are equally long.
+    Each side is searched below the first folder of `bases` that has fitting files. Raises OvssError if there is no
+    pair, if an image id is repeated, or if a file's side is ambiguous.
     """
     every = Rows(File, FILE, _both(photographs, truths, bases))
     suffixes = len(photographs.suffix), len(truths.suffix)
@@ -137,10 +131,9 @@ def _both(photographs: Side, truths: Side, bases: Sequence[str]) -> Iterator[Fil
 
 
 def _sorted_out(every: Rows[File], suffixes: tuple[int, int]) -> Iterator[File]:
-    """Yield each file once. If both sides list the same file, only one side keeps the file.
+    """Yield each file once. If a file fits both sides, the side with the longer suffix keeps the file.
 
-    If the file fits the patterns of only one side, this side keeps the file. If the file fits the patterns of both
-    sides, the side with the longer suffix keeps the file. Raises OvssError if both suffixes are equally long.
+    Raises OvssError if both suffixes are equally long.
     """
     for uri, group in groupby(every.in_order("uri, near, side"), attrgetter("uri")):
         kinds = list(group)

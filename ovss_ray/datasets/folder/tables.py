@@ -13,7 +13,7 @@ from ovss_ray.io.files.cells import Cell
 def items(described: Description, bases: Sequence[str]) -> Items:
     """List the rows of the tables below the first folder of `bases` that contains tables.
 
-    Raises OvssError if no folder contains tables, or if a table has invalid columns or image ids.
+    Raises OvssError if no folder contains tables, and for invalid columns or image ids.
     """
     patterns = described.patterns("table")
     for base in bases:

@@ -1,9 +1,8 @@
 """Synthetic scenes: photograph-like images with exact labels, drawn by this project from a seed.
 
-A scene shows things on surfaces. There are ten surfaces, such as "grass". Things have one of 10 colours, 4 patterns and
-8 shapes, such as "striped red star". Training scenes contain 288 of the 320 combinations. The other 32 never occur in
-training, so a model recognises them only if it understands the single words. The benchmarks differ in their classes;
-each has 256 scenes for validation, and 1024 for testing:
+A scene shows things on surfaces. There are 10 surfaces, such as "grass". A thing, such as a "striped red star", has one
+of 10 colours, 4 patterns and 8 shapes. 32 of these 320 combinations never occur in training scenes. The benchmarks
+differ in their classes. Each benchmark has 256 scenes for validation and 1024 scenes for testing:
 
     scenes:seen       the surfaces, and 32 combinations that occur in training
     scenes:held-out   the surfaces, and the 32 combinations that never occur in training
@@ -12,19 +11,18 @@ each has 256 scenes for validation, and 1024 for testing:
     scenes:instances  the classes and scenes of scenes:seen, with a mask per thing, for methods that are prompted.
                       Things with fewer than 64 visible pixels are left out. In the label map, surfaces are ignored
 
-Two benchmarks evaluate one class at a time, as pascal5i does. An episode is a scene and a class that occurs in it:
+Two benchmarks evaluate one class at a time:
 
     scenes:episodes             scenes of scenes:seen
     scenes:episodes-held-out    scenes of scenes:held-out, whose things occur in no training scene
 
-If other things hide the class of an episode completely, all pixels of the episode are ignored, as in pascal5i. Methods
-that segment all classes at once get the 42 class names of 10 surfaces and 32 things. In the results of an episode,
-every class but the class of the episode is background.
+An episode is a scene and one class in the scene. All other classes of the scene are background. If the class is
+completely hidden, all pixels of the episode are ignored. Methods that segment all classes at once get all 42 class
+names of 10 surfaces and 32 things.
 
-Images are files scenes://VOCABULARY/SPLIT/NUMBER.png; their label files are NUMBER_labels.png. Instance files are
-NUMBER_instances.png, 16-bit. In instance files, the pixels of a surface have the value 0. The value of a thing
-is 1000 · (number of the thing, from 1) + index of the thing's class. The class `Files` draws image, label and instance
-files when they are read, on any machine. Nothing is downloaded, and no data root is needed.
+Images are files scenes://VOCABULARY/SPLIT/NUMBER.png. Label files are NUMBER_labels.png. Instance files are
+NUMBER_instances.png (see `instance_map`). The files are drawn when they are read, on any machine. Nothing is
+downloaded, and no data root is needed.
 """
 
 import io
@@ -64,10 +62,8 @@ COMBINATIONS = tuple(Thing(*parts) for parts in product(COLOURS, NAMED, SHAPES))
 
 
 def _group_of_ten(thing: Thing) -> int:
-    """Return the group, 0 to 9, of a combination of colour, pattern and shape. Group 0 is held out from training.
-
-    Each group has one thing for each of the 32 pairs of pattern and shape.
-    """
+    """Return the group, 0 to 9, of a combination of colour, pattern and shape. Training scenes never show group 0."""
+    # Each group has 32 combinations: one colour for each pair of pattern and shape.
     colour, pattern, shape = list(COLOURS), list(NAMED), list(SHAPES)
     return (colour.index(str(thing.colour)) + 3 * pattern.index(str(thing.pattern)) + 7 * shape.index(thing.shape)) % 10
 
@@ -85,7 +81,7 @@ def name(content: str | Thing) -> str:
 
 
 def words(thing: Thing) -> tuple[str | None, str | None, str]:
-    """Return pattern, colour and shape as words of the class name; None for a random pattern or colour."""
+    """Return the words for pattern, colour and shape of a thing. A random pattern or colour gives None."""
     return thing.pattern, thing.colour, thing.shape
 
 
@@ -96,9 +92,9 @@ def absent_names() -> list[str]:
 
 
 def scene(occurring: Sequence[Thing], key: str, number: int, size: tuple[int, int] | None = None) -> Scene:
-    """Draw scene `number` of the series `key`, such as "seen/test". Equal arguments give equal scenes, bit by bit.
+    """Draw a scene with random things from `occurring`. Equal arguments give bit-identical scenes.
 
-    `size`: (H, W) in pixels; None: a random size.
+    `key` and `number`, such as "seen/test" and 17, are the random seed. `size`: (H, W) in pixels; None: random.
     """
     drawn, drawn_size = _begun(key, number)
     things = _things(drawn, occurring)
@@ -106,7 +102,7 @@ def scene(occurring: Sequence[Thing], key: str, number: int, size: tuple[int, in
 
 
 def class_names(occurring: Sequence[Thing], key: str, number: int) -> list[str]:
-    """Return the class names of all surfaces and things in a scene, also if hidden. The scene is not drawn."""
+    """Return the names of all classes in a scene without drawing the scene. Hidden surfaces and things are included."""
     drawn, _ = _begun(key, number)
     things = _things(drawn, occurring)
     return list(dict.fromkeys([*surfaces_of(drawn), *map(name, things)]))
@@ -119,20 +115,17 @@ def _things(drawn: np.random.Generator, occurring: Sequence[Thing]) -> list[Thin
 
 
 def _begun(key: str, number: int) -> tuple[np.random.Generator, tuple[int, int]]:
-    """Return the random generator of a scene, and the size (H, W) of the scene in pixels.
-
-    The generator has already drawn the size.
-    """
+    """Return the random generator of a scene, and the random size (H, W) of the scene in pixels."""
     drawn = np.random.default_rng([zlib.crc32(key.encode()), number])
     return drawn, (int(drawn.integers(*HEIGHTS)), int(drawn.integers(*WIDTHS)))
 
 
+# Latest scenes are cached, since a process often reads an image and then the labels of the image.
 @lru_cache(16)
 def of_address(address: str) -> tuple[Scene, str]:
     """Return the scene of an address VOCABULARY/SPLIT/NUMBER, and the vocabulary's name.
 
-    The latest scenes are cached, since the same process often reads an image and then its labels. Raises
-    FileNotFoundError for an invalid address.
+    Raises FileNotFoundError for an invalid address.
     """
     vocabulary, key, number = _parsed(address)
     return scene(OCCURRING[vocabulary], key, number), vocabulary
@@ -144,9 +137,9 @@ def size(uri: str) -> tuple[int, int]:
 
 
 def _parsed(address: str) -> tuple[str, str, int]:
-    """Return the vocabulary, series and number of a scene. Raises FileNotFoundError if there is no such scene.
+    """Return (vocabulary, series, number): ("seen", "seen/test", 17) for the address "seen/test/0017".
 
-    For example, the address "seen/test/0017" gives ("seen", "seen/test", 17).
+    Raises FileNotFoundError for an invalid address.
     """
     vocabulary, split, number = [*address.split("/"), "", ""][:3]
     if vocabulary not in OCCURRING or split not in SPLITS or not number.isdigit():
@@ -163,7 +156,7 @@ def label_map(drawn: Scene, vocabulary: Vocabulary) -> np.ndarray:
 def instance_map(drawn: Scene, vocabulary: Vocabulary) -> np.ndarray:
     """Return the instance map of a scene, (H, W) uint16.
 
-    The value of a thing is 1000 · (number of the thing, from 1) + index of the thing's class. Surfaces are 0.
+    Thing n of the scene, counted from 1, has the value 1000 · n + class index. Surfaces have the value 0.
     """
     things = [number for number, content in enumerate(drawn.contents) if isinstance(content, Thing)]
     values = np.zeros(len(drawn.contents), np.uint16)
@@ -187,13 +180,10 @@ class Files(AbstractFileSystem):
         return io.BytesIO(_file(self._strip_protocol(path)))
 
 
+# Readers request the size of a file before the content, and the size is known only after drawing.
 @lru_cache(128)
 def _file(path: str) -> bytes:
-    """Return the content of an image or label file, 100 to 350 KB.
-
-    Readers request the size of a file before the content. The size is known only after drawing, so the drawn content is
-    cached.
-    """
+    """Return the content of an image, label or instance file, 100 to 350 KB."""
     stem = path.removesuffix(".png")
     stem, _, kind = stem.partition("_")
     drawn, vocabulary = of_address(stem)
@@ -236,10 +226,9 @@ def _benchmark(vocabulary: str, title: str, names: Sequence[str]) -> Benchmark:
 
 
 def _episodes(series: str, title: str, counts: Mapping[str, int]) -> Benchmark:
-    """Return a benchmark with an episode for each class in each scene. The last label is background.
+    """Return a benchmark with an episode for each class in each scene of BENCHMARKS[series].
 
-    `series`: key of another benchmark in BENCHMARKS, such as "seen". The episodes have the scenes, label files and
-    classes of that benchmark. `counts`: split → number of episodes.
+    The last label is background. `counts`: split → number of episodes.
     """
     scenes = BENCHMARKS[series]
     names, last = scenes.vocabulary.names, len(scenes.vocabulary)

@@ -11,7 +11,10 @@ Field = np.ndarray
 
 @cache
 def _atlas() -> Mapping[str, Field]:
-    """Return name → noise (800, 1000) float32 of standard deviation about 1; `white` is rough, `cloud` smooth."""
+    """Return name → noise (800, 1000) float32 with a standard deviation of about 1.
+
+    The names are white, fine, soft and cloud, from rough noise to smooth noise.
+    """
     white = np.random.default_rng(0).integers(-1000, 1001, (800, 1000))
     atlas = {"white": white * (1.7 / 1000)}
     for name, radius, gain in (("fine", 1, 5.2e-3), ("soft", 6, 3.8e-2), ("cloud", 24, 1.45e-1)):
@@ -22,7 +25,7 @@ def _atlas() -> Mapping[str, Field]:
 
 
 def _box_blur(field: np.ndarray, radius: int) -> np.ndarray:
-    """Return the sum over a square of side 2 · radius + 1 around each element. The array continues periodically."""
+    """Return the sum of the square of side 2 · radius + 1 around each element. Squares wrap around the edges."""
     for axis in (0, 1):
         field = sum(np.roll(field, shift, axis) for shift in range(-radius, radius + 1))  # type: ignore[assignment]
     return field

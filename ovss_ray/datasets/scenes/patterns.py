@@ -1,6 +1,6 @@
 """Two-colour patterns, such as stripes, that are painted on a thing of a drawn scene.
 
-In array shapes, h and w are the height and width of the thing's box in pixels.
+Dimensions: h w pixels of the box around the thing.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from ovss_ray.datasets.scenes.noise import Field, noise
 
 
 def _cell(x: Field, period: np.float32) -> Field:
-    """Return the position of each coordinate within its period, as a fraction of the period, 0 to 1."""
+    """Return the fractional part of x / period, 0 to 1."""
     scaled = x / period
     return scaled - np.floor(scaled)
 
@@ -65,10 +65,10 @@ PATTERNS: Mapping[str, Callable[[np.random.Generator, Field, Field, np.float32],
     "halved": _halved,
     "shaded": _shaded,
 }
-"""Name → function that returns the share, 0 to 1, of the second colour in each pixel, (h, w) float32.
+"""Name → function that returns the share of the second colour in each pixel, (h, w) float32 in 0..1.
 
-The arguments are a random generator, coordinates s and t of the pixels, (h, w), and the pattern's period.
-Coordinates and period are in units of the thing's radius.
+Arguments: random generator, coordinates s (h, w) and t (h, w), and period of the pattern. The unit of coordinates and
+period is the thing's radius.
 """
 NAMED = ("plain", "striped", "spotted", "checked")
 """Patterns that occur in class names. The others only make training images more varied."""

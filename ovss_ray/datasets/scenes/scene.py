@@ -1,10 +1,9 @@
-"""Drawing of scenes: surfaces as background and ground, things in front of them, and a map of the drawn regions.
+"""Drawing of scenes: things in front of surfaces, and a map of the drawn regions.
 
-A scene is bit-identical on every machine. Its pixels come from integers, basic arithmetic and square roots, which every
-machine rounds equally. Sines and cosines may differ in their last digits, so they are rounded to four decimals. Sums of
-floats are written out in the code, so that their order is fixed.
+A scene is bit-identical on every machine. So pixels are computed only with integers, basic arithmetic and square roots.
+Sines and cosines are rounded to four decimals. Sums of floats have a fixed order in the code.
 
-In array shapes, H and W are the height and width of the scene in pixels; h and w are those of a part of the scene.
+Dimensions: H W pixels of the scene, h w pixels of a part of the scene.
 """
 
 import math
@@ -56,7 +55,10 @@ class Scene:
 
 
 def draw(drawn: np.random.Generator, size: tuple[int, int], things: Sequence[Thing]) -> Scene:
-    """Draw things, the first at the back, on two or three surfaces. Surfaces, positions, sizes and light are random."""
+    """Draw a scene of two or three surfaces, with `things` in front of them. The first thing is at the back.
+
+    Surfaces, positions, sizes and light are random.
+    """
     image, regions, surfaces = _ground(drawn, size)
     places: list[tuple[float, float, float]] = []
     for number, thing in enumerate(things, len(surfaces)):
@@ -73,7 +75,7 @@ def surfaces_of(drawn: np.random.Generator) -> list[str]:
 
 
 def _ground(drawn: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Draw a background and one or two grounds with uneven upper edges.
+    """Draw a background and one or two grounds.
 
     Return the image (H, W, 3) float32, the regions (H, W) uint8, and the names of the surfaces.
     """
@@ -97,7 +99,10 @@ def _ground(drawn: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarr
 def _place(
     drawn: np.random.Generator, size: tuple[int, int], radius: float, places: Sequence[tuple[float, float, float]]
 ) -> tuple[float, float]:
-    """Try six random places for a thing. Return the centre x, y, in pixels, that hides earlier things least."""
+    """Return the one of six random centres (x, y), in pixels, where a new thing hides earlier things least.
+
+    `places`: (x, y, radius) of each earlier thing.
+    """
     height, width = size
     margin = 0.7 * radius
     tried = [(float(drawn.uniform(0, width)), float(drawn.uniform(0, height))) for _ in range(6)]
@@ -118,7 +123,7 @@ def _put(
     number: int,
     place: tuple[float, float, float],
 ) -> None:
-    """Draw a thing, lit from one side, into `image` and `regions` in place. `place`: x, y, radius in pixels."""
+    """Draw a thing into `image`, and write the index `number` into `regions`. `place`: (x, y, radius) in pixels."""
     x, y, radius = place
     reach = math.ceil(1.25 * radius)
     top, left = max(0, int(y) - reach), max(0, int(x) - reach)
@@ -139,7 +144,7 @@ def _put(
 
 
 def _turned(drawn: np.random.Generator, right: Field, down: Field) -> tuple[Field, Field]:
-    """Return the coordinates of the pixels, two arrays (h, w), rotated by a random angle around the thing's centre."""
+    """Rotate the pixel coordinates `right` and `down` by a random angle. Return two arrays (h, w)."""
     angle = drawn.uniform(0, 2 * math.pi)
     cos, sin = np.float32(round(math.cos(angle), 4)), np.float32(round(math.sin(angle), 4))
     return cos * right + sin * down, cos * down - sin * right

@@ -1,6 +1,6 @@
 """Shapes of drawn things, such as a ring or a star. Coordinates are in units of the thing's radius.
 
-In array shapes, h and w are the height and width of the thing's box in pixels.
+Dimensions: h w pixels of the box around the thing.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ Field = np.ndarray
 """Coordinate u or v of each pixel, (h, w) float32."""
 
 _NORMALS = [(0.0, 1.0), (0.951057, 0.309017), (0.587785, -0.809017), (-0.587785, -0.809017), (-0.951057, 0.309017)]
-"""Unit normals (x, y) of the five lines that bound a five-pointed star."""
+"""Unit normals (x, y) of the five lines on which the edges of a five-pointed star lie."""
 
 
 def _ball(u: Field, v: Field) -> np.ndarray:
@@ -32,7 +32,8 @@ def _triangle(u: Field, v: Field) -> np.ndarray:
 
 
 def _star(u: Field, v: Field) -> np.ndarray:
-    """Return the pixels inside a star, (h, w) bool: those on the inner side of at least four of its five lines."""
+    """Return the pixels inside a star, (h, w) bool."""
+    # A pixel is inside the star if it is on the inner side of at least four of the five lines.
     behind = sum((np.float32(x) * u + np.float32(y) * v < np.float32(0.34)).astype(np.uint8) for x, y in _NORMALS)
     return (behind >= 4) & (u * u + v * v < np.float32(1.2))
 
@@ -61,7 +62,4 @@ SHAPES: Mapping[str, Callable[[Field, Field], np.ndarray]] = {
     "moon": _moon,
     "bow": _bow,
 }
-"""Name → function that returns the pixels inside the shape, (h, w) bool.
-
-The arguments are the coordinates u and v of the pixels, (h, w), in units of the thing's radius.
-"""
+"""Name → function of coordinates u and v that returns the pixels inside the shape, (h, w) bool."""

@@ -1,6 +1,6 @@
 """Textures of the ground and background of a drawn scene.
 
-In array shapes, H and W are the height and width of the texture in pixels.
+Dimensions: H W pixels of the texture.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +14,9 @@ GROUNDS = ("grass", "sand", "snow", "gravel", "water", "wood")
 
 
 def _mixed(drawn: np.random.Generator, low: Sequence[float], high: Sequence[float], field: Field) -> np.ndarray:
-    """Return a mix of the colours `low` and `high`, (H, W, 3), after a small random change of each colour.
+    """Return a mix (H, W, 3) of two colours, after a small random change of each colour.
 
-    `field`, (H, W), is the share of `high` in the mix: 0 gives `low`, 1 gives `high`, and 0.5 gives the mean of both.
+    `field` (H, W) is the share of `high`, 0 to 1.
     """
     first, second = (np.array(c, np.float32) + drawn.uniform(-0.04, 0.04, 3).astype(np.float32) for c in (low, high))
     return first + (second - first) * field[..., None]
@@ -100,4 +100,4 @@ SURFACES: Mapping[str, Callable[[np.random.Generator, tuple[int, int]], np.ndarr
     "water": _water,
     "wood": _wood,
 }
-"""Name → function that returns the texture, (H, W, 3) float32 in 0..1. Arguments: random generator, size (H, W)."""
+"""Name → function of generator and size (H, W) that returns a texture, (H, W, 3) float32 in about 0..1."""

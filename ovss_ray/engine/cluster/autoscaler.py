@@ -10,11 +10,7 @@ from ovss_ray.engine.cluster import ray_internals
 
 
 def autoscaled() -> bool:
-    """Return whether an autoscaler can add nodes to the connected cluster.
-
-    Ray reports the types of the nodes even without an autoscaler. Without one, each type is "node_" followed by a
-    hexadecimal number. If a node has another type, there is an autoscaler.
-    """
+    """Return whether an autoscaler can add nodes to the connected cluster."""
     try:
         keys = import_module("ray._private.ray_constants")
         kv = import_module("ray.experimental.internal_kv")
@@ -28,4 +24,5 @@ def autoscaled() -> bool:
     except Exception:  # noqa: BLE001 - private, and a run does without it
         ray_internals.report_missing("the status of the autoscaler", "Runs wait for nodes only with --wait-for")
         return False
+    # Without an autoscaler, Ray also reports a type for each node: "node_" and a hexadecimal number.
     return any(kind and not re.fullmatch("node_[0-9a-f]{20,}", kind) for kind in kinds)

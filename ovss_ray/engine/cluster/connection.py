@@ -1,4 +1,4 @@
-"""Connection of a run to Ray: the cluster of the run's Ray job, another running cluster, or a new local cluster."""
+"""Connection of a run to a running Ray cluster, or to a new local cluster."""
 
 import json
 import logging
@@ -30,13 +30,10 @@ FAREWELL = 20.0
 
 @contextmanager
 def connect(settings: Mapping[str, str] = ray_internals.SETTINGS) -> Iterator[None]:
-    """Connect to a Ray cluster during the block. If none is running, start a local cluster that ends with the block.
+    """Connect to a Ray cluster during the block. If no cluster is running, start a local cluster for the block.
 
-    `settings`: environment variables of a new local cluster. Those that the user has set keep their values.
-
-    A submitted Ray job uses the cluster to which it was submitted. If the block ends with an interrupt that also ends
-    the process, the connection is left open (see interrupts.left_connected). Raises OvssError if a cluster exists but
-    does not answer, or if Ray does not start on this machine.
+    `settings`: environment variables of the local cluster. Variables that the user has set keep their values.
+    Raises OvssError if a cluster exists but does not answer, or if Ray does not start on this machine.
     """
     ours = not ray.is_initialized()
     with ExitStack() as stack:
@@ -68,7 +65,7 @@ def _set(settings: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _last_words() -> Iterator[None]:
-    """Print the message LAST_WORDS if this process is killed during the block. For this, start a helper process."""
+    """Start a helper process, which prints LAST_WORDS if this process is killed during the block."""
     say = "import sys; sys.stdin.read(1) or sys.exit(sys.argv[1])"
     command = [sys.executable, "-IS", "-c", say, LAST_WORDS]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as heir:  # out of reach of Ctrl-C
@@ -82,17 +79,16 @@ def _last_words() -> Iterator[None]:
 def size() -> Size:
     """Return the live nodes of the cluster, with their resources and labels.
 
-    `Size.grows` is False if this process has started the cluster. Otherwise it is True, since nodes may join.
+    `Size.grows` is False if this process has started the cluster, else True.
     """
     nodes = [_node(node["Resources"], node.get("Labels") or {}) for node in ray.nodes() if node["Alive"]]
     return Size(tuple(nodes), grows=not ray_internals.own_head())
 
 
 def collects_metrics() -> bool:
-    """Return whether the connected cluster may collect metrics.
+    """Return False if this process has started the connected cluster without metrics, else True.
 
-    If another process has started the cluster, return True. If this process has started the cluster, the environment
-    variable ray_internals.METRICS decides. In this case, return False if the variable is unset or "0".
+    The cluster has no metrics if the environment variable ray_internals.METRICS is unset or "0".
     """
     return not ray_internals.own_head() or os.environ.get(ray_internals.METRICS, "0") != "0"
 
@@ -127,10 +123,9 @@ def _listens(address: str) -> bool:
 
 
 def _address() -> str | None:
-    """Return the address to pass to ray.init: "local" to start a new cluster, or None to let Ray find one.
+    """Return the address for ray.init: "local" if RAY_ADDRESS is unset and `ray start`'s cluster has ended, else None.
 
-    "local" is returned if the address file of `ray start` names a cluster that has ended. With None, Ray would wait
-    forever for that cluster. Raises OvssError if RAY_ADDRESS names a cluster that does not answer.
+    Raises OvssError if RAY_ADDRESS names a cluster that does not answer.
     """
     requested = os.environ.get("RAY_ADDRESS", "")
     remembered = ray_internals.address_file()
@@ -139,6 +134,7 @@ def _address() -> str | None:
             f"RAY_ADDRESS={requested}: no cluster answers at this address. Start the cluster, correct the address, or "
             "set RAY_ADDRESS=local to start a new cluster on this machine"
         )
+    # With None, ray.init would wait forever for the ended cluster that the address file still names.
     ended = not requested and remembered.is_file() and not _listens(remembered.read_text().strip())
     return "local" if ended else None
 
@@ -159,10 +155,9 @@ def _init() -> None:
 
 
 def _runtime() -> dict[str, Any] | None:
-    """Return Ray's runtime environment, which passes the variables in HANDED_ON to workers on other machines.
+    """Return Ray's runtime environment, which passes the variables in HANDED_ON to the workers.
 
-    If this process belongs to a submitted Ray job, variables that the job already sets are left out. If no
-    variable is then left, return None. Outside a job, the result is never None.
+    Variables that a submitted Ray job already sets are left out. If no variable is left in a job, return None.
     """
     brought = json.loads(os.environ.get(JOB) or "{}").get("runtime_env", {}).get("env_vars", {})
     variables = {name: os.environ[name] for name in HANDED_ON if name in os.environ and name not in brought}

@@ -1,6 +1,6 @@
-"""Estimate of a run before it starts: numbers of workers, memory, object store, batches per second and time.
+"""Estimate of a run before the run starts: workers, memory, object store, speed and duration.
 
-The function placement.place determines the numbers of workers, as in a run. This module does not import Ray.
+The workers are placed as in a run. This module does not import Ray.
 """
 
 import math
@@ -26,10 +26,7 @@ STORE_SHARE = 0.3
 IN_FLIGHT = 2
 """Blocks that Ray Data sends to a worker at a time: the block in progress, and the next one"""
 DRIVER = 0.010
-"""Assumed CPU seconds that the driver process needs for each block that a worker receives.
-
-A block has one or more batches. If an image passes through three pools, it is in three blocks, one after the other.
-`python -m perf scale` measured 0.010 to 0.017 seconds."""
+"""Assumed CPU seconds of the driver process per block that a worker receives; `perf scale` measured 0.010 to 0.017"""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class Step:
 
     @property
     def name(self) -> str:
-        """Return the names of the pool's stages."""
+        """Return the names of the pool's stages, separated by commas."""
         return ", ".join(stage.use for stage in self.pool.stages)
 
 
@@ -77,10 +74,9 @@ class Estimate:
     size: Size
     steps: tuple[Step, ...]
     weights: int
-    """bytes of the weights of all stages of the run
+    """bytes of the weights of all stages
 
-    If no stage of a pool can use a GPU, the pool's workers are assumed to load no weights. Each worker of any other
-    pool is assumed to load the weights of all stages of the run.
+    Assumption: a worker loads all weights if a stage of its pool can use a GPU, else none.
     """
     left: int
     """number of images without a record"""
@@ -102,20 +98,16 @@ class Estimate:
         return placement.HEAP + (0 if step.pool.light else self.weights)
 
     def sent(self, step: Step) -> float | None:
-        """Return the bytes per image of the columns that a pool sends on; None: not measured."""
+        """Return the bytes per image that a pool sends to the next pool or into the records; None without a probe."""
         return None if self.probed is None else sum(self.probed.bytes.get(name, 0.0) for name in step.columns)
 
     def store(self) -> float | None:
-        """Return the bytes of object store that are needed to keep all workers busy; None without a probe.
-
-        Each worker needs space for IN_FLIGHT blocks of images and one block of results. Each node needs space for the
-        arrays that are prepared before the first image, such as text embeddings.
-        """
+        """Return the bytes of object store that are needed to keep all workers busy; None without a probe."""
         if self.probed is None:
             return None
         sizes = self.probed.bytes
         blocks = 0.0
-        for step in self.steps:
+        for step in self.steps:  # a worker needs space for IN_FLIGHT blocks of images and one block of results
             received, sent = (sum(sizes.get(name, 0.0) for name in names) for names in (step.reads, step.columns))
             blocks += step.reach * self.travel().call(step.pool) * (IN_FLIGHT * received + sent)
         return blocks + len(self.size.nodes) * self.probed.prepared
@@ -127,9 +119,7 @@ class Estimate:
     def limits(self) -> dict[str, float]:
         """Return the maximum images per second of each part of the cluster; {} without a probe.
 
-        The keys are the names of the parts: the workers of each pool, the GPUs, the CPUs, and the driver process. All
-        pools with GPUs share the GPUs, and all other pools share the CPUs. The driver process needs DRIVER seconds per
-        block.
+        The parts are the workers of each pool, the GPUs, the CPUs, and the driver process.
         """
         if self.probed is None:
             return {}
@@ -189,11 +179,10 @@ def estimate(plan: RunPlan, size: Size, probed: Probed | None = None) -> Estimat
 
 
 def warnings(pools: Sequence[Pool], placed_pools: Sequence[Placed], size: Size, weights: float) -> list[str]:
-    """Return warnings about pools that are placed well enough to run, but use the cluster badly.
+    """Return warnings about pools that can run, but use the cluster badly, such as GPUs without a worker.
 
-    The warnings are those of placement.on_cpus and placement.bf16_on_cpus, and one for GPUs without a worker. `pools`
-    are the pools of the config. `placed_pools` are their placement on a cluster of this size. `weights`: bytes of the
-    weights of one worker.
+    `pools`: pools of the config. `placed_pools`: placement of `pools` on the cluster. `weights`: bytes of the weights
+    of one worker.
     """
     texts = (
         placement.on_cpus(placed_pools, size, weights),
@@ -204,11 +193,7 @@ def warnings(pools: Sequence[Pool], placed_pools: Sequence[Placed], size: Size, 
 
 
 def _idle_gpus(pools: Sequence[Pool], placed_pools: Sequence[Placed], size: Size, weights: float) -> str:
-    """Return a warning if GPUs have no worker because the nodes have too little memory, else "".
-
-    `pools`: pools of the config. `placed_pools`: the same pools, in the same order, after placement on the cluster.
-    `weights`: bytes of the weights that one worker loads.
-    """
+    """Return a warning if GPUs have no worker because the nodes have too little memory, else ""."""
     idle = size.gpus - sum(pool.first * pool.gpus for pool in placed_pools)
     if idle < 1:
         return ""
@@ -227,7 +212,7 @@ def _idle_gpus(pools: Sequence[Pool], placed_pools: Sequence[Placed], size: Size
 def placed(plan: RunPlan, size: Size) -> list[Placed]:
     """Return the pools of a run, with their numbers of workers, CPUs and GPUs on a cluster of this size.
 
-    This function does not test whether the cluster is large enough. The function placement.unmet tests this.
+    Call placement.unmet to test whether the cluster is large enough.
     """
     return placement.place(placement.fused(plan.pools, size), size, placement.weights_of(plan.sources))
 
@@ -235,8 +220,7 @@ def placed(plan: RunPlan, size: Size) -> list[Placed]:
 def this_machine(gpus: int) -> Size:
     """Return this machine as a cluster of one node with `gpus` GPUs.
 
-    The object store gets STORE_SHARE of this machine's memory, as in Ray. The workers get the memory that is available
-    now, minus the object store.
+    The object store gets STORE_SHARE of all memory. The workers get the available memory, minus the object store.
     """
     memory = psutil.virtual_memory()
     store = STORE_SHARE * memory.total
@@ -246,8 +230,8 @@ def this_machine(gpus: int) -> Size:
 def imagined(text: str) -> Size:
     """Return a cluster of equal nodes from a text such as "nodes=8,cpus=96,gpus=8,memory=500".
 
-    `cpus`, `gpus` and `memory` (GB) are those of a single node. `cpus` and `memory` are required. Without `nodes`, the
-    cluster has one node. Without `gpus`, it has no GPUs. Raises OvssError for an invalid text.
+    `cpus`, `gpus` and `memory` (GB) are per node. Only `nodes` (default 1) and `gpus` (default 0) may be missing.
+    Raises OvssError for an invalid text.
     """
     pairs = dict(part.partition("=")[::2] for part in text.replace(" ", "").split(","))
     numbers = {"nodes": 1.0, "gpus": 0.0, "memory": -1.0} | {key: _number(value) for key, value in pairs.items()}

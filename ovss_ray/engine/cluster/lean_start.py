@@ -1,4 +1,4 @@
-"""Reduction of Ray's overhead: a local cluster runs fewer processes, and Ray Data counts used resources less often.
+"""Reduction of Ray's overhead: fewer processes in a local cluster, and fewer sums of used resources in Ray Data.
 
 This module uses Ray's private API, as listed in ray_internals.py.
 """
@@ -12,26 +12,18 @@ from typing import Any
 
 from ovss_ray.engine.cluster import ray_internals
 
+# No run needs these processes. Their start takes 3 CPU seconds, and ray.init waits for the dashboard.
 IDLE = ("start_log_monitor", "start_api_server", "start_monitor")
-"""Names of methods of Ray's class Node. Each of these methods starts a process that no run needs.
-
-The processes are the log monitor, the dashboard and the autoscaler. Their start takes 3 CPU seconds, and ray.init waits
-for the dashboard."""
+"""Names of the methods of Ray's class Node that start the log monitor, the dashboard and the autoscaler."""
 LEAN = {("ray._private.node", "Node"): IDLE, ("ray._private", "utils"): ("get_dashboard_dependency_error",)}
-"""(module, object) → names of the object's functions. `lean` replaces each of these functions during its block.
-
-The replacements start no process. The replacement of get_dashboard_dependency_error returns an ImportError, as if the
-dashboard were not installed."""
+"""(module, class or submodule) → names of the functions that `lean` replaces during its block"""
 PERIOD = 0.1
-"""Seconds: minimum time between two sums of resource use in one step of Ray Data's loop (see Seldom)"""
+"""Minimum seconds between two sums of the used CPUs and memory within one step of Ray Data's loop (see Seldom)"""
 
 
 @contextmanager
 def lean() -> Iterator[None]:
-    """Return a context manager. In its `with` block, ray.init starts local clusters without the processes of IDLE.
-
-    Ray's agent process is still started, since the raylet exits without it. The agent has no web server.
-    """
+    """Make ray.init start local clusters without log monitor, dashboard and autoscaler during the block."""
     with ExitStack() as stack:
         for (module, owner), names in LEAN.items():
             try:
@@ -41,6 +33,8 @@ def lean() -> Iterator[None]:
             for name in names:
                 try:
                     stack.callback(setattr, holder, name, getattr(holder, name))
+                    # If get_dashboard_dependency_error returns an error, Ray's agent starts without a web server. The
+                    # agent itself is needed, since the raylet exits without the agent.
                     setattr(holder, name, lambda *_, **__: ImportError("not wanted"))
                 except AttributeError:
                     ray_internals.report_missing(f"{owner}.{name}", "A process that is not needed runs idle")
@@ -48,22 +42,18 @@ def lean() -> Iterator[None]:
 
 
 class Seldom:
-    """Callback of Ray Data that makes it sum up the use of CPUs and memory less often.
+    """Callback that makes Ray Data sum up the used CPUs and memory less often than for every block.
 
-    Ray Data has a loop, and one step of the loop may handle many blocks. Without the callback, Ray Data sums up for
-    every block. With the callback, Ray Data sums up at the start of a step, and then at most once per PERIOD.
-
-    Each step needs a new sum, since Ray Data may have started workers at the end of the previous step. An old sum would
-    count the CPUs of these workers as free.
+    Ray Data sums up at the start of each step of its loop, then at most once per PERIOD.
     """
 
     due = 0.0
     """time of the next sum, in seconds of the monotonic clock"""
 
     def before_execution_starts(self, executor: Any) -> None:
-        """Replace Ray Data's method `update_usages`, which sums up the use of CPUs and memory.
+        """Make Ray Data's method `update_usages` sum up the used CPUs and memory only if a sum is due.
 
-        The new method calls the old method only if a sum is due. If this Ray release lacks the method, log a warning.
+        If this Ray release lacks the method, log a warning.
         """
         manager = getattr(executor, "_resource_manager", None)
         if not (update := getattr(manager, "update_usages", None)):
@@ -78,7 +68,8 @@ class Seldom:
         setattr(manager, "update_usages", seldom)  # noqa: B010 - a method of Ray, which mypy does not let us replace
 
     def on_execution_step(self, *_: Any) -> None:
-        """Make the next step of the loop begin with a new sum."""
+        """Make Ray Data sum up the used CPUs and memory at the start of the next step."""
+        # Workers may have been started at the end of this step. An old sum would count their CPUs as free.
         self.due = 0.0
 
     after_execution_succeeds = after_execution_fails = on_execution_step

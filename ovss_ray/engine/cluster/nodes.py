@@ -82,7 +82,7 @@ class Need:
 
 
 class Room:
-    """The free resources of a node, in units of 1/UNIT. A fraction of a GPU must fit on a single GPU."""
+    """Free resources of a node, in units of 1/UNIT. A worker's fraction of a GPU must fit on a single GPU."""
 
     def __init__(self, node: Node) -> None:
         self.labels, self.cpus = node.labels, _units(node.cpus)
@@ -90,7 +90,7 @@ class Room:
         self.resources = {name: _units(amount) for name, amount in node.resources.items()}
 
     def take(self, need: Need) -> bool:
-        """Occupy the resources of one worker, and return True. If they are not free, return False."""
+        """Occupy the resources of one worker, and return True. If the worker does not fit, return False."""
         if not self._fits(need):
             return False
         self.cpus -= _units(need.cpus)
@@ -116,15 +116,12 @@ class Room:
 
 
 def packed(needs: Sequence[Need], limits: Sequence[float], rooms: Sequence[Room]) -> list[list[int]]:
-    """Place workers of several kinds on nodes, in turn one worker of each kind. Return one list per kind.
+    """Place workers on nodes, in turn one worker of each kind. Return the node of each worker, one list per kind.
 
-    Each list contains one index per placed worker. The index is the position of the worker's node in `rooms`. The
-    free resources of this node are reduced by the resources of the worker.
-
-    `limits`: maximum number of workers of each kind. A kind is complete if it has reached its limit, or if none of its
-    workers fits any more. The other kinds continue. Workers without a GPU are placed on nodes without GPUs if possible,
-    as Ray does.
+    `needs`: resources of a worker of each kind. `limits`: maximum number of workers of each kind. Nodes are indices
+    into `rooms`. The free resources in `rooms` are reduced.
     """
+    # As in Ray, workers without a GPU are placed on nodes without GPUs if possible.
     order = [sorted(range(len(rooms)), key=lambda i: bool(rooms[i].gpus) and not need.gpus) for need in needs]
     at, placed = [0] * len(needs), [[] for _ in needs]  # type: tuple[list[int], list[list[int]]]
     open_kinds = set(range(len(needs)))
@@ -142,10 +139,9 @@ def packed(needs: Sequence[Need], limits: Sequence[float], rooms: Sequence[Room]
 
 
 def matches(labels: Mapping[str, str], name: str, selector: str) -> bool:
-    """Return whether the value of the label `name` matches `selector`. `labels`: all labels of a node.
+    """Return whether the label `name` of a node matches a selector `a`, `!a`, `in(a, b)` or `!in(a, b)`.
 
-    A selector has Ray's syntax: `a`, `!a`, `in(a, b)` or `!in(a, b)`. If the node lacks the label, only selectors with
-    "!" match.
+    `labels`: all labels of the node. If the node lacks the label, only selectors with "!" match.
     """
     negated, text = selector.startswith("!"), selector.removeprefix("!")
     several = re.fullmatch(r"in\((.*)\)", text)

@@ -1,4 +1,4 @@
-"""Placement of worker pools on a cluster: numbers that replace "auto" for workers, CPUs, GPUs and images per batch."""
+"""Placement of worker pools on a cluster. Numbers replace "auto" for workers, CPUs, GPUs and images per batch."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
