@@ -3,6 +3,7 @@
 Weights that equal the weights of the shipped CLIP are not exported.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,16 +22,22 @@ def towers(name: str, clip: str | None) -> tuple[checkpoint.State, checkpoint.St
     """Return the text tower and the image tower of the CLIP for the SCAN variant `name`.
 
     `clip` is a checkpoint's path; None: the shipped CLIP. The position embedding is resized to the variant's grid.
-    Raises OvssError if `clip` is None and no CLIP is shipped.
+    Raises OvssError if `clip` is not a CLIP, or if `clip` is None and no CLIP is shipped.
     """
     _, *base = checkpoints(name)
     if not clip and not base:
         raise OvssError(
             f"clip: {name} has no shipped CLIP. Add --set clip=PATH with the path of a checkpoint of open_clip"
         )
-    words, visual = checkpoint.read_clip(Path(clip) if clip else zoo.find(*base))
-    grid, positions = VARIANTS[name].clip.grid, visual[POSITIONS]
-    side = round((len(positions) - 1) ** 0.5)
+    file = Path(clip) if clip else zoo.find(*base)
+    words, visual = checkpoint.read_clip(file)
+    grid, positions = VARIANTS[name].clip.grid, visual.get(POSITIONS, torch.empty(0))
+    side = math.isqrt(max(0, len(positions) - 1))
+    if positions.ndim != 2 or len(positions) != side**2 + 1:
+        raise OvssError(
+            f"clip: {file} is not a checkpoint of CLIP: its image tower has no position embedding of a square grid. "
+            "Set `clip` to a checkpoint of open_clip or OpenAI"
+        )
     patches = resize_positions(positions[None, 1:], (side, side), (grid, grid))[0]
     words = {key: value for key, value in words.items() if key != "attn_mask"}
     return words, visual | {POSITIONS: torch.cat([positions[:1], patches])}

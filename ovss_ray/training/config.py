@@ -59,7 +59,7 @@ class Training(Settings):
     cooldown: float = Field(default=0.25, ge=0, le=1)
     """length of the final linear fall to zero, as a fraction of the steps, for `decay: line`"""
     start: str | None = None
-    """checkpoint with initial weights for the whole network; None: the recipe initialises the network"""
+    """checkpoint.pt of the same recipe and variant, with initial weights; None: the recipe initialises the network"""
     seed: int = 0
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "bf16"

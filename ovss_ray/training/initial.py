@@ -1,13 +1,24 @@
 """Initial values of networks that are trained from scratch."""
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from ovss_ray.models import checkpoint
+from ovss_ray.training.config import Training
+
 # the last matrix of each residual branch of a transformer block
 PROJECTIONS = ("out_proj.weight", "c_proj.weight", "attn.proj.weight", "fc2.weight")
 """Name suffixes of weight matrices that `initialise` divides by √(2 · `blocks`), as in CLIP and GPT-2."""
+
+
+def load_start(model: nn.Module, config: Training) -> None:
+    """Load the checkpoint in the setting `start`, if it is set. Raises OvssError if it does not fit the network."""
+    if config.start:
+        fault = f"start: {config.start} is not a checkpoint.pt of this recipe for {config.variant}"
+        checkpoint.load_into(model, checkpoint.read(Path(config.start)), fault)
 
 
 @torch.no_grad()

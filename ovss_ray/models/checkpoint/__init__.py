@@ -165,6 +165,12 @@ def fill(module: Module, state: State, path: Path, name: str, others: Mapping[st
     return module.eval().requires_grad_(False)
 
 
+def load_into(module: nn.Module, state: State, fault: str) -> None:
+    """Copy a state dict into a module. Raises OvssError as `compare` does, with a message that begins with `fault`."""
+    compare(shapes(module), state, fault, {})
+    module.load_state_dict(state)
+
+
 def compare(expected: Shapes, state: State, fault: str, others: Mapping[str, Shapes]) -> None:
     """Raise OvssError if names or shapes of a state dict differ from the expected names and shapes.
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ovss_ray.datasets.scenes.scene import Scene
-from ovss_ray.models import checkpoint, text, zoo
+from ovss_ray.models import text, zoo
 from ovss_ray.models.alpha_clip import network
 from ovss_ray.models.alpha_clip.inputs import ALPHA_MEAN, ALPHA_STD, View, Viewer
 from ovss_ray.models.alpha_clip.network import AlphaClip
@@ -26,6 +26,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 from ovss_ray.training import captions
 from ovss_ray.training import scenes as drawn_scenes
 from ovss_ray.training.imperfect_masks import imperfect
+from ovss_ray.training.initial import load_start
 from ovss_ray.training.recipes.alpha_clip.config import Config
 
 SMALLEST = 100
@@ -41,8 +42,7 @@ class Task:
         self.config = config
         self.variant = VARIANTS[config.variant]
         self.model = begin(zoo.find(self.variant.base, config.base), config)
-        if config.start:
-            self.model.load_state_dict(checkpoint.read(Path(config.start)))
+        load_start(self.model, config)
         self.captions = captions.possible_captions()
 
     def batch(self, step: int) -> dict[str, Any]:

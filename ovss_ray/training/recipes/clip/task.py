@@ -8,7 +8,6 @@ Dimensions: B scenes, Q regions per scene, R regions per batch, P prompts, D fea
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ovss_ray.datasets.scenes.scene import Scene, Thing
-from ovss_ray.models import checkpoint, text
+from ovss_ray.models import text
 from ovss_ray.models.clip import ImageTower
 from ovss_ray.models.photograph import CLIP
 from ovss_ray.models.san.network import RecognitionHead, Words
@@ -35,7 +34,7 @@ from ovss_ray.training.captions import (
     possible_captions,
     tally,
 )
-from ovss_ray.training.initial import initialise
+from ovss_ray.training.initial import initialise, load_start
 from ovss_ray.training.recipes.clip.config import Config
 
 EDGE = 0.05  # low, since patches at the edge of a region show the region's shape
@@ -102,8 +101,7 @@ class Task:
         self.cell = round(self.variant.patch / self.variant.ratio)
         self.model = Clip(self.variant)
         initialise(self.model, self.variant.layers, config.seed)
-        if config.start:
-            self.model.load_state_dict(checkpoint.read(Path(config.start)))
+        load_start(self.model, config)
         self.captions = possible_captions()
 
     def batch(self, step: int) -> dict[str, Any]:

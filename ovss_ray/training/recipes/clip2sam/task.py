@@ -8,7 +8,6 @@ train_ovsam_clip2sam_lvis.yaml.
 Dimensions: B images, P prompts, K classes, n side of the input in pixels, g side of the image embedding.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from ovss_ray.models.ovsam.parts import NECK_FILE, towers
 from ovss_ray.models.ovsam.variants import NECK, PARTS, VARIANTS, teacher
 from ovss_ray.models.sam_layers.prompts import Prompts
 from ovss_ray.models.text import Classifier
-from ovss_ray.training.initial import initialise
+from ovss_ray.training.initial import initialise, load_start
 from ovss_ray.training.matching import CLASS, DICE, MASK, point_losses
 from ovss_ray.training.recipes.clip2sam.config import Config
 from ovss_ray.training.recipes.clip2sam.samples import DrawnInstances, Photographs, stacked
@@ -43,8 +42,7 @@ class Task:
         self.variant = VARIANTS[config.variant]
         self.model = Ovsam(self.variant)
         begin(self.model, config)
-        if config.start:
-            self.model.load_state_dict(checkpoint.read(Path(config.start)))
+        load_start(self.model, config)
         for name in FROZEN:
             self.model.get_submodule(name).requires_grad_(name == "neck" and config.train_neck)
         source = DrawnInstances if config.data == "scenes" else Photographs
@@ -103,14 +101,14 @@ def begin(model: Ovsam, config: Config) -> None:
     for part in (model.fpn_neck, model.mask_decoder):
         initialise(part, 1, config.seed)
     texts, image = towers(config.variant, config.clip)
-    model.words.load_state_dict(texts)
-    model.backbone.load_state_dict(image)
+    fault = f"clip: {config.clip or 'the default CLIP'} does not fit {config.variant}"
+    checkpoint.load_into(model.words, texts, fault)
+    checkpoint.load_into(model.backbone, image, fault)
     name = teacher(config.variant)
     file = zoo.find(name, config.teacher)
     state = checkpoint.read(file)
     prompts = {key.removeprefix("prompt_encoder."): state[key] for key in state if key.startswith("prompt_encoder.")}
-    checkpoint.compare(checkpoint.shapes(model.pe), prompts, f"{file} is not a checkpoint of {name}", {})
-    model.pe.load_state_dict(prompts)
+    checkpoint.load_into(model.pe, prompts, f"{file} is not a checkpoint of {name}")
     decoder = {key.removeprefix(DECODER): state[key] for key in state if key.startswith(DECODER)}
     # the first mask token of the SAM is kept, and the IoU token becomes the label token
     decoder["mask_tokens.weight"] = decoder["mask_tokens.weight"][:1]
@@ -130,7 +128,4 @@ def _fill_neck(model: Ovsam, config: Config) -> None:
     state = checkpoint.read(file)
     prefix = NECK_FILE if any(key.startswith(NECK_FILE) for key in state) else "neck."
     entries = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    checkpoint.compare(
-        checkpoint.shapes(model.neck), entries, f"{file} is not a checkpoint of the neck of {config.variant}", {}
-    )
-    model.neck.load_state_dict(entries)
+    checkpoint.load_into(model.neck, entries, f"{file} is not a checkpoint of the neck of {config.variant}")

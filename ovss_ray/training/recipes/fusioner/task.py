@@ -132,8 +132,7 @@ def begin(model: Fusioner, config: Config) -> None:
         trained = {key: shapes[key] for key in state}
         state = {k: v for k, v in checkpoint.read(Path(config.start)).items() if k.startswith((FUSION, DECODER))}
         checkpoint.compare(trained, state, f"start: {config.start} has no fusion and decoder of {config.variant}", {})
-    checkpoint.compare(shapes, frozen | state, f"clip: {file} does not fit {config.variant}", {})
-    model.load_state_dict(frozen | state)
+    checkpoint.load_into(model, frozen | state, f"clip: {file} does not fit {config.variant}")
     model.img_model.requires_grad_(False)
     model.text_model.requires_grad_(False)
 

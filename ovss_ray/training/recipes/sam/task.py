@@ -7,7 +7,6 @@ Dimensions: B scenes, P prompts, h w cells of the masks; n side of an input, in 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,11 @@ from torch.nn import functional as F
 
 from ovss_ray.datasets import scenes
 from ovss_ray.datasets.scenes.scene import Scene
-from ovss_ray.models import checkpoint
 from ovss_ray.models.sam.network import Sam
 from ovss_ray.models.sam.variants import VARIANTS, resized_size
 from ovss_ray.models.sam_layers.prompts import BESIDE, FIRST_CORNER, LAST_CORNER, NOTHING, ON, Prompts
 from ovss_ray.training import scenes as drawn_scenes
-from ovss_ray.training.initial import initialise
+from ovss_ray.training.initial import initialise, load_start
 from ovss_ray.training.recipes.sam.config import Config
 
 FOCAL, DICE = 20.0, 1.0
@@ -51,8 +49,7 @@ class Task:
         self.variant = VARIANTS[config.variant]
         self.model = Sam(self.variant)
         begin(self.model, config.seed)
-        if config.start:
-            self.model.load_state_dict(checkpoint.read(Path(config.start)))
+        load_start(self.model, config)
 
     def batch(self, step: int) -> dict[str, Any]:
         """Return the batch of a step: preprocessed `images` (B, 3, n, n), and P = B · config.prompts prompts.

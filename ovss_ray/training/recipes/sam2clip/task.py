@@ -6,7 +6,6 @@ configs/train_ovsam_sam2clip.yaml. The recipe of the small network is configs/tr
 Dimensions: B images, n side of the input in pixels, g side of the embedding, D channels of the embedding.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from ovss_ray.models.sam import network as sam
 from ovss_ray.models.sam.encoder import ImageEncoder
 from ovss_ray.models.sam.network import Sam
 from ovss_ray.training import scenes as drawn_scenes
-from ovss_ray.training.initial import initialise
+from ovss_ray.training.initial import initialise, load_start
 from ovss_ray.training.recipes.sam2clip.config import Config
 from ovss_ray.training.recipes.sam2clip.photographs import Photographs
 
@@ -57,11 +56,11 @@ class Task:
         self.model = Student(self.variant)
         name = teacher(config.variant)
         self.teacher = sam.load(name, [zoo.find(name, config.teacher)])
-        self.model.backbone.load_state_dict(towers(config.variant, config.clip)[1])
+        fault = f"clip: {config.clip or 'the default CLIP'} does not fit {config.variant}"
+        checkpoint.load_into(self.model.backbone, towers(config.variant, config.clip)[1], fault)
         self.model.backbone.requires_grad_(False)
         begin(self.model, self.teacher, config)
-        if config.start:
-            self.model.load_state_dict(checkpoint.read(Path(config.start)))
+        load_start(self.model, config)
         self.source = None if config.data == "scenes" else Photographs(config)
 
     def batch(self, step: int) -> dict[str, Any]:

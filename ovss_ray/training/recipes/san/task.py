@@ -4,14 +4,13 @@ The official recipe is configs/train_san_vit_b_16.yaml. The recipe of the small 
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovss_ray.errors import OvssError
 from ovss_ray.models import checkpoint, text
 from ovss_ray.models.photograph import CLIP
 from ovss_ray.models.san.network import UNUSED, San, pool
@@ -36,9 +35,9 @@ class Task:
         self.variant = VARIANTS[config.variant]
         self.model = San(self.variant)
         initialise(self.model, self.variant.side_layers, config.seed)
-        _fill(self.model, Path(config.clip), all_of_it=False)
+        _fill(self.model, config, "clip")
         if config.start:
-            _fill(self.model, Path(config.start), all_of_it=True)
+            _fill(self.model, config, "start")
         for name, value in self.model.named_parameters():
             trained = name.startswith(SIDE) or name == NO_OBJECT or (name == POSITIONS and config.positions)
             value.requires_grad_(trained)
@@ -84,14 +83,15 @@ class Task:
         return self.model.state_dict()
 
 
-def _fill(model: San, path: Path, all_of_it: bool) -> None:
-    """Load a checkpoint. If `all_of_it` is False, skip the side network. Raises OvssError for wrong entries."""
+def _fill(model: San, config: Config, setting: Literal["clip", "start"]) -> None:
+    """Load the checkpoint that a setting names; `clip` leaves the side network as it is.
+
+    Raises OvssError for a checkpoint that does not fit.
+    """
+    path, expected = Path(getattr(config, setting)), checkpoint.shapes(model)
     state = {k: v for k, v in checkpoint.read(path, ignore=UNUSED).items() if not k.startswith("heads.")}
-    needed = {name for name in model.state_dict() if all_of_it or not name.startswith(SIDE)}
-    missing, unexpected = sorted(needed - state.keys()), sorted(state.keys() - model.state_dict().keys())
-    if missing or unexpected:
-        raise OvssError(
-            f"{path} does not match the variant: {len(missing)} missing and {len(unexpected)} unexpected entries, such "
-            f"as {(missing + unexpected)[0]}. Pass a checkpoint trained for this variant, or change `variant`"
-        )
-    model.load_state_dict({name: state[name] for name in needed}, strict=False)
+    if setting == "clip":
+        expected = {name: shape for name, shape in expected.items() if not name.startswith(SIDE)}
+        state = {name: value for name, value in state.items() if not name.startswith(SIDE)}
+    checkpoint.compare(expected, state, f"{setting}: {path} does not fit {config.variant}", {})
+    model.load_state_dict(state, strict=False)

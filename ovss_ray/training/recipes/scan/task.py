@@ -26,7 +26,7 @@ from ovss_ray.models.scan.towers import ADAPTER, MODEL, ORIGINAL, logits
 from ovss_ray.models.scan.variants import VARIANTS
 from ovss_ray.structures.recent import Recent
 from ovss_ray.training import clip_start
-from ovss_ray.training.initial import initialise
+from ovss_ray.training.initial import initialise, load_start
 from ovss_ray.training.matching import Answer, Target, losses, target
 from ovss_ray.training.photographs import Photographs
 from ovss_ray.training.recipes.scan.config import Config
@@ -45,8 +45,7 @@ class Task:
         self.variant = VARIANTS[config.variant]
         self.model = Scan(self.variant)
         begin(self.model, config)
-        if config.start:
-            self.model.load_state_dict(checkpoint.read(Path(config.start)))
+        load_start(self.model, config)
         for name, value in self.model.named_parameters():
             value.requires_grad_(name == VOID or not name.startswith(ADAPTER))
         self.source = DrawnScenes(config) if config.data == "scenes" else Photographs(config)
@@ -112,18 +111,19 @@ def normalised(images: Tensor, colours: photograph.Colours, multiple: int) -> Te
 def begin(model: Scan, config: Config) -> None:
     """Initialise the network, then load the checkpoints in the settings `clip`, `regions` and `backbone`.
 
-    Raises OvssError if `backbone` does not fit the variant. Raises OvssError if `clip` is None and the variant has no
-    shipped CLIP.
+    Raises OvssError for a checkpoint that does not fit, or if `clip` is None and no CLIP is shipped.
     """
     initialise(model, sum(model.variant.backbone_depths), config.seed)
     _begin_attention(model, config.seed)
     words, visual = clip_start.towers(config.variant, config.clip)
-    model.clip_adapter.original_clip.load_state_dict(visual)
+    fault = f"clip: {config.clip or 'the shipped CLIP'} does not fit {config.variant}"
+    checkpoint.load_into(model.clip_adapter.original_clip, visual, fault)
     tower = {f"visual.{name}": value for name, value in visual.items()}
     if config.regions:
         fine = {name.replace(".transformer.", ".", 1): v for name, v in checkpoint.read(Path(config.regions)).items()}
         tower |= {name: value for name, value in fine.items() if name.startswith("visual.")}
-    model.clip_adapter.clip_model.load_state_dict(words | tower)
+        fault = f"regions: {config.regions} does not fit {config.variant}"
+    checkpoint.load_into(model.clip_adapter.clip_model, words | tower, fault)
     if config.backbone:
         _fill_backbone(model, Path(config.backbone))
 

@@ -10,7 +10,6 @@ features.
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from ovss_ray.models.scan.variants import VARIANTS, Variant
 from ovss_ray.structures.masks.regions import Masks, pack
 from ovss_ray.training import captions, clip_start, scenes
 from ovss_ray.training.imperfect_masks import imperfect
+from ovss_ray.training.initial import load_start
 from ovss_ray.training.pairs import Pairs
 from ovss_ray.training.recipes.scan_clip.config import Config
 
@@ -69,8 +69,7 @@ class Task:
         self.sizes = replace(self.variant.clip, quick=self.variant.clip.quick if config.quick is None else config.quick)
         self.model = RegionClip(self.variant, self.sizes)
         begin(self.model, config)
-        if config.start:
-            self.model.load_state_dict(checkpoint.read(Path(config.start)))
+        load_start(self.model, config)
         self.pairs = None if config.data == "scenes" else Pairs(config.data, config.data_root, config.seed)
         self.captions = captions.possible_captions()
 
@@ -162,11 +161,13 @@ class Task:
 def begin(model: RegionClip, config: Config) -> None:
     """Load the CLIP and the frozen copy, and set the trainable parameters.
 
-    Raises OvssError if `clip` is None and the variant has no shipped CLIP.
+    Raises OvssError if `clip` does not fit the variant, or if `clip` is None and no CLIP is shipped.
     """
     words, visual = clip_start.towers(config.variant, config.clip)
-    model.clip_model.load_state_dict(words | {f"visual.{name}": value for name, value in visual.items()})
-    model.original_clip.load_state_dict(visual)
+    fault = f"clip: {config.clip or 'the shipped CLIP'} does not fit {config.variant}"
+    state = words | {f"visual.{name}": value for name, value in visual.items()}
+    checkpoint.load_into(model.clip_model, state, fault)
+    checkpoint.load_into(model.original_clip, visual, fault)
     model.requires_grad_(False)
     tower, depth = model.clip_model.visual, len(model.clip_model.visual.resblocks)
     last = tuple(f"resblocks.{i}." for i in range(depth - (config.blocks or depth), depth))
