@@ -47,7 +47,8 @@ def batch(
 class Job(Generic[ResultT]):
     """Several images that the service processes in the background.
 
-    Iterate over a job to get the results in the order of the images. For a refused image, an OvssError is yielded.
+    Iterate over a job to get the results in the order of the images. For a refused image, an OvssError is yielded. Each
+    iteration begins with the first image.
     """
 
     id: str
