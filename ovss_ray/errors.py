@@ -1,4 +1,4 @@
-"""Errors that a user can fix: the message says what was requested, what was found and what to type.
+"""Errors that a user can fix. A message says what was requested, what was found and what to type.
 
 The exception `Abandoned` ends a computation whose result is no longer needed.
 """
@@ -52,8 +52,7 @@ def checked(check: Callable[[], None]) -> Iterator[None]:
 def in_parts(items: Iterable[Item]) -> Iterator[Item]:
     """Yield the parts of a long computation, such as the tiles of an image.
 
-    Inside a block `with checked(check)`, `check` is called before each part. The online service thereby sees that the
-    computation makes progress. The service ends the computation if no client waits for the result.
+    In a block `with checked(check)`, `check` is called before each part.
     """
     for item in items:
         if check := _CHECK.get():

@@ -25,10 +25,9 @@ EVERY = 10.0
 
 
 class Display(Counts):
-    """Display of a run's progress, updated whenever a file of records has been written.
+    """Display of a run's progress, with a provisional mIoU of the images so far.
 
-    On a terminal, the display is redrawn in place. Otherwise a plain line is printed every EVERY seconds. The mIoU is
-    provisional, since it is computed from the records written so far (see engine/provisional.py).
+    On a terminal, the display is redrawn in place. Otherwise, a line is printed about every EVERY seconds.
     """
 
     def __init__(self, console: Console | None = None) -> None:

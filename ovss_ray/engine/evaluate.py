@@ -29,15 +29,14 @@ from ovss_ray.structures.columns import MANIFEST
 PARTS = 256
 """Maximum number of images in one file of records."""
 ROUNDS = 3
-"""Number of rounds in a row without a finished image that make a run fail. A round attempts all remaining images."""
+"""Number of consecutive rounds without a finished image after which a run fails. A round attempts all images left."""
 
 
 def run(plan: RunPlan, progress: Progress, conclude: Callable[[Report], Report] = lambda built: built) -> Report:
     """Evaluate all images of a run that have no result yet. Write and return the report of the run.
 
-    `conclude` gets the report, may write further files into the folder, and returns the report. `conclude` is called
-    before the lease of the folder is released. Raises OvssError if the folder has a different run, or another command
-    uses it. Raises OvssError also if too many images fail, or if the cluster fails.
+    `conclude` gets the report, may write further files into the run's folder, and returns the report. Raises OvssError
+    if the evaluation fails, if the folder has a different run, or if another command uses the folder.
     """
     with leases.held(plan.folder, progress.say) as lease:
         folder = plan.folder
@@ -54,6 +53,7 @@ def run(plan: RunPlan, progress: Progress, conclude: Callable[[Report], Report] 
             listener = Exported(progress, folder) if len(todo) and connection.collects_metrics() else progress
             with listener.watch(plan, todo):
                 report = _report(plan, listener, settled, todo, lease)
+        # before the lease is released, since `conclude` may write files
         return conclude(report)
 
 
@@ -74,10 +74,9 @@ def _report(
 
 
 def _with_changes(plan: RunPlan, listed: Mapping[str, pa.Table], progress: Progress) -> RunPlan:
-    """Return the plan with the manifests `listed`, to which digests of the photographs and label files are added.
+    """Add digests of the files to the manifests `listed`. Save the manifests, and return the plan with these manifests.
 
-    A digest (see changes.looked_up) shows whether a file has changed since its image was scored. The manifests are
-    also saved. Predicted label maps of changed photographs are deleted. A message counts the images to score again.
+    If a digest differs from the digest in an image's record, the image is scored again (see changes.looked_up).
     """
     tables = {}
     for name, table in listed.items():
@@ -106,11 +105,9 @@ def _todo(plan: RunPlan, settled: Mapping[str, set[str]]) -> pa.Table:
 def _finish(
     plan: RunPlan, progress: Progress, settled: Mapping[str, set[str]], entry: dict[str, Any], lease: leases.Lease
 ) -> None:
-    """Evaluate the remaining images in rounds, until every image has a record.
+    """Evaluate the remaining images in rounds, until every image has a record. Write numbers of images into `entry`.
 
-    A second round is needed only if workers or nodes are lost. The numbers of images, dead workers and restarted images
-    are written into `entry`, this command's entry in the run's history. Raises OvssError if ROUNDS consecutive rounds
-    finish no image. If Ray does not restart dead workers, the run fails instead after max_deaths + 1 deaths in a row.
+    `entry`: this command's entry in the run's history. Raises OvssError if several rounds in a row finish no image.
     """
     config = plan.config
     watch = Watch(len(_todo(plan, settled)), config.max_deaths, config.deadline, lease)
@@ -143,10 +140,10 @@ def _finish(
 
 
 def evaluate(manifest: pa.Table, plan: RunPlan, progress: Progress, watch: Watch, patience: float = 0.0) -> None:
-    """Write a record for every image of the manifest into the run folder, also for failed images.
+    """Write a record for each image of the manifest into the run folder. Failed images get a record, too.
 
-    Wait up to `patience` seconds until the cluster is large enough. Raises OvssError if more than `max_errors`
-    images fail, and Lost if the cluster has lost nodes that the run needs.
+    `patience`: seconds to wait until the cluster is large enough. Raises OvssError if more than `max_errors` images
+    fail. Raises Lost if the run has lost workers or nodes.
     """
     pools = preflight.place(plan, patience, progress.say)
     stream = _stream(manifest, pools, plan, watch)

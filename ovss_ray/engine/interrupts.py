@@ -1,8 +1,4 @@
-"""Handling of interrupts (Ctrl-C and SIGTERM).
-
-In a `with` block of `ends_process`, an interrupt ends the process. In a `with` block of `held`, an interrupt is delayed
-until the block ends.
-"""
+"""Handling of interrupts by Ctrl-C and SIGTERM. An interrupt ends the process, or is delayed until a block ends."""
 
 import os
 import signal
@@ -21,7 +17,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class _Process:
-    """State of this process: whether an interrupt ends it, whether SIGTERM came, and whether Ray stays connected."""
+    """State of the process. `ends`: see ends_process. `terminated`: SIGTERM came. `connected`: see left_connected."""
 
     ends = False
     terminated = False
@@ -41,8 +37,8 @@ def _main_thread() -> bool:
 def ends_process() -> Iterator[None]:
     """Declare that an interrupt in the block will end this process. In the block, SIGTERM acts like Ctrl-C.
 
-    The caller must catch the KeyboardInterrupt that leaves the block, and pass this exception to the function `leave`.
-    Outside the main thread, or if the program has its own handler for SIGTERM, the block has no effect.
+    The caller must catch the KeyboardInterrupt and pass it to `leave`. The block has no effect outside the main thread,
+    or if the program has its own handler for SIGTERM.
     """
     _Process.terminated = False  # of an earlier block
     if not _main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
@@ -58,24 +54,20 @@ def ends_process() -> Iterator[None]:
 
 
 def left_connected() -> bool:
-    """Return True if an interrupt is ending this process. The caller must then leave its connection to Ray open.
+    """Return True if an interrupt is ending this process. If so, the caller must leave its connection to Ray open.
 
-    Call this function in an `except` or `finally` block. Elsewhere, the function cannot notice an interrupt. After a
-    call has returned True, all later calls also return True.
-
-    Closing the connection may end the raylet of this machine. A thread that still uses Ray would then end this process
-    with status 1, the wrong status for an interrupt.
+    Call this function only in an `except` or `finally` block.
     """
+    # Closing the connection may end the raylet of this machine. A thread that still uses Ray would then end this
+    # process with status 1, the wrong status for an interrupt.
     _Process.connected |= _Process.ends and isinstance(sys.exception(), KeyboardInterrupt)
     return _Process.connected
 
 
 def leave(interrupt: KeyboardInterrupt, advice: str) -> int:
-    """Print that the command was interrupted, and print `advice`. Return the exit status, or exit with this status.
+    """Print `advice` after an interrupt, and return the exit status: 130 for Ctrl-C, 143 for SIGTERM.
 
-    The exit status is 130 for Ctrl-C and 143 for SIGTERM. If the connection to Ray was left open, the function exits at
-    once, and Ray ends the workers. If this process started the cluster, the cluster ends, too. If the connection was
-    not left open, the function returns the exit status.
+    If `left_connected` has returned True, exit with the status instead of returning it.
     """
     terminated = _Process.terminated or isinstance(interrupt, Terminated)
     status = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
@@ -87,6 +79,7 @@ def leave(interrupt: KeyboardInterrupt, advice: str) -> int:
         print(f"\novss: {what}. {advice}", file=sys.stderr, flush=True)
         sys.stdout.flush()
     if _Process.connected:
+        # Ray ends the workers, and the cluster if this process has started it.
         os._exit(status)
     return status
 
@@ -95,18 +88,16 @@ def leave(interrupt: KeyboardInterrupt, advice: str) -> int:
 def held() -> Iterator[None]:
     """Delay an interrupt until the end of the block. A second interrupt by the same signal acts at once.
 
-    Ctrl-C counts as an interrupt. In a `with` block of `ends_process`, SIGTERM counts as an interrupt, too. A signal is
-    not delayed if the program has its own handler for this signal. Outside the main thread, no signal is delayed.
-
-    Use this for blocks of a few seconds in which an interrupt would be lost or do harm. For example, Python ignores an
-    exception inside a callback of an import ("Exception ignored in"). An interrupted ray.init may leave a lock of
-    `logging` locked. At the end of the block, the previous handlers are restored, even if ray.init has replaced them.
+    Use this for blocks of a few seconds. SIGTERM is delayed only in a `with` block of `ends_process`. Signals for which
+    the program has its own handler are not delayed. Outside the main thread, no signal is delayed.
     """
     ours = (signal.default_int_handler, _terminate)
     before = {number: signal.getsignal(number) for number in SIGNALS if signal.getsignal(number) in ours}
     if not before or not _main_thread():
         yield
         return
+    # An interrupt at once may be lost: Python ignores an exception inside a callback of an import. It may also do harm:
+    # an interrupted ray.init may leave a lock of `logging` locked.
     came: list[int] = []
 
     def note(number: int, frame: object) -> None:
@@ -122,6 +113,7 @@ def held() -> Iterator[None]:
             raise
         came.append(signal.SIGTERM)
     finally:
+        # ray.init may have replaced the handlers
         for number, handler in before.items():
             signal.signal(number, handler)
     if came:

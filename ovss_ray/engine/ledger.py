@@ -1,8 +1,7 @@
 """Ledger of a run: which images each worker is processing, and why workers have died. This module does not import Ray.
 
-A worker registers its images before it processes them. If the worker dies, one of its images may be the cause. So its
-images are processed again, one by one. An image is skipped after several workers have died while processing it. The
-ledger contains no results.
+If a worker dies, its images are processed again, one by one. An image is skipped after several workers have died while
+processing it.
 """
 
 import re
@@ -12,14 +11,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+# The cause is known if faulthandler left a trace: a missed deadline, a segmentation fault, or another fatal error.
 ENOUGH = 2
-"""Number of workers that die of a known cause while processing an image, before this image is skipped.
-
-Known causes are a missed deadline, a segmentation fault and other fatal errors of Python."""
+"""Number of worker deaths with known causes during the processing of one image, after which the image is skipped."""
 ENOUGH_UNKNOWN = 3
-"""Number of workers that die while processing an image, of known or unknown causes, before this image is skipped.
-
-The cause is unknown if another process killed the worker."""
+"""Number of worker deaths with any causes during the processing of one image, after which the image is skipped."""
 
 UNKNOWN = "its process was killed, as happens for lack of memory"
 
@@ -44,7 +40,7 @@ class Status:
     """seconds since the latest sign of progress, such as an image that was started or finished"""
     deaths: int
     redone: int
-    """number of times that images were restarted, in the pool with the most restarts"""
+    """number of restarts of all images together, in the pool where this number is largest"""
     busy: dict[str, tuple[str, ...]]
     """id of a worker → names of its images in progress"""
     nodes: dict[str, str]
@@ -92,10 +88,10 @@ class Ledger:
         self._tick()
 
     def start(self, worker: str, pool: int, node: str, evidence: str, handle: bytes = b"") -> str:
-        """Register that a process of a worker starts. If the worker had a process before, count that process as dead.
+        """Register that a worker starts. Return the reason why the run should stop, or "" if the run should continue.
 
-        `evidence`: trace that faulthandler wrote when the previous process died, or "". Return the reason why the run
-        should stop, or "" if it should continue.
+        If the worker is already registered, its previous process has died. `evidence`: faulthandler's trace of that
+        death, or "" if there is no trace.
         """
         if previous := self.workers.get(worker):
             self._died(previous, evidence)
@@ -110,14 +106,13 @@ class Ledger:
     def begin(
         self, worker: str, images: Sequence[str], alone: bool = False, good: bool = False
     ) -> tuple[str, dict[str, str]]:
-        """Register the images that a worker will process now. The worker's earlier images count as finished.
+        """Register the images that a worker will process now. Return (stop, image → verdict).
 
-        `alone`: True if an earlier call has registered these images as part of a larger group. In this case, the images
-        do not count as restarted. `good`: True if at least one of the finished images has no error.
+        `stop`: the reason why the run should stop, or "". If a worker has died while processing an image, the image has
+        a verdict. The verdict is the reason to skip the image, or "" to process the image separately.
 
-        Return two values. The first value is the reason why the run should stop, or "" if the run should continue. The
-        second value is image → verdict, only for images during whose processing a worker has died. If the verdict is
-        "", the worker should process the image separately. Any other verdict is the reason to skip the image.
+        `alone`: True if the images are already registered as part of a larger group. `good`: True if at least one of
+        the worker's previous images has no error.
         """
         notes = self._of(worker)
         notes.images = tuple(images)
@@ -174,10 +169,8 @@ class Ledger:
         )
 
     def _of(self, worker: str) -> Busy:
-        """Return the entry of a worker. If the entry is missing, add an empty one.
-
-        Entries are missing after the ledger's own process has died and was restarted.
-        """
+        """Return the entry of a worker. If the entry is missing, add an empty one."""
+        # missing after the ledger's own process has died and was restarted
         return self.workers.setdefault(worker, Busy(pool=-1, node="", ready=True))
 
     def _died(self, notes: Busy, evidence: str) -> None:
@@ -200,7 +193,7 @@ class Ledger:
 
 
 class Names:
-    """Listener of text.reported that sends the number of embedded names to the ledger, at most once per second."""
+    """Listener of text embedding. It sends the number of embedded names to the ledger, at most once per second."""
 
     def __init__(self, ledger: Any, expected: int) -> None:
         self.ledger, self.expected = ledger, expected
@@ -220,9 +213,7 @@ class Names:
 def verdict(causes: Collection[str]) -> str:
     """Return the reason to skip an image, or "" to process it again.
 
-    `causes` has one entry for each worker that died while processing this image. The entry is the cause of the
-    worker's death, or "" if the cause is unknown. Skip the image if `causes` has at least ENOUGH known causes, or at
-    least ENOUGH_UNKNOWN entries.
+    `causes`: causes of death of the workers that died while processing this image. An unknown cause is "".
     """
     known_causes = [cause for cause in causes if cause]
     if len(known_causes) < ENOUGH and len(causes) < ENOUGH_UNKNOWN:

@@ -1,7 +1,6 @@
-"""Listeners of a run's progress: Progress (protocol), Counts (prints nothing), Relay (notifies another listener).
+"""Listeners of a run's progress. They count images and deaths, but print nothing.
 
-Exported is a Relay that sends the numbers to the ledger, whose process exports them to Prometheus. The listener for a
-terminal is in engine/display.py.
+The listener that prints to a terminal is in engine/display.py.
 """
 
 import logging
@@ -92,23 +91,22 @@ class Counts:
 
     @property
     def rate(self) -> float | None:
-        """Images per second since the first written records; None if unknown. The workers' start is not included."""
+        """Images per second since the first file of records was written; None before the second file is written."""
         if self.first is None or self.done == self.first[1]:
             return None
         return (self.done - self.first[1]) / (time.monotonic() - self.first[0])
 
 
 class Relay(Counts):
-    """Listener that passes everything on to another listener, `inner`.
+    """Listener that counts, and passes everything on to another listener, `inner`.
 
-    Subclasses of Relay use the counts and the running sums of the Relay. If `inner` is a Display or a Relay, both
-    listeners share the running sums of `inner`. Each file of records is then read only once. If `inner` is another
-    listener, the Relay computes running sums of its own.
+    `sums`: sums over the records written so far. If `inner` has such sums too, both listeners share one object.
     """
 
     def __init__(self, inner: Progress) -> None:
         super().__init__()
         self.inner = inner
+        # With shared sums, each file of records is read only once.
         shared = inner.sums if isinstance(inner, Relay) else inner.running if isinstance(inner, Counts) else None
         self.sums: Running = shared or Running()
         self.running = None if shared else self.sums

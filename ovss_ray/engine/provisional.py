@@ -1,11 +1,9 @@
 """Provisional values of a run, from the records written so far, with an interval of the mIoU.
 
-The interval is the value ± two standard errors of a delete-a-group jackknife. Photographs are divided into GROUPS
-groups by a checksum, and sums per class are kept for each group. The estimator is for groups of unequal sizes: Busing,
+The interval is the mIoU ± two standard errors of a jackknife that leaves out groups of photographs. Source: Busing,
 Meijer and van der Leeden (1999), "Delete-m jackknife for unequal m", Statistics and Computing 9, p. 3–8.
 
-The interval is valid only for images that resemble those scored so far. Later images may differ, since a run scores
-its images sorted by aspect ratio, the narrowest first (see runs/manifest.py).
+The interval is valid only if the remaining images resemble the scored images. A run scores the narrowest images first.
 """
 
 import zlib
@@ -31,12 +29,9 @@ GROUPS = 64
 FEWEST = 10
 """Minimum number of groups with an image. With fewer groups, no interval is computed."""
 ERRORS = 2.0
-"""Half of the interval's width, in standard errors. The interval covers about 95 % of a normal distribution."""
-MANY = 2.0**60
-"""Number of photographs for which `class_sums.widened` leaves resampled values unchanged (see _sums).
-
-For m photographs, `class_sums.widened` multiplies the spread of the values by √(m / (m − 1)). For m = MANY, this factor
-is rounded to 1."""
+"""Number of standard errors on each side of the value; about 95 % confidence."""
+MANY = 2.0**60  # the factor √(m / (m − 1)) of `widened` is then rounded to 1
+"""Number of photographs for which `class_sums.widened` changes no value (see _sums)."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +54,17 @@ class GroupSums:
     """Sums of confusion cells over each of G groups of photographs. Addition is exact, associative and commutative."""
 
     cells: np.ndarray
-    """(G, 3, L) int64: three pixel counts for each group and label.
+    """(G, 3, L) int64: number of pixels of each label in each group.
 
-    - cells[g, 0, l]: correct pixels of label l
-    - cells[g, 1, l]: pixels of label l in the ground truth
-    - cells[g, 2, l]: pixels of label l in the prediction
-    """
+    Axis 1: correct pixels, pixels in the ground truth, pixels in the prediction."""
     images: np.ndarray
     """(G,) int64: number of measured images in each group"""
 
     @classmethod
     def of(cls, part: pa.Table, labels: int) -> "GroupSums":
-        """Return the sums over records with the column `confusion`. Rows without a measurement are skipped.
+        """Return the sums over a table of records. Records without a value in the column `confusion` are skipped.
 
-        A row's group depends on the photograph's digest: rows of the same photograph have the same group. Without a
-        digest, the group depends on the image's id.
+        All records of the same photograph are in the same group.
         """
         part = part.filter(part[metrics.MAIN].is_valid()).combine_chunks()
         names = part["image_id"].to_pylist()
@@ -95,8 +86,7 @@ class GroupSums:
     def half_interval(self, key: str) -> float | None:
         """Return half the width of the interval of a metric, in points; None if the interval is not defined.
 
-        `key`: key of the metric's result, such as "miou". The interval is not defined if fewer than FEWEST groups have
-        an image, or if the standard error is NaN.
+        `key`: key of the metric's result, such as "miou".
         """
         used = self.images > 0
         n, groups = int(self.images.sum()), int(used.sum())
@@ -115,10 +105,9 @@ class GroupSums:
 def _sums(cells: np.ndarray) -> ClassSums:
     """Return the ClassSums of R resamples of the jackknife.
 
-    `cells`: (R, 3, L) int64, three pixel counts for each resample and label (see GroupSums.cells). The sums for the
-    mIoU per image are 0, since they are not used. The number of photographs is set to MANY, so that
-    `class_sums.widened` changes no value. The jackknife does not have the bias that `class_sums.widened` corrects.
+    `cells`: (R, 3, L) int64, pixel counts per resample and label (see GroupSums.cells).
     """
+    # `none`: the mIoU per image is not used. MANY: the jackknife does not have the bias that `widened` corrects.
     none = np.zeros(len(cells), np.int64)
     return ClassSums(cells[:, 0], cells[:, 1], cells[:, 2], none, none, np.full(cells.shape[2], MANY), int(MANY))
 
@@ -169,10 +158,7 @@ class Running:
         self._changes += 1
 
     def _count_sums(self, name: str, part: pa.Table) -> None:
-        """Add the sums of a compact file of a benchmark.
-
-        A compact file has no sums per group. So the values of this benchmark have no confidence interval.
-        """
+        """Add the sums of a compact file of a benchmark."""
         self.compact.add(name)
         for row in compact.sums(part, self.labels[name]):
             for metric, partial in row["partials"].items():

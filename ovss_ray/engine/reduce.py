@@ -11,25 +11,21 @@ from ovss_ray.runs import records
 from ovss_ray.runs.records import Settled
 
 P = TypeVar("P")
+# A run writes about 256 files. Reading a file takes milliseconds, but starting the process of a task takes a second.
 FEW = 4096
-"""Maximum number of part files (files of records) in a folder that is read without Ray tasks.
-
-A run writes about 256 files. Reading one takes milliseconds, but starting the process of a task takes a second."""
+"""Maximum number of files of records in a folder that is read without Ray tasks."""
 
 
 def fold(
     folder: str, among: pa.Table | None, of: Callable[[pa.Table], P], fan_in: int = 16, few: int = FEW
 ) -> tuple[Settled, P | None]:
-    """Return the valid records of a folder, and the sum of their partial results.
+    """Return the valid records of a folder (see records.settle), and the sum of their partial results.
 
-    At most one record per image is valid (see records.settle). If `among` is a manifest, only records of images in the
-    manifest are valid. If `among` is None, records of any image may be valid. `of` returns the partial result of a
-    table of records, such as the sums of metrics. If there are no valid records, the sum is None.
+    `among`: manifest of the images whose records may be valid; None for all images. `of`: function that returns the
+    partial result of a table of records. The sum must not depend on the order of addition. If no record is valid, the
+    sum is None.
 
-    If the folder has at most `few` part files, this process reads the files and adds the partial results. Otherwise,
-    this process reads the files only to select the valid records. Ray tasks then read the files again, and each task
-    adds at most `fan_in` partial results. The addition is exact, associative and commutative, so the order does not
-    matter.
+    If the folder has more than `few` files, Ray tasks add the partial results, each task at most `fan_in`.
     """
     if len(records.parts(folder)) <= few:
         return records.fold(folder, among, of)

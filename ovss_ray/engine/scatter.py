@@ -15,10 +15,8 @@ from ovss_ray.engine.watch import Lost, plain_errors
 P = TypeVar("P")
 R = TypeVar("R")
 
-AT_ONCE = 8
-"""Maximum number of pieces of work in one Ray task.
-
-Ray needs some milliseconds to start a task. With one task per piece, this time would be lost for every piece."""
+AT_ONCE = 8  # since Ray needs some milliseconds to start a task
+"""Maximum number of pieces of work in one Ray task."""
 
 
 def scattered(
@@ -26,9 +24,8 @@ def scattered(
 ) -> Iterator[R]:
     """Yield `work(piece)` for every piece, in the order of completion. Ray tasks on the connected cluster do the work.
 
-    A task has up to AT_ONCE pieces. At most `workers` tasks run at the same time, by default one per CPU of the
-    cluster. If a task with several pieces dies, each piece is repeated in a task with only this piece. If a task with
-    only one piece dies, the result of this piece is `killed(piece)`. An OvssError from `work` is raised here.
+    `workers`: maximum number of tasks at the same time; None: one per CPU of the cluster. If a piece kills the process
+    of a task, yield `killed(piece)` instead. Raises OvssError if `work` raises OvssError.
     """
     task: Any = ray.remote(num_cpus=1, max_retries=0)(_all)
     most = workers or max(1, int(connection.size().cpus))
@@ -44,6 +41,7 @@ def scattered(
             with plain_errors():
                 results: list[R] = ray.get(ready)
         except Lost:
+            # repeat each piece of a larger task in a task of its own, to see which piece killed the process
             results = [killed(batch[0])] if len(batch) == 1 else []
             waiting.extend([piece] for piece in (batch if len(batch) > 1 else ()))
         yield from results

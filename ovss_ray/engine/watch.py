@@ -23,22 +23,14 @@ T = TypeVar("T")
 PULSE = 2.0
 """Seconds between two checks of the cluster"""
 GONE = 30.0
-"""Seconds without an answer after which the cluster counts as down.
-
-If Ray has not restarted the workers of a dead node within the same time, they count as lost."""
+"""Seconds that the cluster may take to answer, or to restart the workers of a dead node"""
 STALL = 3
-"""Number of deadlines without a started or finished image before a run counts as hung.
-
-The limit is STALL × deadline, but at least START seconds. For example, a deadline of 100 s gives a limit of 300 s."""
+"""Time without a started or finished image after which a run counts as hung, in multiples of a batch's deadline"""
 READER = 5.0
-"""Maximum seconds to wait for the end of a thread after a round has failed.
-
-A round is an attempt to evaluate the remaining images (see evaluate.ROUNDS). In each round, a thread of the driver
-process reads the results of the workers."""
+"""Maximum seconds that Watch.end_round waits for the thread that reads the results of the workers"""
+# on a busy machine, workers need this time to start
 START = 60.0
-"""Minimum seconds without a started or finished image before a run counts as hung.
-
-Workers need this time to start on a busy machine, even if the deadline is short."""
+"""Minimum seconds without a started or finished image before a run counts as hung, even if the deadline is short"""
 
 
 class Lost(Exception):
@@ -46,7 +38,7 @@ class Lost(Exception):
 
 
 class Watch:
-    """Monitor of a run. Each call checks the cluster and the ledger, and raises an error if the run cannot go on."""
+    """Monitor of a run. Each call checks the cluster and the progress, and raises an error if the run cannot go on."""
 
     def __init__(self, images: int, max_deaths: int, deadline: float, lease: Lease) -> None:
         this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -61,7 +53,7 @@ class Watch:
         """Return the state of the run; None if the cluster does not answer at the moment.
 
         Raises OvssError if the cluster is down, the run hangs, or another command has taken over the run folder. Raises
-        Lost if nodes were lost with their workers.
+        Lost if the ledger or a node with workers was lost.
         """
         self.lease.check()
         if not connection.answers():
@@ -79,11 +71,11 @@ class Watch:
         return status
 
     def _answer(self, call: Any) -> Any:
-        """Return the ledger's answer to a call; None if the head node of the cluster accepts no connections.
+        """Return the ledger's answer to a call; None if the cluster's head node accepts no connections.
 
-        On a busy machine, or while many workers start, an answer may take minutes. Raises Lost if the head node accepts
-        connections, but the ledger has not answered for `patience` seconds. Also raises Lost if the ledger was lost.
+        Raises Lost if the ledger was lost, or has not answered for `patience` seconds.
         """
+        # on a busy machine, or while many workers start, an answer may take minutes
         begun = time.monotonic()
         while True:
             try:
@@ -103,10 +95,9 @@ class Watch:
         return max(STALL * self.deadline, START)
 
     def end_round(self) -> None:
-        """Kill the workers that are left after a failed round. Calls that wait for these workers then fail at once.
+        """Kill the workers that are left after a failed round (see evaluate.ROUNDS).
 
-        Also wait up to READER seconds for the thread that reads the round's receipts. If this thread still called Ray
-        during Ray's shutdown, Ray would end this process with status 1. After a successful round, no workers are left.
+        Then wait up to READER seconds for the thread that reads the results of the workers.
         """
         if not connection.answers():
             return
@@ -114,16 +105,15 @@ class Watch:
             for worker in self._answer(self.ledger.handles.remote()) or ():
                 ray.kill(pickle.loads(worker))
             self._answer(self.ledger.forget.remote())
+        # calls that wait for killed workers fail at once, which ends the thread; if the thread still called Ray during
+        # Ray's shutdown, Ray would end this process with status 1
         if self.reader:
             self.reader.join(READER)
 
     def note_death(self, lost: Lost) -> Status | None:
-        """Register a worker's death in the ledger, if the death ended the round. Return the state of the run.
+        """Register the death of a worker in the ledger, if this death caused the error `lost`.
 
-        `lost` is the error that ended the round. A worker's death ends a round only if Ray did not restart the worker.
-        From the registered death, the ledger knows which images may be the cause of the death.
-
-        Return None if no death was registered, for example because `lost` has another cause.
+        Return the state of the run; None if no death was registered.
         """
         worker = getattr(lost.__cause__, "actor_id", None)
         if not worker or not connection.answers():
@@ -146,16 +136,13 @@ class Watch:
             )
 
     def _nodes(self, status: Status) -> None:
-        """Raise Lost if workers of a dead node were not restarted elsewhere within GONE seconds.
-
-        Without this error, Ray would wait forever for a node that has room for the workers.
-        """
+        """Raise Lost if Ray has not restarted the workers of a dead node within GONE seconds."""
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         if set(status.nodes.values()) <= alive:
             self.missed = None
         elif self.missed is None:
             self.missed = time.monotonic()
-        elif time.monotonic() - self.missed > GONE:
+        elif time.monotonic() - self.missed > GONE:  # Ray would wait forever for a node with room for the workers
             raise Lost("a node was lost, and no other node has room for its workers")
 
 
@@ -169,9 +156,9 @@ def _left_by(worker: str, node: str) -> str:
 
 
 def watched(stream: Iterator[T], watch: Watch, report: Callable[[Status], None]) -> Iterator[T]:
-    """Yield the items of a stream, and call `watch` every PULSE seconds. A thread reads the stream.
+    """Yield the items of `stream`. Meanwhile, call `watch` every PULSE seconds.
 
-    `report` is called with each state that `watch` returns. Raises the exceptions of the stream and of `watch`.
+    `report` is called with each state that `watch` returns. Raises the exceptions of `stream` and of `watch`.
     """
     items: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=1000)
     watch.reader = threading.Thread(target=_drain, args=(stream, items), daemon=True)
@@ -211,10 +198,10 @@ def _of_ray(cause: object) -> bool:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Replace errors of Ray that are raised in the block by OvssError or Lost.
+    """Convert errors of Ray in the block to OvssError or Lost.
 
-    Raises OvssError if the code of a worker raised an OvssError. The message stays the same. Raises Lost if a worker
-    died or an object was lost. For all other exceptions in the code of a worker, Ray's RayTaskError is not replaced.
+    Raises OvssError, with the same message, if the code of a worker raised OvssError. Raises RayTaskError if the code
+    of a worker raised another exception. Raises Lost for other errors of Ray, such as the death of a worker.
     """
     try:
         yield

@@ -24,7 +24,7 @@ def described(beginning: bytes) -> str:
 def placeholder(beginning: bytes) -> str | None:
     """Return a description of an empty file, a web page or a Git LFS pointer; None for other files.
 
-    A failed download often leaves such a file. A file that begins with "<" is described as a web page.
+    A file that begins with "<" counts as a web page.
     """
     if not beginning:
         return "the file is empty"

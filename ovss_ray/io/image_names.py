@@ -1,13 +1,7 @@
-"""Search for the file or archive entry of an image, by the image's id. Paths and ids are compared without suffix.
+"""Search for the path of an image, by the image's id. Neither paths nor ids have a suffix.
 
-The path of an image is the first of these paths that exists:
-
-- the path that equals the image's id
-- the only path that ends in the id
-- the only loose match
-
-A loose match has the same last part as the id, and contains the id's folders in the same order. For the id `val/0001`,
-the path `val/maps/0001` is a loose match.
+A loose match is a path that contains all parts of the id in the same order. The last parts must be equal. For example,
+the path `val/maps/0001` is a loose match of the id `val/0001`.
 """
 
 import unicodedata
@@ -25,7 +19,7 @@ class ImageNames:
     def fitting(self, image_id: str) -> list[str]:
         """Return the path that equals an image's id, or else the only path that ends in the id.
 
-        If there is neither, return all loose matches (see the docstring of this module).
+        Otherwise, return all loose matches (see the docstring of this module).
         """
         wanted = _composed(image_id)
         alike = {path: _composed(path) for path in self._named.get(wanted.rpartition("/")[2], [])}

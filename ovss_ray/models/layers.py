@@ -15,7 +15,7 @@ class ChannelNorm(nn.LayerNorm):
 class Mlp(nn.Module):
     """A stack of `depth` layers, with ReLU between the layers.
 
-    `layer` is nn.Linear, or a function of two numbers of channels that returns a pointwise convolution.
+    `layer(inputs, outputs)` builds each layer: nn.Linear, or a pointwise convolution.
     """
 
     def __init__(self, width: int, hidden: int, out: int, layer: type[nn.Linear] | object, depth: int = 3) -> None:
@@ -24,7 +24,7 @@ class Mlp(nn.Module):
         self.layers = nn.ModuleList(layer(*size) for size in sizes)  # type: ignore[operator]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output (…, out) for an input (…, width); a map (B, width, h, w) becomes (B, out, h, w)."""
+        """Return (…, out) for an input (…, width). With convolutions, return (B, out, h, w) for (B, width, h, w)."""
         return self.layers[-1](self.hidden(x))
 
     def hidden(self, x: Tensor) -> Tensor:
@@ -54,11 +54,9 @@ class MlpBlock(nn.Module):
 
 
 class Block(nn.Module):
-    """A transformer block like timm's, with timm's parameter names. The import of timm itself would take seconds.
+    """A transformer block like timm's, with timm's parameter names. `eps` belongs to both norms; timm's is 1e-6."""
 
-    `eps` is the epsilon of both norms: 1e-6 in timm, 1e-5 by default in torch.
-    """
-
+    # timm itself is not imported, since its import takes seconds.
     def __init__(self, width: int, heads: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.heads = heads

@@ -34,8 +34,7 @@ class NetworkConfig(Settings):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto (a GPU if there is one), cpu, cuda or cuda:N"""
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
-    """fp32, bf16 (faster on a GPU), or int8 (faster on a CPU, see models/runtime/int8.py). With bf16 and int8,
-    near-ties of class scores may be decided differently"""
+    """fp32, bf16 (faster on a GPU), int8 (faster on a CPU); bf16 and int8 may change the class at near-ties"""
     exact: bool = False
     """True: one image per batch, one thread, deterministic kernels, for bit-identical results on the same hardware"""
 
@@ -57,7 +56,7 @@ class NetworkConfig(Settings):
         return zoo.files(self.variant if shipped else f"{self.family}:{self.variant}", self.paths())
 
     def paths(self) -> tuple[str | None, ...]:
-        """Return the path that the options give for each checkpoint; None stands for the default checkpoint."""
+        """Return each checkpoint's path or URI, as set in this config; None for the default checkpoint."""
         return (self.weights,)
 
     def network_key(self) -> str:
@@ -86,11 +85,10 @@ class NetworkConfig(Settings):
 
 
 class WithClassifiers:
-    """Mixin for a stage whose network has a classifier for each vocabulary, prepared once per run.
+    """Mixin for a stage with a classifier for each vocabulary. A run prepares each classifier once.
 
-    A classifier is a matrix (rows, D) of text embeddings. Each network defines the meaning of the rows. For example, a
-    row belongs to a class or to a synonym. The network's method `classifier(vocabulary)` returns a classifier. The
-    network's attribute `classifiers` is the cache of classifiers.
+    A classifier is a matrix (rows, D) of text embeddings. Each network defines the meaning of the rows. The network has
+    a method `classifier(vocabulary)`, and a cache `classifiers`.
     """
 
     config: Any
@@ -104,10 +102,8 @@ class WithClassifiers:
 
     @classmethod
     def key(cls, config: NetworkConfig, vocabulary: Vocabulary) -> str:
-        """Return the cache key of a vocabulary's classifier, from checkpoints, vocabulary and option `exact`.
-
-        Exact runs have separate entries, since the last bits of a classifier depend on the number of threads.
-        """
+        """Return the cache key of a vocabulary's classifier, from checkpoints, vocabulary and option `exact`."""
+        # Exact runs have separate entries, since the last bits of a classifier depend on the number of threads.
         return _key(str(digests.sha256_of(cls.files(config))), config, vocabulary)
 
     @cached_property
@@ -116,19 +112,15 @@ class WithClassifiers:
         return str(digests.sha256_of(self.files(self.config)))
 
     def kept(self) -> Mapping[str, int]:
-        """Return {"text": n}, where n is the number of bytes of all cached text embeddings.
-
-        The embeddings are in two caches. The network caches classifiers, and text.WORDS caches embeddings of names.
-        """
+        """Return {"text": n}, where n is the number of bytes of all cached text embeddings."""
         from ovss_ray.models import text
 
         return {"text": self.model.classifiers.held + text.WORDS.held}
 
     def classifier(self, vocabulary: Vocabulary) -> "Tensor":
-        """Return the classifier (rows, D) of a vocabulary.
+        """Return the classifier (rows, D) of a vocabulary, on the network's device.
 
-        If the run prepared this classifier, the prepared array is returned as a tensor on the network's device.
-        Otherwise, the network's method `classifier` returns a cached classifier or computes a new one.
+        If the run has not prepared this classifier, the network computes the classifier, or finds it in a cache.
         """
         import torch
 

@@ -1,7 +1,6 @@
 """Photographs in the form that networks expect, and clear errors for other arrays.
 
-Networks in the style of detectron2 get a resized, normalised and zero-padded photograph. Dimensions: H W pixels
-of a photograph, h w of the resized one, Hp Wp of the padded one.
+Dimensions: H W pixels of a photograph, h w of the resized one, Hp Wp of the padded one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,10 +43,7 @@ class Lengths(Protocol):
 
     @property
     def short_side(self) -> int:
-        """Short side of a resized photograph, if the long side is then at most `long_side`.
-
-        Otherwise, the long side becomes `long_side`, and the short side becomes smaller than `short_side`.
-        """
+        """Short side of a resized photograph. A photograph whose long side would exceed `long_side` becomes smaller."""
 
     @property
     def long_side(self) -> int:
@@ -68,7 +64,7 @@ WANTED = "A photograph is a NumPy array (H, W, 3) of uint8, RGB"
 def rgb(image: Any) -> np.ndarray:
     """Return a photograph as (H, W, 3) uint8 RGB. Grey (H, W) or (H, W, 1) becomes RGB; an alpha channel is dropped.
 
-    Raises ValueError for other arrays; the message has their shape and dtype.
+    Raises ValueError for any other shape, dtype or type.
     """
     if not isinstance(image, np.ndarray):
         raise ValueError(f"{_described(image)}. {WANTED}. {_advice(image)}")
@@ -108,12 +104,12 @@ def _array_advice(image: np.ndarray) -> str:
 
 
 def resized_size(height: int, width: int, sides: Lengths) -> Size:
-    """Return the size (h, w) of a resized photograph.
+    """Return the size (h, w) of a resized photograph, rounded as by detectron2's ResizeShortestEdge.
 
     The short side becomes `sides.short_side`. If the long side would then exceed `sides.long_side`, the long side
-    becomes `sides.long_side`, and the short side shrinks in proportion. The float operations have the order of
-    detectron2's ResizeShortestEdge. So h and w are rounded as in detectron2.
+    becomes `sides.long_side` instead, and the aspect ratio is kept.
     """
+    # detectron2's order of float operations, on which the rounding depends
     scale = sides.short_side * 1.0 / min(height, width)
     lengths = [sides.short_side * 1.0 if side == min(height, width) else scale * side for side in (height, width)]
     if max(lengths) > sides.long_side:
@@ -136,11 +132,7 @@ def geometry(image: np.ndarray, sides: Sides) -> Geometry:
 
 
 def alike(sizes: Sequence[Size], most: int) -> Iterator[list[int]]:
-    """Yield lists of indices of photographs that can share a forward pass.
-
-    `sizes` are the padded sizes of the photographs. All photographs of a list have the same padded size. A list has at
-    most `most` indices.
-    """
+    """Yield lists of at most `most` indices. Photographs in the same list have the same padded size in `sizes`."""
     groups: dict[Size, list[int]] = {}
     for index, size in enumerate(sizes):
         groups.setdefault(size, []).append(index)
@@ -159,7 +151,10 @@ def resized(image: np.ndarray, size: Size) -> Tensor:
 
 
 def padded(pixels: Tensor, colours: Colours, size: Size) -> Tensor:
-    """Return pixels (3, h, w) uint8 as (3, Hp, Wp) float32: normalised, then zero-padded at the right and bottom."""
+    """Normalise pixels (3, h, w) uint8, and add zeros at the right and bottom. Return (3, Hp, Wp) float32.
+
+    `size` is (Hp, Wp).
+    """
     canvas = torch.zeros(3, *size)
     canvas[:, : pixels.shape[1], : pixels.shape[2]].copy_(pixels).sub_(colours.mean).div_(colours.std)
     return canvas

@@ -55,10 +55,7 @@ class Placed:
 
     @cached_property
     def light(self) -> bool:
-        """Return True if no stage of the pool can use a GPU. Unlike `is_light`, this does not depend on `cpus`.
-
-        Workers of such a pool do not import torch, which would take seconds.
-        """
+        """Return True if no stage of the pool can use a GPU. If so, the pool's workers do not import torch."""
         return not any(stage.kind().gpu for stage in self.stages)
 
     def computing(self) -> AbstractContextManager[None]:
@@ -82,23 +79,17 @@ THREADS = 4.0
 HEAVY = 100e6
 """Minimum bytes of weights for which a method is considered too slow on CPUs (see on_cpus)"""
 NETWORK_FILES = 4
-"""Maximum number of files for the weights of one stage.
-
-A stage with more files is assumed to read predicted label maps from its files, not weights. Its files
-then do not count as memory of a worker. Only its first file is checked before a run."""
+"""Maximum number of weight files of a stage. If a stage has more files, its files count as label maps."""
 LIGHT = 0.25
 """CPUs of a worker that only decodes images or computes metrics, on a cluster with fewer than 8 CPUs"""
 
 
 def fused(pools: Sequence[Pool], size: Size) -> list[Pool]:
-    """Return the pools of a config. On a cluster without GPUs, light pools are merged into neighbouring pools.
+    """Return the pools of a config. If the cluster has no GPU, light pools are merged into neighbouring pools.
 
-    A pool is light if `cpus` is "auto" and no stage can use a GPU. An example is a pool that only decodes images. A
-    light pool is merged only if all of its settings have their default values.
-
-    With a GPU, light pools run in separate processes, which keeps the GPU busy. Without a GPU, these processes would
-    compete with the networks for the CPUs. Further processes also take time to start, and to receive images.
+    A light pool (see is_light) is merged only if all of its settings have their default values.
     """
+    # With a GPU, separate processes for light stages keep the GPU busy. Without a GPU, they compete for the CPUs.
     if size.gpus:
         return list(pools)
     fused_pools: list[Pool] = []
@@ -121,22 +112,18 @@ def _spare(pool: Pool) -> bool:
 
 
 def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]:
-    """Return the pools with "auto" replaced by numbers that fit the cluster.
+    """Return the pools with "auto" replaced by numbers that fit the cluster. `weights`: bytes of one worker's weights.
 
-    `weights`: bytes of the weights that one worker loads.
+    - A light pool (see is_light) gets at most one worker per four CPUs. On a cluster with fewer than 8 CPUs, a light
+      pool gets one worker.
+    - A pool that uses GPUs (see uses_gpu) gets one worker per GPU. Several of these pools share each GPU equally.
+    - All other pools get equal parts of the remaining CPUs. A pool gets one worker per CPU if the memory allows.
 
-    - Light pools (see is_light): On a cluster with fewer than 8 CPUs, a pool has one worker with 0.25 CPU. On a larger
-      cluster, a pool has at most one worker per four CPUs. Each worker then has one CPU.
-    - Pools that use GPUs (see uses_gpu): A pool has one worker per GPU. Several pools share each GPU in equal parts.
-    - All other pools: A pool gets an equal part of the remaining CPUs. For each of these CPUs, the pool has a worker
-      with one thread. If the memory or the config allows only fewer workers, a worker gets up to four CPUs and threads.
-    - The pools leave 0.25 CPU free for tasks that write records.
-
-    If nodes may join the cluster, `most` may exceed the number of workers that fit on the present nodes. When nodes
-    join, Ray adds workers.
+    If nodes may join the cluster, `most` may be larger than the number of workers that fit now.
     """
     computing = [pool for pool in pools if not is_light(pool)]
     fixed = sum(pool.cpus * _workers(pool, 1)[0] for pool in computing if pool.cpus != "auto")
+    # one LIGHT for each light pool, and one for the tasks that write records
     cpus_left = max(WRITING, (size.cpus - fixed - LIGHT * (1 + len(pools) - len(computing))) / max(1, len(computing)))
     batch = 8 if size.gpus or not computing else 1
     fitting = workers_in_memory(pools, size, weights)
@@ -153,18 +140,18 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
 
 
 def workers_in_memory(pools: Sequence[Pool], size: Size, weights: float) -> float:
-    """Return the number of workers per pool for which the memory of all nodes together is enough.
+    """Return the number of workers of one pool that fit in the memory of all nodes.
 
-    Light pools are ignored. All other pools get equal parts of the memory. `weights`: bytes of one worker's weights.
+    All pools except light pools share the memory equally. `weights`: bytes of one worker's weights.
     """
     return size.memory / max(1, sum(not is_light(pool) for pool in pools)) / (HEAP + weights)
 
 
 def weights_of(sources: Iterable[Sequence[Path]]) -> int:
-    """Return the bytes of the weights of all stages together.
+    """Return the bytes of the weights of all stages. `sources`: files of each stage.
 
-    Each worker is assumed to load all of these weights, unless its pool is light. `sources`: the files of each stage,
-    as in RunPlan. Stages with more than NETWORK_FILES files are left out.
+    Each worker is assumed to load all weights, unless its pool is light. A stage with more than NETWORK_FILES files is
+    left out.
     """
     return sum(
         file.stat().st_size for stage_files in sources if len(stage_files) <= NETWORK_FILES for file in stage_files
@@ -204,9 +191,9 @@ def unmet(pools: Sequence[Placed], size: Size) -> str:
 
 
 def on_cpus(pools: Sequence[Placed], size: Size, weights: float) -> str:
-    """Return a warning if a stage is slow because its pool has no GPU, and nodes may join the cluster; else "".
+    """Return a warning if stages that can use a GPU run on CPUs, else "". `weights`: bytes of one worker's weights.
 
-    A stage counts as slow if it can use a GPU and `weights` is at least HEAVY. `weights`: bytes of a worker's weights.
+    No warning is returned if no node can join the cluster, or if `weights` is less than HEAVY.
     """
     slow = [stage.use for pool in pools if not pool.gpus for stage in pool.stages if stage.kind().gpu]
     if not (size.grows and slow and weights >= HEAVY):
@@ -219,9 +206,9 @@ def on_cpus(pools: Sequence[Placed], size: Size, weights: float) -> str:
 
 
 def bf16_on_cpus(pools: Sequence[Placed]) -> str:
-    """Return a warning if a stage computes in bfloat16 on a CPU without instructions for bfloat16, else "".
+    """Return a warning if a stage computes in bfloat16 on CPUs that lack bfloat16 instructions, else "".
 
-    Only the CPU of this machine is checked, although other nodes may have other CPUs.
+    Only the CPU of this machine is checked.
     """
     stages = [
         stage.use for pool in pools if not pool.gpus for stage in pool.stages
@@ -285,10 +272,7 @@ def _placed(pool: Pool, need: Need, workers: tuple[int, int, int], batch: int) -
 
 
 def _growing(pool: Pool, most: int, size: Size) -> int:
-    """Return the maximum number of workers of a pool. `most`: the maximum on the nodes that the cluster has now.
-
-    If `workers` is "auto" and further nodes may join, return sharing.MOST. Otherwise, return `most`.
-    """
+    """Return the maximum number of workers: sharing.MOST if `workers` is "auto" and nodes may join, else `most`."""
     return sharing.MOST if size.grows and pool.workers == "auto" else most
 
 

@@ -23,12 +23,12 @@ LABEL_MAP = 60_000
 
 
 def run(plan: RunPlan) -> None:
-    """Check that every node can access the files of the run.
+    """Raise OvssError if a node cannot access the run's files, or has other weights than this machine.
 
-    Checked files: the run's folder, the first photograph and label file of each benchmark, and the weights. Nodes that
-    may get workers must have the same weights as this machine. Raises OvssError if a check fails.
+    Of the photographs and label files, only the first of each benchmark is checked.
     """
     first = [str(table[name][0]) for table in plan.manifests.values() for name in ("image_uri", "truth_uri")]
+    # of a stage that reads label maps, the first file only
     listed = [stage_files[0] for stage_files in plan.sources if len(stage_files) > placement.NETWORK_FILES]
     see_everywhere([plan.folder.file("identity.json"), *first, *map(str, listed)], "--out, --data-root and predictions")
     expected, stages = weights_of(plan), plan.config.stages()
@@ -52,9 +52,8 @@ def weights_of(plan: RunPlan) -> dict[str, str]:
 def see_everywhere(uris: Sequence[str], options: str) -> None:
     """Raise OvssError if a node cannot access one of the files and folders `uris`.
 
-    The error names the node and the files. `options`: command-line options that the error advises to correct. If the
-    cluster has only one node and no file is remote, nothing is checked: this process has already read the files. A node
-    that dies during the check is skipped.
+    `options`: names of the options that the error advises to correct. If the cluster has only one node and all files
+    are local, nothing is checked.
     """
     nodes = _alive()
     remote = any(not files.is_local(uri) and not uri.startswith(("scenes://", inline.SCHEME)) for uri in uris)
@@ -129,16 +128,13 @@ def _unseen(uris: Sequence[str]) -> list[str]:
 def place(plan: RunPlan, patience: float, say: Callable[[str], None]) -> list[Placed]:
     """Return the pools of a run with their numbers of workers, CPUs and GPUs on the cluster.
 
-    If the cluster is too small, wait for further nodes. Without an autoscaler, the limit of the wait is the argument
-    `patience`, in seconds. With an autoscaler, the limit is the larger of two values: the argument `patience`, and the
-    option `patience` of the run's config. Raises OvssError if the cluster is too small after the wait. Nodes that join
-    during the wait are checked (see `run`).
-
-    `say` prints the progress of the wait, and the warnings of estimate.warnings.
+    If the cluster is too small, wait up to `patience` seconds for nodes. With an autoscaler, the limit is at least
+    plan.config.patience seconds. Raises OvssError if the cluster is still too small. `say` prints messages.
     """
     weights_bytes, before = placement.weights_of(plan.sources), len(connection.size().nodes)
     pools, size = waiting.for_pools(plan.pools, weights_bytes, patience, plan.config.patience, say)
     if len(size.nodes) > before:
+        # the new nodes have not been checked yet
         run(plan)
     for warning in estimate.warnings(plan.pools, pools, size, weights_bytes):
         say(warning)

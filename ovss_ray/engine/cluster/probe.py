@@ -28,13 +28,9 @@ IMAGES = 16
 
 
 def probe(plan: RunPlan, pools: Sequence[Placed], say: Callable[[str], None]) -> Probed:
-    """Run IMAGES images through all stages, and return the measurements.
+    """Run IMAGES images through all stages, and return the measurements. The run's folder is not changed.
 
-    The first batch of each pool warms up the stages, so its times are ignored. If a pool has only one batch, the times
-    of this batch are used. Prepared arrays, such as text embeddings, are stored in the cache of this machine. The run's
-    folder is not changed. `say` prints messages.
-
-    Raises OvssError if all images fail, or if the run has a stage that exports files, such as sam_features.
+    `say` prints messages. Raises OvssError if all images fail, or if a stage exports files, such as sam_features.
     """
     if exporting := [stage.use for stage in plan.config.stages() if stage.kind().exports]:
         raise OvssError(
@@ -104,13 +100,14 @@ def _spread(plan: RunPlan) -> Batch:
 
 
 def _through(pool: Placed, stages: Mapping[str, Stage], rows: Batch, plan: RunPlan) -> tuple[Batch, dict[str, float]]:
-    """Run the rows through the stages of a pool. Return the resulting rows, and the seconds per image of each stage."""
+    """Run the rows through a pool's stages. Return the resulting rows, and the seconds per image of each stage."""
     number = len(rows["image_id"])
     done: list[Batch] = []
     for begin in range(0, number, pool.batch):
         batch = {name: values[begin : begin + pool.batch] for name, values in rows.items()}
         with pool.computing():
             done.append(words.packed(execution.run(stages, batch, plan.vocabularies)))
+    # The first batch warms up the stages. Its times count only if there is no other batch.
     counted = [times for batch in (done[1:] or done) for times in batch["seconds"]]
     seconds = {name: float(np.mean([times.get(name, 0.0) for times in counted])) for name in stages}
     return {name: column(value for batch in done for value in batch[name]) for name in done[0]}, seconds

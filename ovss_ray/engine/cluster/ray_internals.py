@@ -1,8 +1,7 @@
 """Functions that use Ray's private, internal or unstable APIs, and a table of all uses in this project.
 
-The column "used in" names functions and constants of this module, and other modules. If a Ray release lacks an API, a
-run does not fail: it is slower, or prints more lines. The tests in tests/engine/cluster/test_ray_internals.py show what
-is missing. Ray is imported inside functions, after the variables of BEFORE_IMPORT are set.
+If a Ray release lacks an API, a run still works, with the consequence in the last column. The tests in
+tests/engine/cluster/test_ray_internals.py show what is missing.
 
 | API of Ray | kind in Ray 2.60 | used in | consequence if a release lacks it |
 |---|---|---|---|
@@ -86,22 +85,20 @@ BEFORE_IMPORT = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": r"^Task \S+ failed\. There are .* retries remaining",
 }
 """Environment variables that are set before Ray is imported, since Ray reads them on import: name → value."""
+# If `uv run` started this program, Ray would otherwise send the current folder, with all data, to the workers. Ray
+# would also start each worker with `uv run`.
 LOCAL_BEFORE_IMPORT = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-"""Environment variables that are set in addition to BEFORE_IMPORT for a local cluster: name → value.
-
-The variables matter only if `uv run` started this program. Without the variables, Ray would send an archive of the
-current folder, with all data, to the workers. Ray would also start each worker with `uv run`."""
+"""Environment variables that are also set before Ray is imported if the cluster is local: name → value."""
 TRIES = ("RAY_gcs_server_port_wait_time_s", "3")
-"""Name and value of the environment variable that limits Ray's attempts to connect. Ray's default is 20 attempts."""
+"""Name and value of an environment variable. This value makes Ray try 3 times to connect to a cluster, not 20 times."""
 DAEMONS = ("gcs_server", "raylet")
 """Names of the processes that a new local cluster of Ray needs. Their log files have the same names."""
 SERVE = "serve"
 """Name of the Ray namespace in which Ray Serve starts its actors."""
+# The C++ clean-up waited forever for a destroyed lock. A similar fault of Ray 1.7:
+# github.com/ray-project/ray/pull/18899
 HANGS_AT_EXIT = "2.60"
-"""Latest Ray release in which a worker process was seen to hang when it exits normally.
-
-The C++ clean-up waited forever for a destroyed lock. github.com/ray-project/ray/pull/18899 describes a similar fault of
-Ray 1.7."""
+"""Latest Ray release in which a worker process was seen to hang when it exits normally."""
 
 
 @cache
@@ -135,15 +132,13 @@ def own_head() -> bool:
 
 
 def failed_node(failure: BaseException) -> Any:
-    """Return the Node object that a failed ray.init was starting; None if unknown.
-
-    Ray stores no reference to an incomplete node. The object is therefore taken from local variables in the traceback.
-    """
+    """Return the Node object that a failed ray.init was starting; None if unknown."""
     try:
         node_class: Any = import_module("ray._private.node").Node
     except (ImportError, AttributeError):
         report_missing("ray._private.node.Node", "The logs of a cluster that did not start are not searched")
         return own_node()
+    # Ray stores no reference to an incomplete node, except in local variables.
     for frame, _ in traceback.walk_tb(failure.__traceback__):
         if isinstance(node := frame.f_locals.get("self"), node_class):
             return node
@@ -198,9 +193,9 @@ def address_file() -> Path:
 
 
 def _set(context: "DataContext", path: str, value: object) -> None:
-    """Set a field of Ray Data's DataContext. If this Ray release lacks the field, log a warning instead.
+    """Set a field of a DataContext. If this Ray release lacks the field, log a warning.
 
-    `path`: name of the field, such as "enable_progress_bars" or "issue_detectors_config.detectors".
+    `path`: dotted name of the field, such as "issue_detectors_config.detectors".
     """
     owner, _, field = path.rpartition(".")
     try:
@@ -212,11 +207,9 @@ def _set(context: "DataContext", path: str, value: object) -> None:
 
 
 def quiet_data(callbacks: Sequence[type] = ()) -> None:
-    """Make Ray Data print nothing, keep idle workers, and use the given callbacks.
+    """Make Ray Data print nothing, and keep idle workers.
 
-    Progress bars, log lines and warnings are switched off. By default, Ray Data would end idle workers of a pool. Some
-    seconds later, Ray Data would start new workers, which would load their networks again. `callbacks`: classes such
-    as lean_start.Seldom. Ray Data creates an object of each class, and calls the object's methods during a run.
+    `callbacks`: classes such as lean_start.Seldom, whose methods Ray Data calls during a run.
     """
     from ray.data import DataContext
 
@@ -224,16 +217,15 @@ def quiet_data(callbacks: Sequence[type] = ()) -> None:
     _set(context, "enable_progress_bars", False)
     _set(context, "issue_detectors_config.detectors", [])  # of hanging work, for instance, which Watch looks after
     _set(context, "custom_execution_callback_classes", list(callbacks))
+    # Ray Data would end idle workers and soon start new workers, which would load their networks again.
     _set(context, "autoscaling_config.actor_pool_util_downscaling_threshold", -1.0)  # no pool is used less than that
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "The maximum number of concurrent tasks")  # of a short run's last round
 
 
 def keep_pool_undivided(images: "Dataset") -> None:
-    """Switch off Ray Data's division of memory among the pools of a dataset, for a dataset with only one pool.
-
-    Otherwise Ray Data would compute this useless division ten times a second.
-    """
+    """Stop Ray Data from dividing memory among pools. Call this only if the dataset `images` has a single pool."""
+    # Ray Data would compute the division ten times a second.
     _set(images.context, "op_resource_reservation_enabled", False)
     _set(images.context, "downstream_capacity_backpressure_ratio", None)
 
@@ -249,12 +241,10 @@ def dataset(blocks: Sequence["pa.Table"]) -> "Dataset":
 
 
 def user_error(failure: BaseException) -> str:
-    """Return the message of the OvssError that made a Ray task fail; "" for other errors.
-
-    Ray Data passes errors on as text, so the message may have to be extracted from that text.
-    """
+    """Return the message of the OvssError that made a Ray task fail; "" for other errors."""
     if isinstance(cause := getattr(failure, "cause", None), OvssError):
         return str(cause)
+    # Ray Data passes errors on as text.
     *_, message = re.split(r"ovss_ray\.errors\.(?:OvssError|UnknownName): ", text := str(failure))
     return "" if message == text else message.partition("\n\nThe above exception")[0].strip()
 
@@ -275,7 +265,8 @@ def delete_application(name: str) -> None:
 async def ask_replicas(handle: "DeploymentHandle", method: str, seconds: float) -> list[Any]:
     """Call a method of each replica of a deployment, and return one answer or exception per replica.
 
-    The list is empty if this Ray release lacks the API. Raises TimeoutError if the answers take longer than `seconds`.
+    If this Ray release lacks DeploymentHandle.broadcast, return an empty list. Raises TimeoutError if the answers take
+    longer than `seconds`.
     """
     if hasattr(type(handle), "broadcast"):
         return await handle.broadcast(method).results_async(timeout_s=seconds, return_exceptions=True)
@@ -286,7 +277,7 @@ async def ask_replicas(handle: "DeploymentHandle", method: str, seconds: float) 
 def busy_answer(retry: int) -> dict[str, Any]:
     """Return the options with which a Ray Serve deployment answers HTTP 429 while its queue is full.
 
-    The answer's header Retry-After is `retry` seconds. If this Ray release lacks the API, no options are returned.
+    `retry`: seconds for the header Retry-After. If this Ray release lacks BackpressureConfig, return {}.
     """
     try:
         config: Any = import_module("ray.serve.config").BackpressureConfig

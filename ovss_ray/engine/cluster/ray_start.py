@@ -24,7 +24,7 @@ NOISE = re.compile(rb"\[\d{4}-\d\d-\d\d [\d:,]+ [DIWE] \d+ \d+\] |[DIWE]\d{4} \d
 TAIL = 20_000
 """Number of bytes at the end of a log file that are searched for the cause of a failed start."""
 ROOM = 10_000_000
-"""Free bytes below which a disk counts as full. This is checked because Ray cannot write logs to a full disk."""
+"""Free bytes below which a disk counts as full. Ray cannot write its logs to a full disk."""
 LETTERS = 300
 """Maximum number of characters that an error message of this module quotes from Ray's error."""
 
@@ -111,10 +111,10 @@ class Trouble:
 
 
 def start(init: Callable[[], object], local: bool) -> None:
-    """Call `init`, a function that calls ray.init. `local` is True if `init` starts a cluster on this machine.
+    """Call `init`, which starts Ray or connects to a cluster. Raises OvssError if this fails.
 
-    After a failure, the processes that were started are killed. A local start is then repeated once, unless a second
-    attempt would certainly fail. Raises OvssError if Ray still does not start.
+    `local`: True if `init` starts a cluster on this machine. A failed local start is repeated once, unless a second
+    attempt would certainly fail.
     """
     for tries in (1, 2):
         with held():
@@ -204,15 +204,12 @@ def _hurried(local: bool) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Remove lines that match NOISE from standard error during the block. All other lines are passed on.
-
-    Until Ray's C++ code has read RAY_BACKEND_LOG_LEVEL, it logs at level INFO. Lines are removed only if this variable
-    has the value SILENT. If the user has set another level, all lines are passed on.
-    """
+    """Remove lines that match NOISE from standard error during the block, if RAY_BACKEND_LOG_LEVEL is SILENT."""
     if os.environ.get("RAY_BACKEND_LOG_LEVEL") != SILENT:
         yield
         return
     sys.stderr.flush()
+    # Until Ray's C++ code has read RAY_BACKEND_LOG_LEVEL, it logs at level INFO.
     terminal, (read, write) = os.dup(2), os.pipe()
     os.dup2(write, 2)
     os.close(write)

@@ -25,13 +25,9 @@ class Share:
 def shared(pools: Sequence[Pool], size: Size, reserve: float, fitting: float) -> list[Share]:
     """Return the share of each pool. All pools use GPUs.
 
-    Pools with `gpus: auto` get equal parts, so that each GPU has one worker of each of these pools. The parts are used
-    for placement only: a worker computes on its GPU whenever images wait for it. Pools whose config sets the number of
-    workers are placed first. Workers of the other pools follow in turn, one per pool, while they fit.
-
-    `reserve`: number of CPUs for other work, such as decoding images. If nodes without GPUs have `reserve` free CPUs
-    in total, workers may use all CPUs of the nodes with GPUs. Otherwise, workers leave `reserve` CPUs free on each node
-    with GPUs. `fitting`: maximum number of workers per pool that fit the memory.
+    Pools with `gpus: auto` get equal parts of each GPU. The parts are used for placement only: a worker may compute on
+    its GPU at any time. `reserve`: number of CPUs to leave free for other work, such as decoding images. `fitting`:
+    maximum number of workers per pool that fit in the memory.
     """
     shares: list[Share] = []
     for part in _parts(pools):
@@ -49,16 +45,13 @@ def need(pool: Pool, cpus: float, gpus: float) -> Need:
 
 
 def _parts(pools: Sequence[Pool]) -> Iterator[float]:
-    """Yield the values to try for the GPUs of a worker with `gpus: auto`, as fractions of one GPU.
+    """Yield the fractions of a GPU to try for a worker with `gpus: auto`, the largest first.
 
-    The first value is 1 / n, if n pools have `gpus: auto`. If the first value leaves a pool without workers, the caller
-    tries the second value. The second value is (1 − s) / n. Here, s is the sum of the fractions of a GPU that the
-    config sets for other pools. If the second value is not positive, only the first value is yielded.
-
-    For example, two pools have `gpus: auto`, and a third pool has `gpus: 0.4`. Then the values are 0.5 and 0.3.
+    For example, if two pools have `gpus: auto` and one pool has `gpus: 0.4`, yield 0.5 and 0.3.
     """
     automatic = sum(pool.gpus == "auto" for pool in pools) or 1
     yield _floor(1 / automatic)
+    # The caller tries a smaller part if a pool gets no worker with the first part.
     rest = 1 - sum(pool.gpus for pool in pools if pool.gpus != "auto" and pool.gpus < 1)
     if (part := _floor(rest / automatic)) > 0:
         yield part
@@ -66,6 +59,7 @@ def _parts(pools: Sequence[Pool]) -> Iterator[float]:
 
 def _placed(pools: Sequence[Pool], part: float, size: Size, reserve: float, fitting: float) -> list[Share]:
     needs, rooms = [need(pool, 0.0, part) for pool in pools], [Room(node) for node in size.nodes]
+    # pools whose config sets the number of workers first, then one worker of each other pool in turn
     numbered = packed(needs, [_least(pool) for pool in pools], rooms)
     most = max(1, min(MOST, fitting))
     others = packed(needs, [most if pool.workers == "auto" else 0 for pool in pools], rooms)
@@ -84,7 +78,8 @@ def _least(pool: Pool) -> int:
 
 
 def _cpus(on_nodes: Sequence[Sequence[int]], rooms: Sequence[Room], reserve: float) -> float:
-    """Return the CPUs of each worker with `cpus: auto`: 1, or less if a node has more workers than free CPUs."""
+    """Return the CPUs of a worker with `cpus: auto`: 1, or less if a node has more workers than free CPUs."""
+    # If the nodes without GPUs have enough CPUs for the other work, no CPU of a GPU node is reserved.
     apart = sum(room.cpus for room in rooms if not room.gpus) / UNIT
     reserve = 0.0 if apart >= reserve else reserve
     workers = [0] * len(rooms)

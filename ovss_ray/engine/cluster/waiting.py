@@ -21,16 +21,16 @@ PAUSE = 1.0
 REPEAT = 30.0
 """Seconds after which the request for nodes is repeated, and an unchanged state of the wait is printed again"""
 SHARE = 0.01
-"""CPUs that a request for several nodes occupies on each node (see _spread)"""
+"""CPUs that the placement group of `_spread` reserves on each node"""
 CPU_NODE, GPU_NODE = Node(cpus=64), Node(cpus=64, gpus=1)
-"""Imagined nodes. If a cluster has no GPU, `_goal` adds one of these nodes to plan which nodes to request."""
+"""Imaginary nodes. `_goal` adds one of them to a cluster without GPUs, to compute which nodes to request."""
 
 
 def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) -> None:
     """Wait up to `patience` seconds until the cluster has the `wanted` numbers of nodes, CPUs and GPUs.
 
-    An autoscaler gets a request for these nodes, CPUs and GPUs. Raises OvssError if the cluster is still too small at
-    the end. If this process has started the cluster, no nodes can join, and the error is raised at once.
+    Missing nodes are requested from the autoscaler, if there is one. Raises OvssError if the cluster stays too small.
+    If no node can join, the error is raised at once.
     """
     size = connection.size()
     if _reached(wanted, size):
@@ -56,20 +56,17 @@ def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) 
 def for_pools(
     pools: Sequence[Pool], weights: float, least: float, patience: float, say: Callable[[str], None]
 ) -> tuple[list[Placed], Size]:
-    """Return the pools, placed on the cluster, and the size of this cluster. If it is too small, wait for nodes.
+    """Return the pools as placed on the cluster, and the cluster's size. If the cluster is too small, wait for nodes.
 
-    If the cluster has no autoscaler, wait up to `least` seconds until nodes join by themselves.
-
-    If the cluster has an autoscaler, request nodes from the autoscaler. Nodes may take minutes to start, so the config
-    sets a second time limit, `patience`. Wait up to `least` or `patience` seconds, whichever is longer. With an
-    autoscaler, a cluster without GPUs is also too small if a large network could use a GPU.
-
-    Raises OvssError if the cluster is still too small after the wait. `weights`: bytes of the weights of one worker.
+    The limit of the wait is `least` seconds. With an autoscaler, nodes are requested, and the limit is `least` or
+    `patience` seconds, whichever is longer. Raises OvssError if the cluster is still too small. `weights`: bytes of one
+    worker's weights.
     """
     size = connection.size()
     placed, shortage = _placed(pools, size, weights)
     slow = _slow(pools, placed, size, weights)
     scaled = size.grows and bool(shortage or slow) and autoscaler.autoscaled()
+    # A large network without a GPU is worth a wait only if an autoscaler may add a GPU.
     if not shortage and not (scaled and slow):
         return placed, size
     goal = _goal(pools, size, weights, slow)
@@ -103,21 +100,17 @@ def _placed(pools: Sequence[Pool], size: Size, weights: float) -> tuple[list[Pla
 
 
 def _slow(pools: Sequence[Pool], placed: Sequence[Placed], size: Size, weights: float) -> bool:
-    """Return whether a method for GPUs would run on CPUs for the sole reason that the cluster has no GPU."""
+    """Return True if a stage with large weights could use a GPU, but the cluster has no GPU yet."""
     if size.gpus or not placement.on_cpus(placed, size, weights):
         return False
     return any(placement.uses_gpu(pool, Size((GPU_NODE,))) for pool in pools)  # False: the config has `gpus: 0`
 
 
 def _goal(pools: Sequence[Pool], size: Size, weights: float, slow: bool) -> list[Placed]:
-    """Return the pools, placed on an imagined cluster. Their workers show which nodes to request.
+    """Return the pools as placed on an imaginary cluster. The workers of these pools show which nodes to request.
 
-    The imagined cluster has the nodes of the cluster, and up to one node more:
-
-    - If the cluster has GPUs, no node is added.
-    - If the cluster has no GPU, and `slow` is True, GPU_NODE is added.
-    - If the cluster has no GPU, and a pool must have a GPU, GPU_NODE is added.
-    - In all other cases, CPU_NODE is added. If a pool can use a GPU, its `cpus: auto` is replaced by `cpus: 1`.
+    If the real cluster has no GPU, the imaginary cluster has one more node. This node has a GPU if `slow` is True, or
+    if a pool requires a GPU.
     """
     if size.gpus or slow or any(placement.uses_gpu(pool, size) for pool in pools):
         imagined = size if size.gpus else replace(size, nodes=(*size.nodes, GPU_NODE))
@@ -134,10 +127,9 @@ def _of_one_cpu(pool: Pool) -> Pool:
 def _looks(
     seconds: float, state: Callable[[], str], say: Callable[[str], None], repeat: Callable[[], None]
 ) -> Iterator[bool]:
-    """Yield at once, and then every PAUSE seconds, for the caller to check the cluster.
+    """Yield at once, and then every PAUSE seconds: True if `seconds` have passed, else False.
 
-    The yielded value is True if `seconds` have passed, else False. After a check, the function prints `state` if it has
-    changed. Every REPEAT seconds, the function prints an unchanged `state` again, and calls `repeat`.
+    Between two yields, print the text of `state` if it has changed. Every REPEAT seconds, call `repeat`.
     """
     begun, said, repeated, before = time.monotonic(), -REPEAT, 0.0, ""
     yield seconds <= 0
@@ -155,11 +147,7 @@ def _looks(
 
 @contextmanager
 def _requested(needs: Sequence[Need]) -> Iterator[Callable[[], None]]:
-    """Request nodes from the autoscaler during the block. Yield a function that repeats the request.
-
-    The request must be repeated. Ray keeps only the latest request of a cluster. Another command may therefore replace
-    or withdraw the request of this command. Without an autoscaler, Ray ignores requests.
-    """
+    """Request nodes from the autoscaler during the block. Yield a function that repeats the request."""
     if not needs:
         yield lambda: None
         return
@@ -168,6 +156,7 @@ def _requested(needs: Sequence[Need]) -> Iterator[Callable[[], None]]:
     selectors = [dict(n.labels) for n in needs]
     extra: dict[str, Any] = {"bundle_label_selectors": selectors} if any(selectors) else {}
     request = partial(request_resources, bundles=bundles, **extra)
+    # Ray keeps only the latest request, which may be that of another command. The caller therefore repeats this one.
     request()
     try:
         yield request
@@ -178,14 +167,11 @@ def _requested(needs: Sequence[Need]) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _spread(nodes: int) -> Iterator[None]:
-    """Request `nodes` different nodes from the autoscaler during the block. Without an autoscaler, no node starts.
-
-    Ray's request_resources cannot request a number of nodes: a single large node could satisfy the whole request. A
-    placement group is used instead. It occupies SHARE of a CPU on each of `nodes` different nodes.
-    """
+    """Request `nodes` different nodes from the autoscaler during the block."""
     if not nodes:
         yield
         return
+    # Ray's request_resources has no number of nodes: a single large node could satisfy the whole request.
     group = placement_group([{"CPU": SHARE}] * nodes, strategy="STRICT_SPREAD")
     try:
         yield

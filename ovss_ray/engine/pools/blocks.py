@@ -1,7 +1,6 @@
 """Size of the blocks in which images travel between pools. This module does not import Ray.
 
-The driver process needs about 10 ms of CPU for each block that travels between two pools. With few workers, a block is
-one batch. With many workers, a block has several batches, so that the driver process can keep all workers busy.
+Each block costs the driver process about 10 ms of CPU. So a run with many workers has blocks of several batches.
 """
 
 import math
@@ -17,28 +16,23 @@ from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
 
 FEW = 4
-"""Maximum number of workers of a run whose blocks are always single batches.
+"""Maximum number of workers with which each block is a single batch.
 
-The number of workers is counted as (initial workers of the largest pool) × (number of pools). Above the maximum, a
-block may have several batches."""
+The workers are counted as (initial workers of the largest pool) × (number of pools)."""
 MOST = 64
 """Maximum number of images in a block of several batches; 64 photographs of 512 × 683 pixels have 67 MB"""
+# 20 photographs of 2048 × 1024 pixels have 126 MB. Ray Data splits larger blocks, and a worker has to join the parts.
 BYTES = 128e6
-"""Maximum bytes of the photographs in a block of several batches.
-
-A block of 20 photographs of 2048 × 1024 pixels is just below this maximum. Ray Data would split larger blocks, and a
-worker would have to join the parts again."""
+"""Maximum bytes of the decoded photographs in a block of several batches"""
 HELD = 3
-"""Blocks per worker in the object store: the block in progress, the next one, and one block of results"""
+"""Number of blocks per worker for which the object store needs room: one in progress, one waiting, one of results"""
 STORE_SHARE = 0.5
 """Fraction of the object store that Ray Data fills with blocks by default"""
 SAMPLE = 8
 """Number of photographs whose sizes are read before a run, to estimate the largest photograph of the run"""
+# Larger blocks waste time: workers idle longer at the end of a run, and a dead worker's whole block is computed again.
 SHARE = 32
-"""Minimum number of blocks per worker, if a block has several batches.
-
-With fewer blocks per worker, each block would be larger. Large blocks waste time in two cases. At the end of a run, a
-worker idles for about half the time of a block. If a worker dies, its whole block is computed again."""
+"""Minimum number of blocks per worker in a whole run, if a block has several batches"""
 LIMIT = 10_000
 """Maximum number of blocks of a run, since the driver process holds all of them"""
 
@@ -48,7 +42,7 @@ class Blocks:
     """Sizes of the blocks in which images travel between pools."""
 
     images: int
-    """number of images per block; 0: a block is one batch, whose size depends on the pool"""
+    """number of images in each block of several batches; 0 if each block is a single batch"""
     rows: int
     """number of manifest rows in each block that the first pool receives; a multiple of the first pool's batch"""
 
@@ -61,11 +55,7 @@ def sized(pools: Sequence[Placed], images: int, photograph: float = 0.0, store: 
     """Return the size of the blocks for a run of `images` images through these pools.
 
     `photograph`: bytes of a decoded photograph; 0 if unknown. `store`: bytes of the object stores of all nodes; 0 if
-    unknown.
-
-    A block of a single batch may have any number of bytes. If `photograph` is known, a block of several batches has at
-    most BYTES bytes. If `store` is known too, HELD blocks of each worker together fill at most STORE_SHARE of `store`.
-    If `photograph` is unknown, the bytes of blocks are not limited.
+    unknown. If `photograph` is unknown, the bytes of blocks are not limited.
     """
     batch, workers = max(pool.batch for pool in pools), max(pool.first for pool in pools)
     useful = -(-workers * len(pools) // FEW)
@@ -81,8 +71,7 @@ def sized(pools: Sequence[Placed], images: int, photograph: float = 0.0, store: 
 def photograph(images: pa.Table, benchmarks: Mapping[str, Benchmark]) -> float:
     """Return the bytes of the largest decoded photograph in a sample; 0 if no photograph of the sample is readable.
 
-    `images`: manifest rows of a run. `benchmarks`: name → benchmark. The sample has up to SAMPLE rows, at equal
-    distances in `images`. Only the width and height of each photograph are read. The pixels are not decoded.
+    `images`: manifest rows of a run. `benchmarks`: name → benchmark. The sample has at most SAMPLE rows of `images`.
     """
     sample = images.take(np.unique(np.linspace(0, len(images) - 1, SAMPLE, dtype=np.int64)))
     largest = 0.0

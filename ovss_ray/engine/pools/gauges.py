@@ -1,8 +1,7 @@
-"""Counters and gauges of a run, as metrics of Ray. Ray offers the metrics to Prometheus.
+"""Counters and gauges of a run, which Ray exports to Prometheus.
 
-The driver process sends its values to the ledger (engine/ledger.py) every few seconds (see progress.Exported), not per
-batch. The process of the ledger sets the metrics. If a driver outside the cluster set metrics, Ray would not export
-these metrics. In Prometheus, each name has the prefix `ray_`, and the name of a counter has the suffix `_total`.
+In Prometheus, each name has the prefix `ray_`, and the name of a counter has the suffix `_total`. The ledger's process
+sets the metrics, since Ray exports no metrics of a driver outside the cluster.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,7 @@
 """Run images through a single pool of workers without Ray Data, on a cluster that this command has started.
 
-Ray Data is used for several pools, for clusters that nodes may join, and for more than SMALL images. Ray Data starts
-three actors of its own, and each worker imports Ray Data. In a small run on one machine, these actors and imports would
-take a third of the CPU time.
+In a small run, the actors and imports of Ray Data would take a third of the CPU time. The function `suits` selects the
+runs for this module.
 """
 
 import gc
@@ -35,8 +34,7 @@ _idle: list["LocalPool"] | None = None
 def reused() -> Iterator[None]:
     """Let the workers of a run wait for the next run, if both runs are in this `with` block.
 
-    The next run starts sooner, since the workers' processes have already imported the libraries. If the next run needs
-    workers with other Ray options, the waiting workers are killed.
+    The next run then starts sooner, unless its workers need other Ray options.
     """
     global _idle
     _idle = []
@@ -47,10 +45,9 @@ def reused() -> Iterator[None]:
 
 
 def release(options: Mapping[str, Any] | None = None) -> list[Any]:
-    """Return the workers that wait for the next run (see reused), or kill these workers and return [].
+    """Return the workers that wait for the next run (see reused), if their Ray options equal `options`.
 
-    `options`: Ray's options for the workers of the next run, such as {"num_cpus": 2}. If the waiting workers have other
-    options, or if `options` is None, the waiting workers are killed. If no workers wait, return [].
+    If their options differ, or if `options` is None, kill these workers and return [].
     """
     pools = list(_idle or ())
     (_idle or []).clear()
@@ -83,7 +80,7 @@ class LocalPool:
     def prepare(self, stage: StageConfig, vocabularies: Sequence[Vocabulary], listener: Names) -> list[np.ndarray]:
         """Compute the arrays of a stage for these vocabularies, in one of the workers. Raises the errors of Ray.
 
-        `listener` is called with the number of embedded names.
+        `listener` receives the number of names whose text embeddings are computed so far.
         """
         method = self.workers[0].prepare.options(max_task_retries=RETRIES)
         arrays: list[np.ndarray] = ray.get(method.remote(stage, self.pool.threads, vocabularies, listener))
@@ -99,15 +96,10 @@ class LocalPool:
         """Send the images of a manifest through the workers. Yield one receipt per written file of records.
 
         `arguments`: arguments of Recorder, except `write`. `write`: function that writes a table of records, and
-        returns the receipts of the written files.
-
-        If the pool's batches have `size` images or more, the workers call `write` for each batch. Otherwise, this
-        process collects at least `size` records for each call of `write`. The last call may have fewer records.
-
-        If a worker's process dies, Ray starts a new process for the worker, and sends the worker's batches again.
-        Raises the errors of Ray.
+        returns the receipts of the written files. `size`: minimum number of records per call of `write`, but one call
+        may have fewer. Raises the errors of Ray.
         """
-        alone = size <= self.pool.batch
+        alone = size <= self.pool.batch  # then the workers call `write`, otherwise this process does
         setup = ray.put({**arguments, "write": write if alone else None})
         waiting: list[pa.Table] = []
         for table in self._results(manifest, setup):
@@ -123,21 +115,17 @@ class LocalPool:
         self._rest(arguments)
 
     def _rest(self, arguments: Mapping[str, Any]) -> None:
-        """In a `with reused()` block, let the workers wait for the next run. Outside such a block, do nothing.
-
-        Waiting workers free their networks. The ledger forgets the workers, so that Watch.end_round does not kill them.
-        """
+        """Let the workers wait for the next run, if this run is in a `with reused()` block."""
         if (idle := _idle) is not None:
             with suppress(RayError):  # then the workers end with this run
                 ray.get([worker.finish.remote() for worker in self.workers])
-                ray.get(arguments["ledger"].forget.remote())
+                ray.get(arguments["ledger"].forget.remote())  # otherwise, Watch.end_round would kill the workers
                 idle.append(self)
 
     def _results(self, manifest: pa.Table, setup: Any) -> Iterator[pa.Table]:
         """Yield the results of the batches in the order of completion.
 
-        After its first result, a worker has two batches: one in progress, and one that waits. Near the end of
-        the manifest, a worker gets a batch only if it has none.
+        `setup`: Ray object reference to the arguments of Recorder.
         """
         rows, begin = self.pool.batch, 0
         busy: dict[Any, Any] = {}
@@ -154,6 +142,7 @@ class LocalPool:
             (ready,), _ = ray.wait(list(busy), num_returns=1)
             worker = busy.pop(ready)
             yield ray.get(ready)
+            # a worker gets a second batch, which waits, except near the end of the manifest
             many = len(manifest) - begin > rows * len(self.workers)
             idle = [worker] * ((2 if many else 1) - list(busy.values()).count(worker))
 
@@ -175,12 +164,11 @@ class _Process:
         return prepared(stage, threads, vocabularies, listener)
 
     def compute(self, setup: Sequence[Any], batch: Batch) -> pa.Table:
-        """Return Recorder's result for a batch: records or receipts.
+        """Return the records or receipts that Recorder returns for a batch.
 
-        `setup` is a list with one Ray object reference, to the arguments of Recorder. The first call fetches the
-        arguments and builds the Recorder. Later calls use the same Recorder. Without the list, Ray would fetch the
-        arguments for every call.
+        `setup`: list with one Ray object reference to the arguments of Recorder.
         """
+        # `setup` is a list, since Ray would fetch the arguments in every call if the reference itself were passed
         if self.recorder is None:
             self.recorder = Recorder(**ray.get(setup[0]))
         return self.recorder(batch)

@@ -25,9 +25,9 @@ def receipts(
 ) -> Iterator[dict[str, Any]]:
     """Send `images` (rows of a manifest) through the pools. Yield one receipt per written file of records.
 
-    `keeps`: columns to keep after each stage. `shared`: arguments for the workers of all pools. `write` writes a table
-    of records, and returns its receipts. The workers of the last pool call `write` if they get `size` images or more at
-    a time. Otherwise, Ray tasks call `write` with `size` records. `benchmarks`: name → benchmark of the images.
+    `keeps`: columns to keep after each stage. `shared`: arguments for the workers of all pools. `write`: function that
+    writes a table of records, and returns the receipts of the written files. `size`: desired number of records per call
+    of `write`. `benchmarks`: name → benchmark.
     """
     ray_internals.quiet_data([lean_start.Seldom])
     travel = sized(pools, len(images))
@@ -58,10 +58,8 @@ def _map(images: Dataset, pool: Placed, rows: int, workers: tuple[int, int], arg
     """Return the dataset that a pool of workers computes from the images.
 
     `rows`: number of images that a worker receives per call. `workers`: initial and maximum number of workers.
-
-    Ray Data restarts a dead worker with the same batch any number of times. The run's ledger (engine/ledger.py) sets a
-    limit: it decides which images to skip, and stops the run after too many deaths.
     """
+    # Ray Data restarts dead workers without limit, but the run's ledger skips images and stops after too many deaths.
     return images.map_batches(
         Recorder if "write" in arguments else Worker,
         fn_constructor_kwargs={"pool": pool, **arguments},

@@ -32,10 +32,7 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 RETRIES = 2
 """Number of further attempts to compute the arrays of a stage, if the process that computes them dies"""
 AGE = 1.0
-"""Seconds after which a worker registers the remaining images of a block again.
-
-The ledger then notices that the worker makes progress. Images that are already finished are no longer registered, so
-they are not suspected if the worker dies."""
+"""Seconds after which a worker registers the unfinished images of a block in the ledger again"""
 DAY = 86_400
 """Age in seconds after which the trace files of dead workers are deleted"""
 
@@ -43,9 +40,7 @@ DAY = 86_400
 class Worker:
     """Ray actor that holds the stages of one pool, and is called with many batches.
 
-    If its process dies during a batch, Ray restarts the actor and sends the batch again. The images are then processed
-    one by one. An image is skipped if too many workers have died while processing it. The image's record states the
-    reason (see engine/ledger.py).
+    If the actor's process dies, Ray restarts the actor, and sends the batch again (see engine/ledger.py).
     """
 
     def __init__(
@@ -91,10 +86,9 @@ class Worker:
         return _joined(done) if len(done) > 1 else done[0]
 
     def _begin_together(self, names: list[str]) -> bool | None:
-        """Register the images of several batches in the ledger with one message, if the pool is light.
+        """Register the images of several batches in the ledger with one message.
 
-        Return None if there is only one batch, or if the pool is not light. Nothing is registered then, and the caller
-        registers each batch separately. Otherwise, return False if a worker has died while processing one of these
+        Return None if nothing was registered. Otherwise, return False if a worker has died while processing one of the
         images, else True.
         """
         if len(names) <= self.pool.batch or not self.pool.light:
@@ -104,22 +98,19 @@ class Worker:
     def _settled(self, batch: Batch, good: bool, again: bool = False) -> Batch:
         """Run the stages on a batch, and return the resulting columns.
 
-        If a worker died while processing one of the images, process all images of the batch one by one.
-        `good`: True if an image of the previous batch of this call has no error. The ledger then counts consecutive
-        deaths from 0 again. For the first batch of a call, `good` is False.
-        `again`: True if these images were already registered, together with the other batches of the call.
+        `good`: True if an image of the previous batch has no error. `again`: True if the images are already registered.
         """
         names = execution.names(batch)
         suspects = self._begin(names, alone=again, good=good)
         if not suspects:
             return self._run(batch)
+        # a worker has died while processing one of these images
         return _joined([self._alone(_row(batch, i), name, suspects.get(name)) for i, name in enumerate(names)])
 
     def _alone(self, row: Batch, name: str, verdict: str | None) -> Batch:
         """Process one image separately, and return its row.
 
-        If `verdict` is None or "", the stages process the image. Any other verdict is the reason to skip the image.
-        The stages then skip the image, and the row's error states the reason. An earlier error of the row is kept.
+        `verdict`: reason to skip the image, which becomes the row's error; None or "" if the image is not skipped.
         """
         if verdict and not row["error"][0]:
             row = {**row, "error": column([f"{', '.join(self.stages)}: {verdict}"])}
@@ -155,10 +146,9 @@ class Worker:
 
 
 class Recorder(Worker):
-    """Worker of the last pool. The worker returns records, or writes the records to files and returns receipts.
+    """Worker of the last pool. If `write` is None, the worker returns records.
 
-    If the argument `write` is None, the worker returns records. Otherwise, `write` is the function that writes them. A
-    receipt describes one written file.
+    Otherwise, the function `write` writes the records, and the worker returns the receipts of the written files.
     """
 
     def __init__(self, write: Callable[[pa.Table], pa.Table] | None, **arguments: Any) -> None:
@@ -172,20 +162,15 @@ class Recorder(Worker):
 
 
 def _leave() -> None:
-    """Exit the process without the C++ clean-up, which may hang: see ray_internals.HANGS_AT_EXIT.
-
-    A hanging process would keep its memory, on the GPU too.
-    """
+    """Exit the process without the C++ clean-up, which may hang (see ray_internals.HANGS_AT_EXIT)."""
+    # A hanging process would keep its memory, on the GPU too.
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(0)
 
 
 def evidence(worker: str) -> str:
-    """Return the trace that faulthandler wrote on this machine at a worker's latest death; "" if there is no trace.
-
-    A worker may die several times, because Ray restarts it in a new process.
-    """
+    """Return the trace that faulthandler wrote on this machine at a worker's latest death; "" if there is no trace."""
     file = _trace_file(worker)
     return file.read_text(errors="replace") if file.exists() else ""
 
@@ -222,9 +207,8 @@ def prepare(
 ) -> dict[str, Any]:
     """Return the arrays that all workers share, such as text embeddings, as cache key → Ray object reference.
 
-    Cached arrays are not computed again. `compute` computes all other arrays. If `compute` is None, one Ray task per
-    stage computes the arrays of the stage. The task gets the CPUs and GPUs of one worker. During the computation, the
-    ledger receives the number of embedded names.
+    `ledger`: actor that receives the progress of the text embeddings. `compute`: function that computes the arrays that
+    are not cached; by default, one Ray task per stage computes them.
     """
 
     def computed(pool: Placed, stage: StageConfig, missing: Sequence[Vocabulary]) -> list[np.ndarray]:

@@ -1,17 +1,14 @@
-"""Experiment trackers, one file each: Weights & Biases, MLflow, TensorBoard, or a module of your own.
+"""Experiment trackers, one module each: Weights & Biases, MLflow, TensorBoard, or a module of your own.
 
-`--track NAME:TARGET` names a module of this package, or your own module by its dotted name. The module defines
+In `--track NAME:TARGET`, NAME is a module of this package, or the dotted name of your own module. The module defines
 
-    PACKAGE     name of the module that has to be installed, such as "wandb"
-    INSTALL     command that installs it
-    Tracker     class with the methods of the protocol below; an exception in any of them never ends a run
+    PACKAGE     name of the module that the tracker imports, such as "wandb"
+    INSTALL     command that installs this module
+    Tracker     class that implements the protocol Tracker
+    check       optional: function that gets TARGET before the run starts, and raises OvssError if TARGET is invalid
 
-and optionally
-
-    check       function: target → None; raises OvssError before the run starts, such as for a malformed target
-
-A Tracker runs in a separate process (see __main__.py). Thus neither an unresponsive server nor the tracker's library
-can delay a run. Trackers import neither other trackers nor Ray. Modules with a leading underscore are not trackers.
+A tracker runs in a separate process, so it cannot delay or end a run. The module must not import Ray or other
+trackers.
 """
 
 import re
@@ -42,8 +39,8 @@ WAIT = 60.0
 """Maximum seconds after the end of a run in which trackers may send their remaining values."""
 ATTACHED = ("report.json", "report.html")
 """Files of a run's folder that a tracker may attach, if they exist."""
-USERINFO = re.compile(r"(?<=://)[^/\s]*@")
-"""Pattern of user name and password (which may contain an @) in an address. Messages and reports omit them."""
+USERINFO = re.compile(r"(?<=://)[^/\s]*@")  # a password may contain an @
+"""Pattern of `user:password@` in an address. Messages and reports show addresses without this part."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Tracked:
     name: str
     """last part of the run's folder"""
     uid: str
-    """id of the tracked run, twelve hex digits of a hash of identity and folder; a resumed run has the same id"""
+    """id of the run for trackers, twelve hex digits; a resumed run has the same id"""
     folder: str
     """folder of the run, an absolute path or an address"""
     identity: str
@@ -69,7 +66,7 @@ class Tracker(Protocol):
     """address or folder at which the user can view the run"""
 
     def __init__(self, target: str, run: Tracked) -> None:
-        """Connect, and record the facts `run`. `target`: the part of the option after the first colon; "" for none."""
+        """Connect, and record the facts `run`. `target`: TARGET in `--track NAME:TARGET`; "" if there is none."""
 
     def log(self, values: Mapping[str, float], images: int) -> None:
         """Record provisional values, such as "provisional/camvid/miou". `images`: number of images evaluated so far."""
@@ -98,10 +95,9 @@ def plain(text: str) -> str:
 
 
 def parse(options: str | Sequence[str]) -> tuple[Choice, ...]:
-    """Return one Choice for each distinct value of the option `--track`. Nothing is sent yet.
+    """Return one Choice for each distinct value of the option `--track`.
 
-    `options`: one value such as "tensorboard", or several values. Raises OvssError for an unknown tracker, a missing
-    package, or a target that the tracker's `check` refuses.
+    Raises OvssError for an unknown tracker, a missing package, or an invalid target.
     """
     listed = (options,) if isinstance(options, str) else options
     pairs = [option.partition(":") for option in dict.fromkeys(listed)]
@@ -120,8 +116,7 @@ def parse(options: str | Sequence[str]) -> tuple[Choice, ...]:
 class Tracking(Relay):
     """Listener that sends provisional values of a run to trackers, at most every EVERY seconds.
 
-    Like every Relay, it also notifies another listener. If a tracker fails, one warning is shown. The run goes on, and
-    the report names the fault.
+    If a tracker fails, one warning is shown. The run goes on, and the report names the fault.
     """
 
     def __init__(self, inner: Progress, folder: RunFolder, choices: Sequence[Choice]) -> None:
@@ -192,12 +187,11 @@ class Tracking(Relay):
 
 
 def tracked(folder: RunFolder, progress: Progress, choices: Sequence[Choice], work: Callable[..., Report]) -> Report:
-    """Evaluate a run with the function `work`, and return the report. Send values and report to the trackers.
+    """Evaluate a run with the function `work`, send its values and report to the trackers, and return the report.
 
-    Without trackers, `work(progress)` is called. With trackers, `work(listener, conclude)` is called. `listener`
-    replaces `progress`, and also sends provisional values to the trackers. `conclude` is a function: `conclude(report)`
-    sends the report to the trackers, and returns the report with the trackers' faults. `work` must call `conclude`
-    before `work` releases the run folder.
+    Without trackers, call `work(progress)`. With trackers, call `work(listener, conclude)`, where `listener` replaces
+    `progress`. Then `work` must call `conclude(report)` before `work` releases the run folder. `conclude` returns the
+    report with the trackers' faults, which `work` must return.
     """
     if not choices:
         return work(progress)

@@ -1,9 +1,9 @@
-"""The process of one tracker: `python -m ovss_ray.engine.trackers`. It reads messages from stdin, as lines of JSON.
+"""The process of one tracker: `python -m ovss_ray.engine.trackers`. Its input and output are lines of JSON.
 
-The first message names the tracker, its target and the run's folder. The next messages are {"log": values, "images":
-number}. The last message is {"finish": true}. If the input ends without {"finish": true}, the run was interrupted. The
-process answers on stdout, as lines of JSON with the fields `where`, `fault` (see Process) and `done`. `done` is true
-after the last message.
+The first line of stdin has the fields `name`, `target` and `folder`. The next lines are {"log": values, "images":
+number}. The last line is {"finish": true}. If stdin ends without this last line, the run was interrupted.
+
+The lines of stdout have the fields `where`, `fault` (see Process) and `done`. In the last line, `done` is true.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from ovss_ray.runs.folder import RunFolder, digest
 
 Message = Mapping[str, Any]
 LINGER = 120.0
-"""Maximum seconds between the end of the input and the end of this process, even if its tracker hangs."""
+"""Maximum seconds from the end of stdin to the end of this process, even if the tracker hangs."""
 
 
 class Delivery:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 GRACE = 10.0
-"""Seconds that a tracker may run after an interrupted run. Then the tracker is killed."""
+"""Seconds that an interrupted run waits for the end of a tracker. Then the tracker is killed."""
 
 
 class Process:

@@ -1,8 +1,13 @@
-"""MLflow: a run of the experiment `ovss_ray`, on a server or in a folder. The package mlflow-skinny is enough.
+"""Tracker that sends values to a server of MLflow, or writes them into a folder.
 
-`--track mlflow:http://HOST:5000` names a server. `--track mlflow:databricks` names the server that MLflow knows by this
-name. `--track mlflow:DIR` names a folder. `--track mlflow` uses the server or folder in MLFLOW_TRACKING_URI. If the
-variable MLFLOW_EXPERIMENT_NAME is set, it is the name of the experiment.
+The package mlflow-skinny is enough. The option `--track` names the server or folder:
+
+    --track mlflow:http://HOST:5000     a server
+    --track mlflow:databricks           the server that MLflow knows by this name
+    --track mlflow:DIR                  a folder
+    --track mlflow                      the server or folder in the variable MLFLOW_TRACKING_URI
+
+The variable MLFLOW_EXPERIMENT_NAME sets the name of the experiment. The default is `ovss_ray`.
 """
 
 import os
@@ -21,10 +26,9 @@ INSTALL = "pip install 'ovss_ray[mlflow]'"
 EXPERIMENT = "ovss_ray"
 UID = "ovss_ray.uid"
 """Tag by which a resumed run is recognised."""
+# By default, MLflow's client retries for minutes.
 LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""Environment variables that shorten the retries of MLflow's client. Variables that the user has set keep their values.
-
-By default, the client retries for minutes."""
+"""Environment variables for MLflow's client. Variables that the user has set keep their values."""
 TOGETHER = 100
 """Largest number of parameters that MLflow accepts in one request."""
 LETTERS = 6000
@@ -34,9 +38,7 @@ SERVER = re.compile(r"[\w.-]+:\d+(/.*)?")
 DATABRICKS = "databricks"
 """Name that MLflow itself resolves to a server."""
 FOREIGN = re.compile(r"[^\w/.\- :]")
-"""Pattern of a character that MLflow refuses in names, such as the * in "config.vocabulary.*".
-
-The tracker sends _ instead of each refused character."""
+"""Pattern of a character that MLflow refuses in names, such as the * in "config.vocabulary.*"."""
 
 
 class Tracker:
@@ -78,7 +80,10 @@ class Tracker:
             self._client.log_batch(self._run, metrics=metrics[first : first + 1000])
 
     def finish(self, report: Report, values: Mapping[str, float], attachments: Sequence[Path]) -> None:
-        """Send the final values, all values of the report as CSV, and the files as artefacts."""
+        """Send the final values as metrics, and files as artefacts.
+
+        The files are the `attachments` and report.csv, which contains all values of the report.
+        """
         scored = sum(benchmark.images.scored for benchmark in report.benchmarks.values())
         self.log(values, max(self._images, scored))
         self._client.log_text(self._run, tables.csv(report), "report.csv")
@@ -91,9 +96,9 @@ class Tracker:
 
 
 def check(target: str) -> None:
-    """Raise OvssError if neither the option nor the environment names a server or folder.
+    """Raise OvssError for an empty target if MLFLOW_TRACKING_URI is not set.
 
-    The error is also raised for a server whose address lacks http:// or https://.
+    Also raise OvssError for a server's address without http:// or https://, such as localhost:5000.
     """
     _address(target)
 

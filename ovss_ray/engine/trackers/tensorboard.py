@@ -1,6 +1,6 @@
-"""TensorBoard: an event file in a folder. It needs no server; `tensorboard --logdir DIR` shows it.
+"""TensorBoard: an event file in a folder. Run `tensorboard --logdir DIR` to show the file.
 
-`--track tensorboard` writes into the folder `tensorboard` of the run; `--track tensorboard:DIR` writes into DIR/NAME,
+`--track tensorboard` writes into the folder `tensorboard` of the run. `--track tensorboard:DIR` writes into DIR/NAME,
 where NAME is the last part of the run's folder.
 """
 
@@ -41,7 +41,7 @@ class Tracker:
         self._writer.flush()
 
     def finish(self, report: Report, values: Mapping[str, float], attachments: Sequence[Path]) -> None:
-        """Write the final values, and a table of the classes of each benchmark."""
+        """Write the final values. For each benchmark, also write a table with the values of each class."""
         scored = sum(benchmark.images.scored for benchmark in report.benchmarks.values())
         self.log(values, max(self._images, scored))
         for name, benchmark in report.benchmarks.items():

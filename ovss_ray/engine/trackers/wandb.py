@@ -1,10 +1,10 @@
 """Weights & Biases: a run of a project, on a server or in a folder.
 
-`--track wandb:PROJECT` or `--track wandb:ENTITY/PROJECT` names the project; the default is `ovss_ray`. Log in first, by
-`wandb login` or WANDB_API_KEY.
+`--track wandb:PROJECT` or `--track wandb:ENTITY/PROJECT` names the project. The default project is `ovss_ray`. First
+run `wandb login`, or set WANDB_API_KEY.
 
-With WANDB_MODE=offline, nothing is sent during the evaluation. wandb writes its files into the subfolder `wandb` of the
-run folder. If the run folder is not local, wandb writes into ./wandb. `wandb sync` sends these files later.
+With WANDB_MODE=offline, wandb sends nothing, but writes files into the subfolder `wandb` of the run folder. If the run
+folder is not local, wandb writes the files into ./wandb. Run `wandb sync` to send the files later.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,10 @@ class Tracker:
         self._run.log({"images": images, **values})
 
     def finish(self, report: Report, values: Mapping[str, float], attachments: Sequence[Path]) -> None:
-        """Log the final values, a table of the classes of each benchmark, and the files as an artefact."""
+        """Log the final values. For each benchmark, also log a table with the values of each class.
+
+        The files `attachments` are logged as one artefact.
+        """
         scored = sum(benchmark.images.scored for benchmark in report.benchmarks.values())
         self.log(values, max(self._images, scored))
         self._run.summary.update(dict(values))
@@ -72,7 +75,7 @@ class Tracker:
 
 
 def check(target: str) -> None:
-    """Raise OvssError for a malformed target."""
+    """Raise OvssError unless `target` is empty, PROJECT or ENTITY/PROJECT."""
     if target.count("/") > 1 or "://" in target:
         raise OvssError(
             f"--track wandb:{plain(target)}: not a project. Type --track wandb:PROJECT or --track wandb:ENTITY/PROJECT."

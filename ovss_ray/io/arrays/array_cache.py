@@ -15,11 +15,10 @@ from ovss_ray.io.files.cache import cache_folder
 
 
 class ArrayCache:
-    """Cache of arrays by key, in the files of a folder. Processes and runs share the folder.
+    """Cache of arrays by key, as files in a folder that processes and runs share. Cached arrays are memory-mapped.
 
-    Cached arrays are memory-mapped. A file's name contains the key and the file's sha256, to detect damage. A damaged
-    file is deleted, and its array is computed again. A file is written under a temporary name, then renamed. If all
-    files together exceed `limit_bytes`, the least recently used files are deleted.
+    If all files together exceed `limit_bytes`, the least recently used files are deleted. The array of a damaged file
+    is computed again.
     """
 
     def __init__(self, folder: Path | None = None, limit_bytes: int = 1 << 30) -> None:
@@ -43,7 +42,7 @@ class ArrayCache:
         """Return the cached array if it is undamaged, else None."""
         for file in self.folder.glob(f"{key}.*.npy"):
             try:
-                if file.name.split(".")[1] == _checksum(file):
+                if file.name.split(".")[1] == _checksum(file):  # else the file is damaged
                     with contextlib.suppress(OSError):  # a read-only cache is still of use
                         os.utime(file)
                     return np.load(file, mmap_mode="r")
@@ -63,10 +62,7 @@ class ArrayCache:
             aside.unlink(missing_ok=True)
 
     def _forget(self) -> None:
-        """Delete temporary files that are older than an hour.
-
-        If all files together exceed `limit_bytes`, also delete the least recently used arrays, until the limit is met.
-        """
+        """Delete old temporary files. Delete the least recently used arrays until `limit_bytes` is met."""
         stored = []
         for file in self.folder.iterdir():
             with contextlib.suppress(FileNotFoundError):  # another process has just deleted it

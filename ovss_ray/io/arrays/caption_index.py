@@ -1,8 +1,7 @@
-"""Index of captions: exact search for the captions whose embeddings are most similar to a query.
+"""Exact search for the captions whose embeddings are most similar to a query, as in CaSED.
 
-The embeddings are memory-mapped from a file. CaSED retrieves captions for an image in this way: Conti et al.,
-"Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. The captions may also be single words, such
-as those of a dictionary. Dimensions: N captions, D features, Q queries.
+Source: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3.
+Dimensions: N captions, D features, Q queries.
 """
 
 import hashlib
@@ -22,11 +21,11 @@ from ovss_ray.io import files
 from ovss_ray.io.files.cache import cache_folder
 
 BLOCK = 1 << 26
-"""Maximum bytes of a block of embeddings in float32, and also of the block's similarities to the queries"""
+"""Maximum bytes of a block of embeddings in float32. The similarities of a block to the queries have the same limit."""
 SURPLUS = 32
-"""Number of extra candidates. A search for `count` captions first selects 2 · count + SURPLUS candidates."""
+"""Summand in the number of candidates. A search for `count` captions ranks 2 · count + SURPLUS candidates."""
 CHUNK = 8192
-"""Number of captions that are embedded before their embeddings are written"""
+"""Maximum number of captions that are embedded at once"""
 Embed = Callable[[Sequence[str]], np.ndarray]
 """Function: n texts → their embeddings (n, D) float32"""
 
@@ -41,10 +40,10 @@ class Hit(NamedTuple):
 
 
 def read_texts(path: str | Path, column: str = "caption") -> list[str]:
-    """Return the captions of a text file, one per line, or of a column of a Parquet file (`.parquet`).
+    """Return the captions of a text file or of a column of a Parquet file (`.parquet`).
 
-    Empty lines of a text file are skipped. Raises OvssError for a file that cannot be read, has no captions, or lacks
-    the column. Also raises OvssError for a Parquet file with a row without text.
+    A text file has one caption per line. Empty lines are skipped. Raises OvssError if the file or column cannot be
+    read, or has no captions. Also raises OvssError if a row of the column has no text.
     """
     if str(path).endswith(".parquet"):
         texts = _parquet(path, column)
@@ -60,10 +59,7 @@ def read_texts(path: str | Path, column: str = "caption") -> list[str]:
 
 
 def _parquet(path: str | Path, column: str) -> list[str]:
-    """Return the texts of a column. Raises OvssError if a row has no text.
-
-    In the array of the captions' embeddings, row i belongs to row i of the column. Therefore no row can be skipped.
-    """
+    """Return the texts of a column, one per row. Raises OvssError if a row has no text."""
     try:
         with files.opened(path) as file, pq.ParquetFile(file) as table:
             if column not in table.schema_arrow.names:
@@ -76,6 +72,7 @@ def _parquet(path: str | Path, column: str) -> list[str]:
             texts = table.read([column])[column].to_pylist()
     except (OSError, pa.ArrowException) as failure:
         raise OvssError(f"{path}: cannot be read as Parquet: {failure}") from failure
+    # no row can be skipped: row i of a file of embeddings belongs to row i of the column
     if wrong := [row for row, text in enumerate(texts) if not isinstance(text, str) or not text.strip()]:
         raise OvssError(
             f"{path}: column {column!r} has no text in row {wrong[0]} (counted from 0), found {texts[wrong[0]]!r}. "
@@ -92,9 +89,8 @@ def digest(texts: Sequence[str]) -> str:
 class CaptionIndex:
     """Captions and their embeddings, searched by exact inner product.
 
-    `vectors` (N, D) is float16 or float32, and may be memory-mapped. With `faiss`, the library faiss finds the
-    candidates of a search. For this, the library copies the embeddings as float32. The results with and without faiss
-    are the same up to rounding.
+    `vectors` are the embeddings (N, D), float16 or float32. If `faiss` is True, the library faiss searches a copy of
+    the embeddings in float32. The results with and without faiss are the same up to rounding.
     """
 
     def __init__(self, texts: Sequence[str], vectors: np.ndarray, faiss: bool = False) -> None:
@@ -113,22 +109,19 @@ class CaptionIndex:
         """Return the `count` captions that are most similar to each query, in descending order of similarity.
 
         `queries` are (Q, D) float32. Captions of equal similarity are in the order of their rows in the index.
-
-        First, 2 · count + SURPLUS candidates per query are found in float32, for all queries together. Rounding in this
-        step may depend on the other queries. Therefore the candidates' similarities are computed again in float64, for
-        each query alone, and ranked.
         """
         most = min(len(self), 2 * count + SURPLUS)
         if self._faiss is None:
             candidates = self._candidates(queries, most)
         else:
             candidates = self._faiss.search(np.ascontiguousarray(queries, np.float32), most)[1]
+        # the rounding in float32 may depend on the other queries: rank each query's candidates again in float64
         return [self._ranked(query, rows, count) for query, rows in zip(queries, candidates, strict=True)]
 
     def retrieve(self, queries: np.ndarray, count: int, threshold: float) -> list[list[Hit]]:
-        """Return the results of `search` without near duplicates (see `distinct`): 1 to `count` captions per query.
+        """Return the results of `search` without near duplicates, 1 to `count` captions per query.
 
-        `queries` are (Q, D) float32. `threshold` is the cosine above which two captions are near duplicates.
+        `queries` are (Q, D) float32. `threshold` is a cosine (see `distinct`).
         """
         every = self.search(queries, count)
         return [[hits[at] for at in distinct(self.rows(hits), threshold)] for hits in every]
@@ -138,7 +131,7 @@ class CaptionIndex:
         return self.vectors[[hit.row for hit in hits]].astype(np.float32)
 
     def _candidates(self, queries: np.ndarray, most: int) -> np.ndarray:
-        """Return the rows (Q, `most`) with the highest similarity in float32, in arbitrary order."""
+        """Return the rows (Q, `most`) of the captions with the highest similarity to each query, in arbitrary order."""
         values = np.empty((len(queries), 0), np.float32)
         rows = np.empty((len(queries), 0), np.int64)
         step = max(1, BLOCK // (4 * max(self.vectors.shape[1], len(queries))))
@@ -160,10 +153,10 @@ class CaptionIndex:
 
 
 def distinct(vectors: np.ndarray, threshold: float) -> list[int]:
-    """Return the indices of the embeddings (n, D) that remain after near duplicates are removed, in order.
+    """Remove near duplicates from embeddings (n, D). Return the ascending indices of the remaining embeddings.
 
-    Two embeddings are linked if their cosine is above `threshold`. Linked embeddings form groups. If A is linked to B,
-    and B to C, the three are one group. Only the first embedding of each group remains.
+    Two embeddings are linked if their cosine is above `threshold`. Embeddings that are joined by a chain of links form
+    a group. Only the first embedding of each group remains.
     """
     from scipy.sparse import csgraph  # takes tenths of a second to import
 
@@ -176,10 +169,8 @@ def distinct(vectors: np.ndarray, threshold: float) -> list[int]:
 def cached(texts: Sequence[str], key: str, half: bool, embed: Embed) -> np.ndarray:
     """Return the embeddings (N, D) of captions, memory-mapped from a file of the cache.
 
-    If the file does not exist, `embed` computes the embeddings, and the file is written. If several processes need the
-    same file, one process writes the file and the others wait. The dtype is float16 if `half` is True, else float32.
-    `key` identifies the encoder. The file's name depends on the texts, on `key` and on `half`. Raises OvssError if the
-    file cannot be read or written.
+    If the file does not exist, `embed` computes the embeddings. `key` identifies the encoder. The dtype is float16 if
+    `half` is True, else float32. Raises OvssError if the file cannot be read or written.
     """
     file = cache_folder() / "captions" / f"{digest(texts)[:24]}-{key}-{'float16' if half else 'float32'}.npy"
     try:
@@ -199,10 +190,9 @@ def _chunks(texts: Sequence[str], embed: Embed) -> Iterator[np.ndarray]:
 
 
 def write(file: Path, parts: Iterator[np.ndarray], count: int, half: bool) -> None:
-    """Write the embeddings of `count` captions to the .npy file `file`. A failure leaves no partial file.
+    """Write the embeddings of `count` captions to an .npy file. A failure leaves no partial file.
 
-    `parts` yields arrays (n, D), with `count` rows in total. The file's dtype is float16 if `half` is True, else
-    float32. Raises OSError if the file cannot be written.
+    `parts` yields arrays (n, D). The dtype in the file is float16 if `half` is True, else float32. Raises OSError.
     """
     aside = file.with_name(f"{uuid.uuid4().hex}.part")
     try:

@@ -13,17 +13,16 @@ from ovss_ray.errors import OvssError
 CHUNK = 4096
 """Approximate number of rows of a record batch in the file."""
 FEW = 1
-"""Maximum number of record batches of a table that stays in memory. A larger table is stored in a file."""
+"""Maximum number of record batches in memory. A table with more record batches is stored in a file."""
 BLOCK = 2**16
 """Number of rows of a block (see `blocks`)."""
 
 
 def mapped(schema: pa.Schema, parts: Iterable[pa.Table]) -> pa.Table:
-    """Return the rows of all `parts` as one table. All parts have the schema `schema`. They are read one by one.
+    """Return the rows of all `parts` as one table. All parts have the schema `schema`.
 
-    A table of more than about FEW · CHUNK rows is memory-mapped from a temporary file. Only the pages that are read
-    occupy memory. The disk space of the file is freed together with the table. Raises OvssError if the file cannot be
-    written. Errors that occur while a part is read are passed on.
+    A table of more than about FEW · CHUNK rows is memory-mapped from a temporary file. Raises OvssError if this file
+    cannot be written. Errors of `parts` are passed on.
     """
     stream = _joined(parts)
     first = list(islice(stream, FEW + 1))
@@ -70,15 +69,15 @@ def blocks(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
 
 
 def texts(table: pa.Table, name: str, place: np.ndarray | None = None) -> np.ndarray:
-    """Return texts of the column `name` as an array (n,) of str. A missing text is "".
+    """Return the texts of the column `name` in the rows `place`, as an array (n,) of str.
 
-    `place` are the numbers of the rows to return, (n,) int64. For the number −1, the text is "". If `place` is None,
-    the texts of all rows are returned. If the table lacks the column, all texts are "". Rows are looked up block by
-    block, since pyarrow would otherwise first copy the whole column.
+    `place` contains row numbers, (n,) int64. By default, the texts of all rows are returned. The text is "" for the row
+    number −1, for a missing text and for a missing column.
     """
     if place is None:
         return filled(table, name).to_numpy()
     values = np.full(len(place), "", object)
+    # block by block, since pyarrow would otherwise first copy the whole column
     for number in np.unique(place[place >= 0] // BLOCK) if name in table.column_names else ():
         rows = np.flatnonzero(place // BLOCK == number)
         block = filled(table.slice(number * BLOCK, BLOCK), name).combine_chunks()
@@ -94,10 +93,7 @@ def filled(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def places(ids: pa.ChunkedArray, among: pa.ChunkedArray) -> np.ndarray:
-    """Return the numbers of the rows at which `ids` (n,) occur in the column `among`, as an array (n,) int64.
-
-    The numbers are in the order of `ids`. If `among` lacks an id, the number for this id is −1.
-    """
+    """Return the row number in `among` of each of the n `ids`, (n,) int64. An id that `among` lacks gets −1."""
     if ids.equals(among):
         return np.arange(len(ids))
     return pc.fill_null(pc.index_in(ids, among), -1).to_numpy().astype(np.int64)

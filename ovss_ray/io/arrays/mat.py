@@ -1,7 +1,6 @@
 """Reader of label maps in MATLAB files of format version 5, which MATLAB's `save` writes with -v6 or -v7.
 
-Only integer matrices are read. scipy.io.loadmat reads these files too, but some damaged files crash it (bus error).
-Source: MathWorks, "MAT-File Format", Level 5.
+Only integer matrices are read. Source: MathWorks, "MAT-File Format", Level 5.
 """
 
 import struct
@@ -18,16 +17,17 @@ HEADER = 128
 MATRIX, COMPRESSED = 14, 15
 """Type numbers of the elements that are read. A file is a sequence of elements."""
 STORED = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4"}
-"""MAT-5 data type → numpy dtype of the numbers in the file. An array may be stored in a narrower dtype than its own."""
+"""MAT-5 data type → numpy dtype of the stored numbers. This dtype may be narrower than the dtype of the array."""
 CLASSES = {8: np.int8, 9: np.uint8, 10: np.int16, 11: np.uint16, 12: np.int32, 13: np.uint32}
 """MAT-5 array class → numpy dtype of the array."""
 
 
+# not scipy.io.loadmat: some damaged files crash it (bus error)
 def label_map(data: bytes, variable: str, name: str) -> np.ndarray:
     """Return the variable `variable` of a file as (H, W) integers, in the variable's own dtype.
 
-    `data` is the content of the file. Error messages name the file `name`. Raises OvssError if the file is damaged, or
-    has no integer matrix with the name `variable`.
+    `data` is the content of the file, and `name` is the file's name for messages. Raises OvssError if the file is
+    damaged, or has no integer matrix `variable`.
     """
     try:
         if data[124:HEADER] != b"\x00\x01IM":
@@ -44,22 +44,18 @@ def label_map(data: bytes, variable: str, name: str) -> np.ndarray:
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield type and content of each element.
-
-    Content of up to four bytes is stored inside the element's tag. Longer content is padded to a multiple of 8 bytes,
-    unless it is compressed.
-    """
+    """Yield the type number and the content of each element."""
     at = 0
     while at < len(data):
         kind, length = struct.unpack_from("<II", data, at)
         start = at + 8
-        if kind >> 16:
+        if kind >> 16:  # content of up to four bytes is inside the tag
             kind, length, start = kind & 0xFFFF, kind >> 16, at + 4
         if start + length > len(data):
             raise ValueError(f"truncated or damaged at an element of {length} bytes")
         yield kind, data[start : start + length]
         at = max(at + 8, start + length)
-        at += 0 if kind == COMPRESSED else -at % 8
+        at += 0 if kind == COMPRESSED else -at % 8  # only compressed content is not padded to 8 bytes
 
 
 def _matrices(data: bytes) -> Iterator[bytes]:
@@ -71,7 +67,7 @@ def _matrices(data: bytes) -> Iterator[bytes]:
 
 
 def _inflated(content: bytes) -> bytes:
-    """Return decompressed bytes. Raises ValueError if they are truncated, or too many for the largest allowed image."""
+    """Return decompressed bytes. Raises ValueError if `content` is truncated, or yields more than 4 · PIXELS bytes."""
     stream = zlib.decompressobj()
     inflated = stream.decompress(content, PIXELS * 4)
     if not stream.eof:

@@ -1,12 +1,8 @@
-"""Arrays on disk by key, in shards: each shard is a safetensors file with many arrays.
+"""Arrays on disk by key, in shards. A shard is a safetensors file with many arrays and their source.
 
-The source of a shard describes what computed the arrays, such as the name and the digest of a network. The file name of
-a shard is a digest of the source and of all keys in the shard. If a shard with the same source and the same keys is
-written again, it replaces the file. Shards with different keys have different names.
-
-After a killed run, the next run may divide the keys among shards in another way. A key may then be in several shards
-of a source, with equal arrays. Shards are written to any file system. They are read from a local or mounted folder, one
-array at a time.
+The source describes what computed the arrays, such as the name and the digest of a network. The file name of a shard is
+a digest of the source and of all keys in the shard. Shards can be written to any file system. They are read from a
+local folder.
 """
 
 import hashlib
@@ -26,9 +22,9 @@ SOURCE = "source"
 
 
 def write(folder: str, arrays: Mapping[str, np.ndarray], source: str) -> str:
-    """Write arrays as one shard of a folder, and return the shard's address. A failure leaves no partial shard.
+    """Write arrays as one shard of a folder, and return the shard's address.
 
-    `source` describes what computed the arrays, such as the name and the digest of a network.
+    A shard with the same source and the same keys is replaced. A failure leaves no partial shard.
     """
     digest = hashlib.sha256("\n".join([source, *sorted(arrays)]).encode()).hexdigest()[:24]
     address = files.join(folder, digest + ENDING)
@@ -47,10 +43,11 @@ class Shards:
         self.folder = Path(folder).expanduser().absolute()
         self.places: dict[str, Path] = {}
         self.sources: dict[str, Path] = {}
-        """source → path of its first shard in the order of file names; a shard without a source has the source \"\" """
+        """source → path of the first file with this source; the source \"\" is for shards without a source"""
         for file in sorted(self.folder.glob(f"*{ENDING}")):
             try:
                 with safetensors.safe_open(file, "np") as shard:
+                    # after a killed run, a key may be in several shards of a source, with equal arrays
                     self.places |= dict.fromkeys(shard.keys(), file)
                     self.sources.setdefault((shard.metadata() or {}).get(SOURCE, ""), file)
             except (OSError, safetensors.SafetensorError) as failure:

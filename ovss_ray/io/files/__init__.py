@@ -42,16 +42,16 @@ def read(uri: str | Path) -> bytes:
 
 
 def archive_of(uri: str) -> str | None:
-    """Return the path of the archive in an address: "a.tar" for the addresses "a.tar" and "a.tar/b/c.jpg".
+    """Return the beginning of an address up to an archive, such as "a.tar" for "a.tar/b/c.jpg" or "a.tar".
 
-    Return None if no part of the address is an archive.
+    Return None if the address contains no archive. Raises OvssError for a compressed tar archive.
     """
     inside = archives.split(f"{uri.rstrip('/')}/")
     return inside and inside[0]
 
 
 def _inner(uri: str) -> bytes | None:
-    """Return the bytes of a file in an archive, or of a cell of a table. For any other address, return None."""
+    """Return the bytes of a file in an archive, or of a table's cell (see cells.py); None for any other address."""
     if cell := cells.parsed(uri):
         return cells.content(cell)
     member = _member(uri)
@@ -59,10 +59,7 @@ def _inner(uri: str) -> bytes | None:
 
 
 def _member(uri: str) -> Member | None:
-    """Return the file at an address inside an archive; None if the address is not inside an archive.
-
-    Raises OvssError if the archive has no such file.
-    """
+    """Return the file at an address in an archive; None for any other address. Raises OvssError for a missing file."""
     if member := archives.pinned(uri):
         return member
     if not (inside := archives.split(uri)):
@@ -74,10 +71,10 @@ def _member(uri: str) -> Member | None:
 
 
 def pinned(uri: str) -> str:
-    """Return the address of a file in an archive, with the file's position added (see `archives`).
+    """Return an address inside an archive with the file's position added, such as a.tar@1536+20481/b.jpg.
 
-    A process that reads the new address needs no index of the archive. If `uri` is not inside an archive, `uri` is
-    returned unchanged. Raises OvssError if the archive is damaged or has no such file.
+    With the new address, the file is read without an index of the archive. Any other address is returned unchanged.
+    Raises OvssError if the archive is damaged or lacks the file.
     """
     member = None if inline.is_inline(uri) else _member(uri)
     return member.uri if member else uri
@@ -129,12 +126,8 @@ def _lost_link(uri: str | Path) -> str:
 def stamp(uri: str) -> str:
     """Return a string that changes when a file changes. The content of the file is not read.
 
-    - local file: size, modification time, change time and inode. A copy of the file has another stamp.
-    - remote file: size, times and checksums, if known, and the URI. Without the URI, two files could have equal stamps.
-    - file in an archive, cell of a table: its position there, and the stamp of the archive or table
-    - address that contains the data itself (see io/inline.py): digest of the data
-    - missing file: "absent"
-    - file that cannot be accessed, or about which nothing is known: ""
+    A copy of a file has another stamp. The stamp of a missing file is "absent". If a file cannot be accessed, or
+    nothing is known about the file, the stamp is "".
     """
     if inline.is_inline(uri):
         return inline.digest(uri)
@@ -159,8 +152,7 @@ def stamp(uri: str) -> str:
 def write(uri: str | Path, data: bytes | Iterator[bytes]) -> None:
     """Write a file completely, or not at all. `data` is the content, or an iterator over its pieces.
 
-    A local file is written piece by piece under a temporary name, then renamed. For a remote file, all pieces are
-    first joined in memory, for a single PUT. Raises OvssError if the file cannot be written.
+    The pieces of a remote file are first joined in memory. Raises OvssError if the file cannot be written.
     """
     path = addresses.local(uri)
     if path is None:
@@ -184,9 +176,9 @@ def write(uri: str | Path, data: bytes | Iterator[bytes]) -> None:
 
 
 def create(uri: str, data: bytes) -> bool:
-    """Write a file unless the file exists already, and return whether this call has written the file.
+    """Write a file unless the file exists. Return True if this call has written the file.
 
-    Except on S3, two simultaneous calls may both return True. Raises OvssError if the file cannot be written.
+    Two simultaneous calls may both return True, except on S3. Raises OvssError if the file cannot be written.
     """
     if not is_local(uri):
         return remote.create(uri, data)
@@ -219,10 +211,9 @@ def walk(folder: str | Path) -> list[str]:
 
 
 def scan(folder: str | Path, recursive: bool = False) -> Iterator[str]:
-    """Yield the addresses of the files in a folder, in arbitrary order. If `recursive`, include those in subfolders.
+    """Yield the addresses of the files in a folder, in arbitrary order. If `recursive`, also search the subfolders.
 
-    A folder that does not exist has no files. Broken links count as files; links to a parent folder are ignored. Local
-    files are listed lazily, so that memory stays constant.
+    A folder that does not exist has no files. Broken links count as files.
     """
     pending = [(str(folder), Trail.at(folder))]
     while pending:
@@ -231,16 +222,15 @@ def scan(folder: str | Path, recursive: bool = False) -> Iterator[str]:
             address = join(place, name)
             if not is_folder:
                 yield address
-            elif recursive and (inner := trail.into(address)):
+            elif recursive and (inner := trail.into(address)):  # not a link to a parent folder
                 pending.append((address, inner))
 
 
 def entries(folder: str | Path) -> Iterator[tuple[str, bool]]:
     """Yield each name in a folder, and True for a subfolder or False for a file, in arbitrary order.
 
-    If `folder` is an archive (.zip, .tar), the archive's entries are listed. An archive inside `folder` counts as a
-    file. A folder that does not exist has no entries. Broken links count as files; pipes, sockets and devices are
-    ignored. Raises OvssError if the folder cannot be listed.
+    `folder` may be an archive. In a folder, archives and broken links count as files. Pipes, sockets and devices are
+    ignored. A folder that does not exist has no entries. Raises OvssError if the folder cannot be listed.
     """
     if inside := archives.split(f"{str(folder).rstrip('/')}/"):
         archive, path_inside = inside
@@ -257,11 +247,12 @@ def entries(folder: str | Path) -> Iterator[tuple[str, bool]]:
 
 
 def absolute(uri: str) -> str:
-    """Return the absolute form of a local path, for workers with other working directories. A URI is unchanged.
+    """Return a local path as an absolute path, and a URI unchanged.
 
-    Raises OvssError for a URI with a password or a query, since run folders and reports show addresses.
+    Raises OvssError if a URI contains a password or a key (see addresses.refuse_secrets).
     """
     addresses.refuse_secrets(uri)
+    # workers have other working directories
     return uri if "://" in uri else str(Path(uri).expanduser().absolute())
 
 

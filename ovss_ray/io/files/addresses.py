@@ -16,10 +16,7 @@ _PASSWORD = re.compile(r"[a-z0-9+.]+://[^/\s@]*:[^/\s@]*@", re.IGNORECASE)
 """Pattern of the beginning of a URI with a password. Azure's `container@account` has no colon, so it does not match."""
 _QUERY = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
 _KEY = re.compile(r"[?&][^=/&]*(?:secret|password|token|signature|sig|credential|access_?key)[^=/&]*=.*", re.IGNORECASE)
-"""Pattern of query parameters that may hold a key, such as `?token=…`.
-
-For http(s), every query is refused. For other schemes, only a query that matches this pattern is refused, since paths
-may contain `?`."""
+"""Pattern of query parameters that may hold a key, such as `?token=…`"""
 
 
 def shown(uri: str | Path) -> str:
@@ -34,7 +31,7 @@ def without_secrets(text: str) -> str:
 
 
 def refuse_secrets(uri: str) -> None:
-    """Raise OvssError if a URI contains a password or a key, since run folders and logs show addresses."""
+    """Raise OvssError if a URI contains a password or a key. A web address must have neither user name nor query."""
     scheme, mark, rest = uri.partition("://")
     if not mark or inline.is_inline(uri):
         return
@@ -44,6 +41,7 @@ def refuse_secrets(uri: str) -> None:
             f"{shown(uri)}: the address contains a user name or password, which run folders and logs would show. "
             f"Remove it. {ADVICE.get(scheme.lower(), 'Give credentials in environment variables')}"
         )
+    # with other schemes than http(s), a path may contain "?"
     if (web and "?" in rest) or _KEY.search(rest):
         raise OvssError(
             f"{shown(uri)}: the address contains a query (after ?), which may hold a key that run folders and logs "

@@ -1,7 +1,6 @@
-"""Indexes of zip and tar archives: the position of each file. An index is made once, and cached as an SQLite file.
+"""Indexes of zip and tar archives. An index gives the position of each file, and is cached as an SQLite file.
 
-The cached file is named by the archive's address and stamp, so that a changed archive gets another index. Making an
-index reads the directory of a zip archive, or the headers of a tar archive.
+If an archive changes, a new index is made.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ from ovss_ray.io.files import addresses, archives, cache, remote
 from ovss_ray.io.files.archives import BLOCK, DEFLATED, STORED, Member
 
 VERSION = "1"
-"""Version of the index's tables. The file name of a cached index depends on it."""
+"""Version of the tables of an index. The file name of a cached index depends on this version."""
 LARGEST = 1 << 31
 """Maximum size in bytes of a file that is read from an archive."""
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, struct.error, OSError)
@@ -49,7 +48,7 @@ class Index:
             return self._base.execute(question, values).fetchall()
 
     def find(self, path: str) -> Member | None:
-        """Return a file, or None if there is none. Raises OvssError if it cannot be read without unpacking."""
+        """Return a file; None if the archive lacks the file. Raises OvssError if the file cannot be read in place."""
         folder, _, name = path.rpartition("/")
         rows = self._rows("SELECT place FROM members WHERE folder = ? AND name = ?", folder, name)
         if not rows:
@@ -139,21 +138,17 @@ def _fill(base: sqlite3.Connection, archive: str) -> None:
 
 
 def _place_of(base: sqlite3.Connection, path: str) -> str:
-    """Return the place of the file `path`, to which a hard link leads (see Member.place).
-
-    If this file cannot be read, return the reason, such as "it is a sparse file". If the index lacks this file, return
-    a reason such as "it is a link to 'images/1.png'".
-    """
+    """Return the place of the file `path` (see `_members`), or a fault if the index lacks this file."""
     folder, _, name = path.rpartition("/")
     row = base.execute("SELECT place FROM members WHERE folder = ? AND name = ?", (folder, name)).fetchone()
     return row[0] if row else f"it is a link to {path!r}"
 
 
 def _members(archive: str) -> Iterator[tuple[str, str]]:
-    """Yield two texts for each file: the file's path, and the file's place (see Member.place).
+    """Yield two texts for each file in an archive: the path, and the place.
 
-    For a file that cannot be read, the second text is the reason, such as "it is encrypted". For a hard link to the
-    file images/1.png, the second text is "same as images/1.png".
+    The place is a position such as "1536+20481", or a fault such as "it is encrypted". For a hard link, the place is
+    "same as PATH".
     """
     listed = _of_zip if archive.lower().endswith(".zip") else _of_tar
     try:
@@ -173,10 +168,7 @@ def _opened(archive: str) -> AbstractContextManager[BinaryIO]:
 
 
 def _path(name: str) -> str:
-    """Return a file's path in an archive in normal form. For example, "./a//b" becomes "a/b".
-
-    Raises ValueError for an unsafe path, such as "../a".
-    """
+    """Return a path in normal form, such as "a/b" for "./a//b". Raises ValueError for an unsafe path such as "../a"."""
     steps = [step for step in name.split("/") if step not in ("", ".")]
     if ".." in steps or name.startswith("/") or "\0" in name or not steps:
         raise ValueError(f"the path {name!r} leads out of the archive")

@@ -1,8 +1,7 @@
 """Files inside zip and tar archives, read by their position, without unpacking the archive.
 
-An archive is a folder in an address: /data/shards/000.tar/images/a.jpg, s3://bucket/data.zip/a.png. An index of the
-archive gives the position of each file (see archive_index.py). `files.pinned` writes the position into the address:
-/data/shards/000.tar@1536+20481/images/a.jpg. A worker then needs one request and no index.
+In an address, an archive is a folder: /data/000.tar/a.jpg. The address /data/000.tar@1536+20481/a.jpg also contains
+the file's offset and length in bytes. To read this address, no index of the archive is needed.
 """
 
 import os
@@ -28,7 +27,7 @@ _PINNED = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _HEADER = struct.Struct("<4s4xH16xHH")
-"""Local header of a file in a zip archive (APPNOTE 4.3.7): signature, method, lengths of name and of extra field."""
+"""Local header of a file in a zip archive (APPNOTE 4.3.7): signature, method, length of name, length of extra field."""
 BLOCK = 512
 """Bytes of the header of a file in a tar archive."""
 STORED, DEFLATED = 0, 8
@@ -52,7 +51,7 @@ class Member:
 
     @property
     def place(self) -> str:
-        """The position as text for an address, such as 1536+20481."""
+        """Position as text for an address: OFFSET+LENGTH in a tar archive, OFFSET+LENGTH-SIZE-CRC in a zip archive."""
         return f"{self.offset}+{self.length}" + ("" if self.crc is None else f"-{self.size}-{self.crc:08x}")
 
     @property
@@ -81,9 +80,9 @@ def pinned(uri: str) -> Member | None:
 
 
 def split(uri: str) -> tuple[str, str] | None:
-    """Return the archive of an address, and the path in it; None if no part of the address is an archive.
+    """Return the archive in an address, and the path inside the archive. Return None for an address without an archive.
 
-    Raises OvssError for an archive that is compressed as a whole.
+    Raises OvssError for an archive with an extension in COMPRESSED.
     """
     for match in _INSIDE.finditer(uri):
         archive, name = uri[: match.end()], uri[match.end() :].strip("/")
@@ -109,12 +108,15 @@ def _is_remote_file(uri: str, minute: int) -> bool:
 
 
 def _minute() -> int:
-    """Return the number of the current minute. As a cache key, it makes cached facts expire after at most a minute."""
+    """Return the number of the current minute, a cache key for results that may be a minute old."""
     return int(time.monotonic() // 60)
 
 
 def stamp(archive: str) -> str:
-    """Return the stamp of an archive (see `files.stamp`). The stamp of a remote archive may be up to a minute old."""
+    """Return a string that changes when an archive changes (see `files.stamp`).
+
+    For a remote archive, the string may be a minute old.
+    """
     path = addresses.local(archive)
     if path is None:
         return _remote_stamp(archive, _minute())

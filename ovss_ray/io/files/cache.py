@@ -18,8 +18,9 @@ LIMIT = "OVSS_CACHE_GB"
 """Name of the environment variable with the maximum total size, in GB, of copies and indexes in the cache"""
 DEFAULT = 20.0
 """Default limit in GB"""
+# Soon after `kept` has returned a path, a process opens the file.
 YOUNG = 600.0
-"""Minimum seconds between the last use of a file and its deletion. Until then, a process may be about to open it."""
+"""Minimum seconds between the last use of a file and the deletion of the file"""
 
 
 def cache_folder() -> Path:
@@ -30,8 +31,8 @@ def cache_folder() -> Path:
 def limit() -> int:
     """Return the maximum total size, in bytes, of copies and indexes in the cache.
 
-    The environment variable OVSS_CACHE_GB sets this size in GB. If the variable is unset or empty, DEFAULT is used.
-    Raises OvssError if the variable is not a finite number of at least 0.
+    The environment variable OVSS_CACHE_GB sets this size in GB; the default is DEFAULT. Raises OvssError if the
+    variable is not a finite number of at least 0.
     """
     text = os.environ.get(LIMIT, "")
     try:
@@ -44,7 +45,7 @@ def limit() -> int:
 
 
 def kept(name: str) -> Path:
-    """Return the path of a file in the folder `files` of the cache. If it exists, mark it as used now (see `trim`)."""
+    """Return the path for a cached file. If the file exists, mark the file as used now (see `trim`)."""
     path = cache_folder() / "files" / name
     with contextlib.suppress(OSError):  # it does not exist yet, or the cache is read-only, but still of use
         os.utime(path)
@@ -52,9 +53,9 @@ def kept(name: str) -> Path:
 
 
 def trim() -> None:
-    """Delete the least recently used files in the folder `files`, until its size is within the limit.
+    """Delete the least recently used copies and indexes, until the cache is within the limit.
 
-    Files that were used in the last ten minutes stay. The folder is listed at most once a minute.
+    Files that were used in the last YOUNG seconds stay. Only a process's first call in a minute has an effect.
     """
     _trim(cache_folder() / "files", limit(), int(time.monotonic() // 60))
 
@@ -78,9 +79,8 @@ def _trim(folder: Path, most: int, minute: int) -> None:
 def local_copy(uri: str) -> Path:
     """Return the path of a local file, or of a cached copy of a remote file.
 
-    The folder of a copy is named by the SHA-256 of the file's content. Therefore, the copy of a changed file has
-    another path. The cache has a limited size (see `trim`). Raises OvssError if the remote file cannot be read or
-    copied.
+    If the content of the remote file changes, the path of the copy changes. Raises OvssError if the file cannot be read
+    or copied.
     """
     if (path := addresses.local(uri)) is not None:
         return Path(uri) if "://" not in uri else Path(path)
@@ -101,11 +101,10 @@ def local_copy(uri: str) -> Path:
 
 
 def fetch(uri: str, file: Path) -> Path:
-    """Return the path `file`. If this file does not exist on this machine, download it from `uri`.
+    """Download a file from `uri` to the path `file`, unless `file` exists, and return this path.
 
-    Processes wait for each other, so only one downloads. The file has a temporary name until it is complete; a
-    transfer that breaks off leaves no file. Raises OvssError if the download fails, and OSError if the folder of `file`
-    is not writable.
+    Simultaneous calls download the file only once. Raises OvssError if the download fails. Raises OSError if the folder
+    of `file` is not writable.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock_of(file)):

@@ -1,9 +1,8 @@
 """Images in a column of a table: Parquet files, and the Arrow files that Hugging Face's `save_to_disk` writes.
 
-The address /data/val.parquet@3.17/image means: row group 3 of the file, row 17 of this group, column `image`. An Arrow
-file has record batches instead of row groups. A cell holds the bytes of a file, or a struct with a field `bytes`, as
-Hugging Face stores images. To read a cell, the whole column of the row group is read. The columns that were read last
-are cached, since rows are mostly read in order.
+The address /data/val.parquet@3.17/image means row group 3 of the file, row 17 of this group, column `image`. An Arrow
+file has record batches instead of row groups. A cell holds the bytes of an image file, or a struct with these bytes in
+the field `bytes`.
 """
 
 import re
@@ -71,8 +70,8 @@ def content(cell: Cell) -> bytes:
 def checked(table: str, columns: dict[str, str], ids: str | None) -> None:
     """Raise OvssError if a table lacks a column, or if a column has the wrong type.
 
-    `columns["images"]` is the name of the column with photographs. `columns["labels"]` is the name of the column with
-    label maps. `ids` is the name of the column with ids. If `ids` is None, the table needs no column with ids.
+    `columns` maps "images" and "labels" to the names of two columns of image files. `ids` is the name of the column
+    with ids, or None.
     """
     schema = opened(table, _stamp(table)).schema
     for key, column in {**columns, **({"ids": ids} if ids else {})}.items():
@@ -102,9 +101,9 @@ def _holds_files(kind: pa.DataType) -> bool:
 
 
 def rows(table: str, ids: str | None) -> Iterator[tuple[int, int, str | None]]:
-    """Yield (row group, row, id) of each image in a table. `ids` is the name of the column with the ids.
+    """Yield (row group, row, id) of each image in a table. Raises OvssError for a damaged table.
 
-    If `ids` is None, every id is None. Raises OvssError for a damaged table.
+    `ids` is the name of the column with ids; None: every id is None.
     """
     reader = opened(table, _stamp(table))
     for group, number in enumerate(reader.lengths):
@@ -139,7 +138,7 @@ class Table:
 
 
 def _batches(path: str) -> list[pa.RecordBatch]:
-    """Return the record batches of an Arrow file, which are memory-mapped. Raises ValueError if there are none."""
+    """Return the memory-mapped record batches of an Arrow file. Raises ValueError for a file without record batches."""
     source = pa.memory_map(path)
     try:
         batches = pa.ipc.open_stream(source).read_all().to_batches()
@@ -170,13 +169,16 @@ def _stamp(table: str) -> str:
 
 @lru_cache(64)
 def opened(table: str, stamp: str) -> Table:
-    """Return the reader of a table, from a cache if `stamp` is unchanged. Raises OvssError for a damaged table."""
+    """Return the cached reader of a table with the stamp `stamp` (see `archives.stamp`).
+
+    Raises OvssError for a damaged table.
+    """
     with damaged(table):
         return Table(table)
 
 
 class _Groups:
-    """Cache of the latest row groups of this process, up to ROOM bytes. Threads wait for each other's reads."""
+    """Thread-safe cache of the most recently used columns of row groups, up to ROOM bytes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -204,10 +206,10 @@ _GROUPS = _Groups()
 
 
 def read_parquet(content: bytes, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file from `content`, the bytes of the file, and verify the checksums of the file's pages.
+    """Read a table from the bytes of a Parquet file, and verify the file's checksums.
 
     If `columns` is None, all columns are read. Raises ArrowException, ValueError or OSError if the file is damaged.
-    Arrow's threads are not used. With them, 2 of 100 processes that ended right after a read were aborted.
     """
+    # With Arrow's threads, 2 of 100 processes that ended right after a read were aborted.
     with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
         return file.read(columns, use_threads=False)

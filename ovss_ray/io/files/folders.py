@@ -10,9 +10,9 @@ from ovss_ray.io.files import addresses
 
 
 def entries(path: str) -> Iterator[tuple[str, bool]]:
-    """Yield each name in a local folder, and True for a subfolder or False for a file.
+    """Yield each name in a local folder, and True for a subfolder or False for a file (see `_kind`).
 
-    See `files.entries` for links, pipes, sockets and devices. Raises OSError if the folder cannot be listed.
+    Raises OSError if the folder cannot be listed.
     """
     if not os.path.lexists(path):
         return
@@ -34,7 +34,7 @@ def _kind(entry: os.DirEntry[str]) -> bool | None:
 
 
 def state(path: str) -> os.stat_result | None:
-    """Return the status of a local file or folder; None if it does not exist. Raises OSError."""
+    """Return `os.stat` of a local path; None if nothing exists there. Raises OSError if access fails."""
     try:
         return os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -42,7 +42,7 @@ def state(path: str) -> os.stat_result | None:
 
 
 def is_folder(path: str) -> bool:
-    """Return whether a local folder exists. Raises OSError."""
+    """Return whether a local folder exists. Raises OSError if access fails."""
     status = state(path)
     return status is not None and stat.S_ISDIR(status.st_mode)
 
@@ -59,13 +59,12 @@ def leads_nowhere(path: str) -> bool:
 
 @dataclass(frozen=True)
 class Trail:
-    """State of a recursive search, by which links back to a parent folder are detected."""
+    """Current folder of a recursive search. The method `into` detects links that lead back to an outer folder."""
 
     reals: tuple[str, ...]
-    """real paths of the folders that contain the followed links, and last, the real path of the current folder
+    """real paths of the folders in which a link was followed, and finally of the current folder
 
-    Say a search begins in /a and follows the link /a/b/link to /c. In the folder /c/d, the tuple is ("/a/b", "/c/d").
-    For remote folders, the tuple is empty.
+    If the link /a/b/link leads to /c, the tuple in /c/d is ("/a/b", "/c/d"). In remote folders, the tuple is empty.
     """
 
     @classmethod
@@ -75,7 +74,7 @@ class Trail:
         return cls(() if path is None else (os.path.realpath(path),))
 
     def into(self, folder: str) -> "Trail | None":
-        """Return the `Trail` of a subfolder; None if the subfolder is a link that leads back to a parent folder."""
+        """Return the `Trail` of a subfolder; None if the subfolder is a link that leads back to an outer folder."""
         path = addresses.local(folder)
         if not self.reals or path is None:
             return self

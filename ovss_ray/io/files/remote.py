@@ -1,6 +1,6 @@
-"""Remote files, through fsspec: s3://, gs://, abfs://, http(s)://, hf:// and others. Failed reads are repeated.
+"""Remote files, through fsspec: s3://, gs://, abfs://, http(s)://, hf:// and others.
 
-Listings are not cached, since other processes of a run write files. A file of up to 100 MB is written by a single PUT.
+Failed reads are repeated. Listings are not cached, since other processes of a run write files.
 """
 
 import asyncio
@@ -27,13 +27,12 @@ EXTRAS = {
     **dict.fromkeys(("gs", "gcs"), "gcs"),
     **dict.fromkeys(("abfs", "abfss", "az"), "azure"),
 }
-"""Scheme → optional-dependency group of ovss_ray (as in `ovss_ray[s3]`) that installs the scheme's library."""
+"""Scheme → extra that installs the scheme's library, such as "s3" in `pip install 'ovss_ray[s3]'`"""
 OBJECT_STORES = (*EXTRAS, "hf")
 """Schemes without real folders. Before a file is written, its folder need not be created."""
+# With simple_links, fsspec would take every text like a URL in a folder's index page for a file, not only <a> tags.
 OPTIONS = {"http": {"simple_links": False}, "https": {"simple_links": False}}
-"""Scheme → options of its file system.
-
-`simple_links` is False. Only <a> tags of an index page then count as links, not all texts that look like a URL."""
+"""Scheme → options of fsspec's file system"""
 ATTEMPTS = 4
 """Number of times that a read is attempted. The libraries of object stores repeat requests themselves, too."""
 SILENCE = 60.0
@@ -51,7 +50,7 @@ T = TypeVar("T")
 
 
 def failures(*more: type[Exception]) -> tuple[type[Exception], ...]:
-    """Return the classes in `more`, and all exception classes that the loaded libraries raise for failed requests."""
+    """Return the exception classes of failed requests: those of fsspec, those of imported libraries, and `more`."""
     loaded = [getattr(sys.modules.get(module), name, None) for module, name in _LIBRARIES]
     return (OSError, NotImplementedError, *more, *(failure for failure in loaded if failure is not None))
 
@@ -75,9 +74,9 @@ def locate(uri: str) -> tuple["AbstractFileSystem", str]:
 
 
 def reason(uri: str, failure: BaseException) -> str:
-    """Return a short description of a failed request. Passwords and keys in URIs are removed from the description.
+    """Return a short description of a failed request, without passwords and keys.
 
-    If credentials are missing or access is denied, the description ends with the advice for the scheme of the URI.
+    If credentials are missing or access is denied, the description ends with advice on credentials.
     """
     advice = ADVICE.get(uri.partition("://")[0].lower(), "")
     status = getattr(failure, "status", None)
@@ -176,10 +175,9 @@ def write(uri: str, data: bytes) -> None:
 
 
 def create(uri: str, data: bytes) -> bool:
-    """Write a file unless it exists. Return whether it was written. Raises OvssError.
+    """Write a file unless it exists, and return whether it was written. Raises OvssError if the write fails.
 
-    On S3, the check and the write are one step, so that only one of several simultaneous calls returns True. On other
-    stores, two simultaneous calls may both return True.
+    Except on S3, two simultaneous calls may both return True.
     """
     if exists(uri):
         return False
@@ -245,9 +243,9 @@ def is_folder(uri: str) -> bool:
 
 
 def stamp(uri: str) -> str:
-    """Return a text with the known size, times and checksums of a file, and its URI.
+    """Return a text of the known size, times and checksums of a file, and the file's URI.
 
-    Return "absent" for a missing file, and "" if nothing is known about the file.
+    Return "absent" for a missing file, and "" if nothing is known.
     """
     known = info(uri)
     if known is None:
@@ -260,7 +258,7 @@ def stamp(uri: str) -> str:
 def entries(uri: str) -> Iterator[tuple[str, bool]]:
     """Yield each name in a folder, and True for a subfolder or False for a file, in arbitrary order.
 
-    Raises OvssError if the listing fails. A missing folder has no entries. On S3, the listing is read page by page.
+    A missing folder has no entries. Raises OvssError if the listing fails.
     """
     backend, path = locate(uri)
     folder = f"{path.strip('/')}/".removeprefix("/")

@@ -25,20 +25,16 @@ _TURNS = {
 }
 """Value of the EXIF tag Orientation → operation that turns the stored pixels upright (EXIF 2.32)."""
 _BITS = dict.fromkeys(("1", "L", "P", "LA", "La", "PA"), 8) | {"I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}
-"""Pillow mode of an image with one number per pixel → bits per pixel. Images of other modes are in colour."""
+"""Pillow mode of an image of grey values or palette indices → bits per pixel. Other modes are in colour."""
 HEAD = 1 << 16
 """Number of bytes of a remote image that are read first, to find the size in its header."""
 
 
 def decode(data: bytes, name: str, *, upright: bool = True, cap: int = PIXELS) -> np.ndarray:
-    """Decode a photograph to (H, W, 3) uint8 RGB.
+    """Decode a photograph to (H, W, 3) uint8 RGB. If `upright`, apply the EXIF orientation, as detectron2 does.
 
-    If `upright`, the EXIF orientation is applied, as in detectron2's reader. Pillow converts images that are not RGB:
-    palette indices become colours, grey is repeated, alpha is dropped. 16-bit grey is reduced to its high byte, as in
-    Pillow's reader of 16-bit RGB. In contrast, detectron2 clips 16-bit grey to white.
-
-    Raises OvssError if the file is not an image, is damaged, or has more than `cap` pixels. Also raises OvssError for
-    floating-point pixels, and for values outside 0 to 65535.
+    16-bit grey is reduced to its high byte. Alpha is dropped. Raises OvssError if the image is damaged, or has more
+    than `cap` pixels. Also raises OvssError for floating-point pixels, and for grey values outside 0 to 65535.
     """
     with pixels_of(data, name, cap) as picture:
         picture.load()
@@ -47,10 +43,10 @@ def decode(data: bytes, name: str, *, upright: bool = True, cap: int = PIXELS) -
 
 
 def size(uri: str | Path) -> tuple[int, int]:
-    """Return H, W of the array that `decode` returns for a photograph, without decoding the photograph.
+    """Return H, W of the upright photograph, without decoding the photograph.
 
-    Usually, only the beginning of the file is read. Some PNG files store their EXIF orientation after the pixels.
-    `decode` applies this orientation, but `size` ignores it. Raises OvssError if the file cannot be read.
+    An EXIF orientation that a PNG file stores after the pixels is ignored. `decode` applies such an orientation. Raises
+    OvssError if the file cannot be read.
     """
     if not files.is_local(str(uri)):
         data = files.beginning(uri, HEAD)
@@ -95,4 +91,5 @@ def _rgb(picture: Image.Image, name: str) -> np.ndarray:
             f"{name}: found grey values from {grey.min()} to {grey.max()}, outside the range 0 to 65535 of 16-bit "
             "images. Save the image with 8 bits, that is, with grey values from 0 to 255"
         )
+    # Pillow's reader of 16-bit RGB also keeps the high byte. In contrast, detectron2 clips 16-bit grey to white.
     return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)

@@ -39,9 +39,9 @@ class Variant:
     long_side: int = 2560
     """maximum of the long side of a resized photograph, in pixels"""
     every: int = 0
-    """pixels from the start of a window to the start of the next window; 0: two thirds of a window's side"""
+    """stride of the windows in pixels; 0: two thirds of a window's side"""
     templates: str = "fusioner"
-    """key of text.TEMPLATES: the templates of the prompts for a class name"""
+    """key of text.TEMPLATES for the prompts of a class name"""
 
     @property
     def side(self) -> int:
@@ -54,6 +54,8 @@ class Variant:
         return self.every or 2 * self.side // 3
 
 
+# fusioner_tiny: training halves scenes to about 128 × 160 pixels, so photographs get a short side of 128 pixels.
+# models/tokens/scenes.txt contains all words of the templates "vild". Other words become "<unknown>".
 VARIANTS = {
     "fusioner_vit_l_14": Variant(VIT_L_14, base="clip_vit_l_14"),
     "fusioner_tiny": Variant(
@@ -61,10 +63,8 @@ VARIANTS = {
         long_side=1024, every=64, templates="vild",
     ),
 }  # fmt: skip
-"""Network name → sizes. fusioner_tiny is trained by this project on drawn scenes (configs/train_fusioner_tiny.yaml).
-The CLIP of fusioner_tiny is clip_tiny. In training, scenes of about 256 × 320 pixels were halved to about 128 × 160
-pixels. So fusioner_tiny resizes photographs to a short side of 128 pixels. The tokeniser of clip_tiny knows only the
-words in models/tokens/scenes.txt, among them all words of the templates "vild". Other words become "<unknown>"."""
+"""Network name → sizes. This project trains fusioner_tiny (configs/train_fusioner_tiny.yaml). fusioner_tiny knows only
+the words in models/tokens/scenes.txt."""
 
 
 def checkpoints(name: str) -> tuple[str, ...]:
@@ -84,5 +84,5 @@ WEIGHTS: Mapping[str, Weights] = {
     "fusioner_vit_l_14": by_hand("", "none stated", "https://github.com/chaofanma/Fusioner"),
     "fusioner_tiny": shipped("fusioner_tiny.safetensors"),
 }
-"""Checkpoint name → file and source. Fusioner's authors published no checkpoint. The file of fusioner_tiny contains
-only the trained part."""
+"""Checkpoint name → file and source. Fusioner's authors published no checkpoint. The file of fusioner_tiny lacks
+CLIP."""

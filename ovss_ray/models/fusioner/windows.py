@@ -1,10 +1,7 @@
-"""Windows over a photograph, and the mean of their logits.
-
-Windows start at multiples of the stride. The last window of an axis is not shifted back: it is cut at the end of the
-photograph and padded. The padding is −1 in normalised units.
+"""Windows over a photograph, and the mean of the windows' logits. Windows that extend beyond the photograph are padded.
 
 Dimensions: H W pixels of the photograph, h w pixels of the resized photograph, n side of a window; V windows, k
-classes. Most networks do not resize photographs; then (h, w) equals (H, W).
+classes. Without a resize, (h, w) equals (H, W).
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,9 +24,9 @@ class Layout:
     """The windows of one photograph."""
 
     height: int
-    """h, in pixels"""
+    """height h of the resized photograph in pixels"""
     width: int
-    """w, in pixels"""
+    """width w of the resized photograph in pixels"""
     side: int
     """n: side of a window in pixels"""
     stride: int
@@ -58,10 +55,9 @@ class Layout:
         return windows
 
     def check(self, classes: int) -> None:
-        """Raise OvssError if the logits (k, H, W) of k = `classes` classes need more than LARGEST bytes.
+        """Raise OvssError if the logits of `classes` classes need more than LARGEST bytes.
 
-        If the photograph was resized, the logits (k, h, w) are in memory at the same time. Then LARGEST limits the
-        total bytes of the logits (k, h, w) and (k, H, W).
+        The logits are (k, H, W). If the photograph was resized, logits (k, h, w) are counted, too.
         """
         height, width = self.original or (self.height, self.width)
         bytes_of_class = 4 * (height * width + self._resized * self.height * self.width)
@@ -83,8 +79,8 @@ class Layout:
     def mean(self, logits: Iterable[Tensor]) -> Tensor:
         """Return the mean logits (k, H, W) over the windows that cover each pixel.
 
-        `logits` are (k, n, n) for each window, in the order of `cut`. The mean is computed at (h, w). If the photograph
-        was resized, the mean is then resized bilinearly to (H, W).
+        `logits` are (k, n, n) for each window, in the order of `cut`. If the photograph was resized, the mean is
+        resized bilinearly to (H, W).
         """
         total = covering = torch.empty(0)
         for window, (top, left) in zip(logits, self.corners(), strict=True):

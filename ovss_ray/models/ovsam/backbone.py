@@ -1,7 +1,6 @@
-"""The parts of Open-Vocabulary SAM that encode the image: CLIP's image tower, the SAM2CLIP neck, and a feature pyramid.
+"""Image encoder of Open-Vocabulary SAM (Yuan et al., ECCV 2024, arXiv 2401.02955, §3.2 and §3.3).
 
-Yuan et al., ECCV 2024, arXiv 2401.02955, §3.2 and §3.3. The parameters have the official names. Dimensions: B
-images, g side of the image embedding, C channels.
+The parameters have the official names. Dimensions: B images, g side of the image embedding, C channels.
 """
 
 from collections.abc import Sequence
@@ -48,9 +47,9 @@ class Backbone(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return four maps (B, C, h / s, w / s) of normalised images (B, 3, h, w).
+        """Return the four stages' maps (B, C, h / s, w / s) of normalised images (B, 3, h, w).
 
-        The maps are the outputs of the four stages. The stride s of each map is in Variant.strides.
+        The strides s are in Variant.strides.
         """
         x = self.stem(images)
         maps = []
@@ -63,9 +62,7 @@ class Backbone(nn.Module):
 class Tower(WholeImageTower):
     """CLIP's vision transformer with a convolutional stem, for small networks.
 
-    The tower computes four maps. The stem computes the first three maps. The third map is the input of the transformer.
-    The fourth map is the output of the transformer's first `shallow` blocks. Regions are pooled from the third map.
-    To embed regions, `head` applies all blocks of the transformer to the pooled patches.
+    The stem computes three maps. The first `shallow` blocks of the transformer compute a fourth map.
     """
 
     conv1: Stem
@@ -81,8 +78,7 @@ class Tower(WholeImageTower):
     def forward(self, images: Tensor) -> list[Tensor]:  # type: ignore[override]  # the maps of a Backbone, not taps
         """Return four maps (B, C, h / s, w / s) of images (B, 3, h, w) in ImageNet's normalisation.
 
-        First, the images are converted to CLIP's normalisation, and resized by the factor `ratio`. The stride s of each
-        map is in Variant.strides, in pixels before the resize.
+        The strides s are in Variant.strides.
         """
         mean, std = (part.to(images.device) for part in CLIP)
         pixels = images * IMAGENET.std.to(images.device) + IMAGENET.mean.to(images.device)
@@ -94,9 +90,9 @@ class Tower(WholeImageTower):
         return [*maps, as_map(tokens[:, 1:], maps[-1].shape[-2:])]
 
     def head(self, patches: Tensor) -> Tensor:
-        """Return the embeddings (P, D) of P regions, not normalised. D is the length of an embedding.
+        """Return the embeddings (P, D) of P regions, not normalised.
 
-        `patches` (P, C, r, r) are the features of the regions, pooled to r × r patches.
+        `patches` (P, C, r, r) has the features of each region in a grid of r × r cells.
         """
         return self.encode(patches)
 
@@ -107,10 +103,9 @@ def backbone(variant: Variant) -> Backbone | Tower:
 
 
 def resampling(channels: int, width: int, stride: int, patch: int) -> nn.Module:
-    """Return a convolution that resizes a map by the factor `stride` / `patch`.
+    """Return a convolution that multiplies the height and width of a map by `stride` / `patch`.
 
-    A cell of the map covers `stride` × `stride` pixels of the network's input. A cell of the resized map covers
-    `patch` × `patch` pixels. For example, stride 32 and patch 16 double the height and width of the map.
+    The side of a cell changes from `stride` to `patch` pixels of the network's input.
     """
     if stride > patch:
         return nn.ConvTranspose2d(channels, width, stride // patch, stride // patch)

@@ -32,8 +32,7 @@ class OvsamConfig(NetworkConfig):
     fpn: str | None = None
     """path of the feature pyramid's checkpoint, for ovsam_rn50x16_demo only; default: the downloaded file"""
     path: Literal["evaluation", "demo"] = "evaluation"
-    """mode of the network, named after a code path of the official code. evaluation: scores of the head and of CLIP are
-    fused; demo: the head's scores alone"""
+    """mode of the official code. evaluation fuses the scores of the head and CLIP; demo uses only the head's scores"""
 
     @field_validator("clip", "neck", "sam", "fpn")
     @classmethod
@@ -61,20 +60,18 @@ class OvsamConfig(NetworkConfig):
 
 
 class WithSynonyms(WithClassifiers):
-    """Mixin for a stage that classifies objects; a class may have several synonyms."""
+    """Mixin for a stage that classifies objects. A class of the vocabulary may have several synonyms."""
 
     @cached_property
     def _grouped(self) -> "Recent[Classifier]":
         return Recent(1)
 
     def _classes(self, vocabulary: Vocabulary) -> "Classifier":
-        """Return the classifier of a vocabulary: embeddings (N, D) of all synonyms, grouped by class.
-
-        Splitting 20,000 names into synonyms takes 44 ms. So the classifier of the most recent vocabulary is cached.
-        """
+        """Return the classifier of a vocabulary: embeddings (N, D) of all synonyms, grouped by class."""
         from ovss_ray.models.ovsam import words
 
         rows = self.classifier(vocabulary)
+        # the last classifier is cached: splitting 20,000 names into synonyms takes 44 ms
         return self._grouped.get(vocabulary.digest, lambda: words.grouped(rows, vocabulary))
 
 

@@ -1,10 +1,7 @@
-"""Everything mode of Open-Vocabulary SAM: the regions that a grid of clicks finds in an image, with class scores.
+"""Everything mode of Open-Vocabulary SAM: a grid of clicks finds regions, and each region gets class scores.
 
-The generator is SAM's (sam_layers/generator.py; Kirillov et al., 2023, §4). The decoder predicts no IoU, so regions are
-ranked by their stability. The official code has no everything mode. The class scores of
-a region are the scores of the click that found the region.
-
-Dimensions: R regions, K classes.
+The mask generator is SAM's (Kirillov et al., 2023, §4). The decoder predicts no IoU, so regions are ranked by their
+stability. The official code has no everything mode. Dimensions: K classes, n clicks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,9 +52,7 @@ class Everything(Generator):
     ) -> Named:
         """Return the scores of an image's regions, and the `top` best classes of each region.
 
-        If `top` is 0, no best classes are returned. `base` and `novel` (K,) bool mark the base classes and the novel
-        classes (see head.ensemble). A region's scores equal the scores that Ovsam.predict returns for the region's
-        click.
+        `base` and `novel` (K,) bool mark the base classes and the novel classes, see head.ensemble.
         """
         parts = [
             naming.named(self.model, seen, block, classes, base, novel, top=top)
@@ -66,10 +61,7 @@ class Everything(Generator):
         return Named.joined([naming.empty(len(classes.classes), top), *parts])
 
     def _logits(self, seen: Embedded, points: np.ndarray) -> Iterator[Tensor]:
-        """Yield the mask logits of n clicks, in blocks of at most REGIONS clicks.
-
-        `points` (n, 2) are the positions of the clicks. Each click gives the mask of one region.
-        """
+        """Yield the mask logits of the clicks `points` (n, 2), for at most REGIONS clicks at a time."""
         for begin in range(0, len(points), REGIONS):
             prompts = inputs.prompts(points[begin : begin + REGIONS], None, None, seen.placed)
             yield from self.model.masks([seen], [prompts])

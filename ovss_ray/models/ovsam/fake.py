@@ -1,7 +1,6 @@
 """Fake weights of an Open-Vocabulary SAM (see models/fake.py). The labels are meaningless.
 
-With plain random weights, masks cover nearly all of the image. A bias of the mask decoder is shifted, so that masks
-cover only parts of the image.
+A bias of the mask decoder is shifted, so that masks cover only parts of the image.
 """
 
 import torch
@@ -39,11 +38,7 @@ def _tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
 
 @torch.inference_mode()
 def _recentre(model: Ovsam, seed: int) -> None:
-    """Shift a bias of the mask decoder and a bias of the text tower.
-
-    Let σ be the standard deviation of the mask logits for CLICKS random clicks. After the shift, the mean of these
-    logits is −σ. For the text tower, see fake.recentre_words.
-    """
+    """Shift a bias of the mask decoder and a bias of the text tower. Masks then cover only parts of an image."""
     variant, drawn = model.variant, torch.Generator().manual_seed(seed)
     image = torch.randn(CLICKS, variant.embed, variant.grid, variant.grid, generator=drawn)
     points = variant.pixels * torch.rand(CLICKS, 1, 2, generator=drawn)
@@ -52,6 +47,7 @@ def _recentre(model: Ovsam, seed: int) -> None:
     hook = decoder.output_upscaling.register_forward_hook(lambda module, inputs, output: upscaled.append(output))
     logits = model.decode(image, prompts)
     hook.remove()
+    # with plain random weights, masks cover nearly the whole image; now the mean logit becomes minus the deviation
     mean, excess = upscaled[0].mean((0, 2, 3)), logits.mean() + logits.std()
     first = decoder.output_hypernetworks_mlps[0]
     assert isinstance(first, Mlp)

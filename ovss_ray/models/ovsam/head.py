@@ -1,7 +1,7 @@
 """Class scores of Open-Vocabulary SAM's regions: the head CLIP2SAM, CLIP's own branch, and their ensemble.
 
 Yuan et al., ECCV 2024, arXiv 2401.02955, §3.3. The parameters have the official names. Dimensions: P prompts, K
-classes, D features, s side of the decoder's masks; g side of the image embedding, r side of a region's grid.
+classes, D features, C channels; g side of the image embedding, s = 4 g side of masks, r side of a region's grid.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,14 +23,12 @@ from ovss_ray.models.text import Classifier
 LEVELS = 4
 """Number of levels of the feature pyramid"""
 FINEST = 56
-"""Divisor, in pixels, in the formula for the pyramid level of a region.
+"""Unit of region sizes in the formula for pyramid levels, in pixels of a 1024 × 1024 input.
 
-The level is ⌊log₂(√area / FINEST)⌋, limited to 0..3, where `area` is the area of the region's box. Level 0 is below
-112 × 112 pixels, level 3 from 448 × 448. These sizes are for an input of 1024 × 1024 pixels. For other inputs, FINEST
-is scaled in proportion to the input's side.
+A region whose box has the area A gets the level ⌊log₂(√A / FINEST)⌋, limited to 0..3.
 """
 LOGIT_SCALE = 4.6052
-"""Natural logarithm of the factor from cosine similarity to logit; the factor is about 100"""
+"""Natural logarithm of the factor by which cosine similarities are multiplied; the factor is about 100"""
 BASE_WEIGHT, NOVEL_WEIGHT = 0.1, 0.9
 """Weights of CLIP's branch in the ensemble.
 
@@ -56,20 +54,19 @@ class Head(nn.Module):
         self.roi_conv = nn.Sequential(nn.ModuleDict({"conv": convolution}))
 
     def forward(self, image: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Return mask logits (P, 1, s, s). The side s is 4 g.
+        """Return mask logits (P, 1, s, s).
 
-        `image` (P, C, g, g) are image embeddings with C channels. `tokens` (P, N, C) are N tokens for each prompt.
-        `positions` (g², C) are the position encodings of the cells of the image embedding.
-
-        The official code multiplies the output of `label_mlp` by zero. So `label_mlp` is not applied here.
+        `image` (P, C, g, g) has an image embedding for each prompt. `tokens` (P, N, C) has N tokens for each prompt.
+        `positions` (g², C) has the position encoding of each cell of an image embedding.
         """
+        # the official code multiplies the output of `label_mlp` by zero, so `label_mlp` is not applied here
         return self.mask_decoder.decode(self.label_token.weight, image, tokens, positions)[1]
 
     def regions(self, pyramid: Sequence[Tensor], rois: Tensor, levels: Tensor, side: int) -> Tensor:
         """Return features (P, C, side, side) of regions, pooled from the maps of a pyramid.
 
-        `rois` (P, 5) are the boxes of the regions, as in `aligned`. Region i is pooled from pyramid[levels[i]], where
-        `levels` is (P,) int64. `side` is the number of cells along a side of a pooled region.
+        `rois` (P, 5) are the boxes of the regions, as in `aligned`. `levels` (P,) int64 has the index of the map from
+        which each region is pooled.
         """
         pooled = rois.new_zeros(len(rois), pyramid[0].shape[1], side, side)
         for level, (features, stride) in enumerate(zip(pyramid, self.strides, strict=True)):
@@ -84,11 +81,10 @@ class Head(nn.Module):
 
 
 def aligned(features: Tensor, rois: Tensor, side: int, stride: int) -> Tensor:
-    """Return the features (P, C, side, side) of regions of a map, pooled by RoIAlign.
+    """Return features (P, C, side, side) of regions, pooled from the maps `features` (B, C, h, w) of B images.
 
-    RoIAlign is from He et al., ICCV 2017, arXiv 1703.06870. `features` (B, C, h, w) are the maps of B images. A cell of
-    a map covers `stride` × `stride` pixels of the network's input. Column 0 of `rois` (P, 5) is the index of an image.
-    Columns 1 to 4 are a box x0 y0 x1 y1 in pixels of the network's input.
+    A row of `rois` (P, 5) is the index of an image, then x0 y0 x1 y1. Coordinates are in pixels of the network's input.
+    A cell of a map covers `stride` × `stride` pixels. The method is RoIAlign (He et al., ICCV 2017, arXiv 1703.06870).
     """
     if features.device.type == "cpu" and not (torch.is_grad_enabled() and features.requires_grad):
         return _kernel()(features, rois, 1 / stride, side, side, -1, True)
@@ -99,11 +95,8 @@ def aligned(features: Tensor, rois: Tensor, side: int, stride: int) -> Tensor:
 
 @cache
 def _kernel() -> Callable[..., Tensor]:
-    """Return torchvision's compiled RoIAlign, if possible without importing torchvision.
-
-    Importing torchvision also imports the whole of torch.compile, which takes 3 CPU seconds in each worker. So only the
-    shared library in torchvision's folder is loaded. If the folder has no such library, torchvision is imported.
-    """
+    """Return torchvision's compiled RoIAlign, if possible without importing torchvision."""
+    # importing torchvision also imports torch.compile, which takes 3 CPU seconds in each worker
     package: Any = find_spec("torchvision")
     libraries = sorted(Path(package.submodule_search_locations[0]).glob("_C*.so"))
     if libraries:
@@ -115,10 +108,10 @@ def _kernel() -> Callable[..., Tensor]:
 
 
 def boxes(logits: Tensor, scale: float) -> Tensor:
-    """Return the tight boxes (P, 4) float32, x0 y0 x1 y1, of the masks `logits` > 0.
+    """Return the tight boxes (P, 4) float32, x0 y0 x1 y1 in pixels, of the masks `logits` > 0.
 
-    `logits` are (P, s, s). An element is a square of `scale` × `scale` pixels, and boxes are in pixels. The column x1
-    and the row y1 are outside the box. The box of an empty mask is all zeros.
+    `logits` are (P, s, s), and each logit covers `scale` × `scale` pixels. Boxes are half open. The box of an empty
+    mask is all zeros.
     """
     masks = logits > 0
     ends = []
@@ -141,9 +134,9 @@ def with_index(corners: Tensor, image: int = 0) -> Tensor:
 
 
 def logits(embeddings: Tensor, classes: Classifier) -> Tensor:
-    """Return class logits (P, K + 1) of unnormalised embeddings (P, D); the last class is "no object".
+    """Return class logits (P, K + 1) of unnormalised embeddings (P, D). The last class is "no object", with logit 0.
 
-    A logit is 100 · cosine similarity with the most similar name of the class, and 0 for "no object".
+    Other logits are 100 · cosine similarity with the most similar name of the class.
     """
     each = max(1, SCORES // classes.classes.numel())
     unit = F.normalize(embeddings, dim=-1)
@@ -158,8 +151,8 @@ def ensemble(head: Tensor, clip: Tensor, masks: Tensor, base: Tensor, novel: Ten
     `head` and `clip` are the logits (P, K + 1) of the branches. `base` and `novel` (K,) bool mark the classes with
     BASE_WEIGHT and NOVEL_WEIGHT. Other classes get the score EXCLUDED.
 
-    `masks` (P, s, s) are the logits of the prompts' masks. A mask may be empty after a resize to `cells` × `cells`, the
-    size of CLIP's map. For the prompt of such a mask, CLIP's branch has the weight 0.
+    `masks` (P, s, s) are mask logits. Masks are resized to `cells` × `cells`, the size of CLIP's map. If the resized
+    mask i is empty, only the head's probabilities are used in row i.
     """
     small = F.interpolate(masks[:, None].float(), (cells, cells), mode="bilinear", align_corners=False)
     visible = (small > 0).flatten(1).any(1)

@@ -1,7 +1,7 @@
-"""Inputs of Open-Vocabulary SAM (photographs and prompts), and the record of an encoded photograph.
+"""Photographs and prompts in the form that Open-Vocabulary SAM expects.
 
-Dimensions: P prompts, n points per prompt, H W pixels of a photograph; h w pixels of the resized photograph,
-g side of the image embedding.
+Dimensions: P prompts, n points per prompt; H W pixels of a photograph, h w of the resized one; g side of the image
+embedding.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ from ovss_ray.models.sam_layers.sizes import Size, fitted
 
 Path = Literal["evaluation", "demo"]
 PATHS: tuple[Path, ...] = ("evaluation", "demo")
-"""Modes of the official code. "evaluation" resizes with OpenCV, and fuses the scores of the head and of CLIP. "demo"
-resizes with PIL's antialiased filter, pools regions to 7 × 7 cells, and takes the head's scores alone."""
+"""Modes of the official code. Mode "evaluation" fuses the scores of the head and of CLIP. Mode "demo" takes the head's
+scores alone."""
 Numbers = Sequence[Any] | np.ndarray
 
 
@@ -44,9 +44,9 @@ class Embedded:
     neck: Tensor
     """(1, embed, g, g) float32: the image embedding, from which masks are decoded"""
     pyramid: tuple[Tensor, ...]
-    """(1, embed, 4 g / 2ⁱ, 4 g / 2ⁱ) float32, for i from 0 to 3: the feature pyramid, which the class head reads"""
+    """four maps (1, embed, h', w') float32: the feature pyramid, from which the class head pools regions"""
     clip: Tensor
-    """(1, C, h', w') float32: the map that CLIP's branch reads; Backbone.seen or Tower.seen is the index of this map"""
+    """(1, C, h', w') float32: the map of CLIP's image tower from which CLIP's branch pools regions"""
     placed: Placed
     path: Path
 
@@ -57,9 +57,9 @@ class Embedded:
 
 
 def placed(image: np.ndarray, path: Path, pixels: int) -> Placed:
-    """Return the size of a photograph (H, W, 3), its size after the resize, and the factors of the resize.
+    """Return the sizes and scales of a photograph (H, W, 3) in a network's input of `pixels` × `pixels`.
 
-    `pixels` is the side of the network's square input. Raises OvssError for an unknown `path`.
+    Raises OvssError for an unknown `path`.
     """
     if path not in PATHS:
         raise OvssError(f"unknown mode path={path!r}; pass one of {PATHS}")
@@ -75,8 +75,8 @@ def placed(image: np.ndarray, path: Path, pixels: int) -> Placed:
 def network_input(image: np.ndarray, path: Path, pixels: int) -> Tensor:
     """Return the network's input (3, pixels, pixels) float32 for a photograph (H, W, 3) uint8 RGB.
 
-    The photograph is resized bilinearly: by OpenCV for "evaluation", by Pillow's antialiased filter for "demo". It is
-    then normalised with ImageNet's mean and standard deviation, and padded with zeros at the right and bottom.
+    Mode "evaluation" resizes with OpenCV, mode "demo" with Pillow's antialiased filter. The resized photograph is
+    normalised with ImageNet's mean and standard deviation, then zero-padded at the right and bottom.
     """
     height, width = placed(image, path, pixels).resized
     if path == "demo":
@@ -93,14 +93,13 @@ def padded_input(image: np.ndarray, pixels: int) -> Tensor:
 
 
 def prompts(points: Numbers | None, labels: Numbers | None, corners: Numbers | None, where: Placed) -> Prompts:
-    """Return P prompts in pixels of the network's input, on the CPU.
+    """Return P prompts, converted from pixels of the photograph to pixels of the network's input, on the CPU.
 
-    `points` and `corners` are in pixels of the photograph. `points` (P, 2) have x and y of one point per prompt.
-    `points` (P, n, 2) have n points per prompt. `labels` (P, n) are 1 for points on the object, and 0 for other points.
-    If `labels` is None, all labels are 1. `corners` (P, 4) have the box x0 y0 x1 y1 of each prompt. If both `points`
-    and `corners` are given, a prompt consists of its points and its box.
+    - `points` (P, n, 2): x and y of n points per prompt. For one point per prompt, also (P, 2).
+    - `labels` (P, n): 1 for a point on the object, 0 for any other point; default: all 1.
+    - `corners` (P, 4): a box x0 y0 x1 y1 per prompt.
 
-    Raises OvssError if both `points` and `corners` are None, for labels without points, and for arrays of other shapes.
+    Raises OvssError for other shapes, for labels without points, and if `points` and `corners` are both None.
     """
     if points is None and corners is None:
         raise OvssError("empty prompt; pass points, boxes, or both")
@@ -120,9 +119,9 @@ def prompts(points: Numbers | None, labels: Numbers | None, corners: Numbers | N
 
 
 def _signs(labels: Numbers | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Return labels of 0 and 1 as int64 of `shape` (P, n). If `labels` is None, all are 1.
+    """Return labels of 0 and 1, (P, n) or flat, as int64 of `shape` (P, n); default: all 1.
 
-    A flat list (P·n,) is reshaped. Raises OvssError for other shapes, and for labels that are neither 0 nor 1.
+    Raises OvssError for other shapes and other values.
     """
     if labels is None:
         return np.full(shape, ON, np.int64)
@@ -141,10 +140,9 @@ def _signs(labels: Numbers | None, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def scaled_boxes(corners: Numbers, where: Placed, scale: bool = True) -> Tensor:
-    """Return boxes (P, 4) float32: `corners`, scaled from pixels of the photograph to pixels of the network's input.
+    """Return boxes (P, 4) float32 in pixels of the network's input, from `corners` in pixels of the photograph.
 
-    If `scale` is False, the boxes are not scaled. Raises OvssError for other shapes, and for values that are not finite
-    numbers.
+    If `scale` is False, the boxes are not scaled. Raises OvssError for other shapes and for values that are not finite.
     """
     array = _array("boxes", corners, (2,), 4)
     return torch.from_numpy(array * np.array(where.scale * 2) if scale else array).float()
@@ -153,8 +151,8 @@ def scaled_boxes(corners: Numbers, where: Placed, scale: bool = True) -> Tensor:
 def _array(what: str, values: Numbers, dimensions: tuple[int, ...], last: int) -> np.ndarray:
     """Return `values` as a float64 array.
 
-    `dimensions` are the allowed numbers of axes. The last axis must have the length `last`. Raises OvssError for other
-    shapes, for empty arrays, and for values that are not finite numbers. The error messages call the array `what`.
+    `dimensions` are the allowed numbers of axes. `last` is the length of the last axis. Raises OvssError for other
+    shapes, for empty arrays, and for values that are not finite.
     """
     try:
         array = np.asarray(values, np.float64)

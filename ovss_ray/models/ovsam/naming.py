@@ -28,10 +28,9 @@ class Named:
     classes: np.ndarray
     """(P, T) int64: indices of the best classes, best first; on ties, the lower index first"""
     probabilities: np.ndarray
-    """(P, T, 3) float32: three probabilities of each of the best classes
+    """(P, T, 3) float32: probabilities of the best classes, from the ensemble, the head and CLIP
 
-    On the last axis, the first probability is from the ensemble, the second from the head, the third from CLIP. Each
-    probability comes from a softmax over all K classes. In mode "demo", the probability from CLIP is NaN.
+    The probabilities of all K classes add up to 1. In mode "demo", probabilities from CLIP are NaN.
     """
 
     @classmethod
@@ -47,8 +46,7 @@ def named(
 ) -> Named:  # fmt: skip
     """Return the class scores of masks, and the `top` best classes of each mask.
 
-    `logits` (P, 4 g, 4 g) are the mask logits. For the other parameters, see Ovsam.scores. To limit memory,
-    masks are processed in blocks. A block has at most head.SCORES scores per branch.
+    `logits` (P, 4 g, 4 g) are the mask logits. For the other parameters, see Ovsam.scores.
     """
     each = max(1, head.SCORES // (1 + len(classes.classes)))
     boxes = [None] * len(logits) if clip_boxes is None else clip_boxes.split(each)

@@ -1,10 +1,10 @@
-"""Open-Vocabulary SAM: masks and names of the objects that prompts mark, from one frozen CLIP.
+"""Open-Vocabulary SAM, which segments and classifies the object at each prompt with one frozen CLIP.
 
 Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
-2401.02955. An image is encoded once. Each prompt then needs only SAM's small decoder and a class head.
+2401.02955.
 
 Dimensions: B images, P prompts, n points per prompt, K classes, N names, D features; H W pixels of an image, g
-side of the embedding.
+side of the image embedding.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -83,10 +83,7 @@ class Ovsam(nn.Module):
     @torch.inference_mode()
     @runtime.in_full_precision
     def masks(self, seen: Sequence[Embedded], prompts: Sequence[Prompts]) -> list[Tensor]:
-        """Return the mask logits (P, 4 g, 4 g) of the prompts of each image; P may differ between images.
-
-        A pass decodes at most BATCH prompts with the same number of points, possibly of several images.
-        """
+        """Return the mask logits (P, 4 g, 4 g) of the prompts of each image; P may differ between images."""
         side = 4 * self.variant.grid
         each = [(i, p) for i, image in enumerate(prompts) for p in range(len(image.points))]
         result = [torch.empty(len(image.points), side, side, device=self.device) for image in prompts]
@@ -108,10 +105,11 @@ class Ovsam(nn.Module):
     @torch.inference_mode()
     @runtime.in_full_precision
     def regions(self, seen: Embedded, logits: Tensor) -> dict[str, Tensor]:
-        """Return `rois` (P, 5), `roi_levels` (P,) and `embeddings` (P, D) of the tight boxes around masks (logits > 0).
+        """Return the boxes, pyramid levels and embeddings of the masks `logits` > 0. `logits` are (P, 4 g, 4 g).
 
-        `logits` are (P, 4 g, 4 g). Column 0 of `rois` is 0. Columns 1 to 4 are x0 y0 x1 y1 in pixels of the network's
-        input. `roi_levels` has the pyramid level, 0 to 3, from which each region is pooled (see head.levels).
+        - rois (P, 5): 0 x0 y0 x1 y1, the tight box of a mask in pixels of the network's input
+        - roi_levels (P,) int64: the pyramid level of each box, see head.levels
+        - embeddings (P, D): the embedding of each box, not normalised
         """
         corners = head.boxes(logits, self.variant.pixels / logits.shape[-1])
         rois, levels = head.with_index(corners), head.levels(corners, self.variant.pixels)
@@ -133,8 +131,7 @@ class Ovsam(nn.Module):
     def classifier(self, vocabulary: Vocabulary) -> Tensor:
         """Return unit-norm embeddings (N, D) of all synonyms of all classes, in the order of words.grouped.
 
-        An embedding is the mean over the vocabulary's templates, by default ViLD's. Embeddings of recent vocabularies
-        and names are cached.
+        An embedding is the mean over the vocabulary's templates, by default ViLD's.
         """
         return self.classifiers.get(vocabulary.digest, lambda: embed_names(self.words, vocabulary, text.embed_cached))
 
@@ -146,9 +143,9 @@ class Ovsam(nn.Module):
     ) -> dict[str, Tensor]:  # fmt: skip
         """Return the class scores of masks: the result of `predict` without the keys neck, low_res_masks and masks.
 
-        `logits` (P, 4 g, 4 g) are mask logits. `base` and `novel` (K,) bool mark base classes and novel classes,
-        which have different weights in head.ensemble. `clip_boxes` (P, 4) are the boxes for CLIP's branch in pixels
-        of the network's input. If `clip_boxes` is None, CLIP's branch gets the boxes around the masks.
+        `logits` (P, 4 g, 4 g) are mask logits. `base` and `novel` (K,) bool mark base classes and novel classes.
+        `clip_boxes` (P, 4) are the boxes for CLIP's branch in pixels of the network's input. By default, the
+        tight boxes of the masks are used.
         """
         parts = self.regions(seen, logits)
         by_head = head.logits(parts.pop("embeddings"), classes)
@@ -171,21 +168,22 @@ class Ovsam(nn.Module):
         embeddings: Tensor | None = None, base: Classes | None = None, novel: Classes | None = None,
         path: inputs.Path = "evaluation", clip_boxes: Numbers | None = None, official: bool = False,
     ) -> Mapping[str, Any]:  # fmt: skip
-        """Return masks and classes of P prompts on an image (H, W, 3) uint8 RGB, with intermediate results.
+        """Return masks and classes of P prompts on an image: (H, W, 3) uint8 RGB, or a result of `embed`.
 
-        `points` (P, 2) or (P, n, 2) and `boxes` (P, 4) are in pixels of the image. If both are given, prompt i has the
-        points and the box of row i. `labels` (P, n) are 1 for points on the object, and 0 for other points. By default,
-        all labels are 1, as in training. Pass the classes as `names`, or as `embeddings` (K, S, D) of S names per
-        class. `base` and `novel` list base classes and novel classes, by index or name. CLIP's scores have a higher
-        weight for novel classes (head.ensemble). By default, all classes outside `base` are novel. `path` is the mode
-        (inputs.PATHS). If `image` is a result of `embed`, the mode of `embed` is used. `clip_boxes` (P, 4) are the
-        boxes for CLIP, in pixels of the image. By default, CLIP gets `boxes`. If both are None, CLIP gets the boxes
-        around the masks. If `official` is True, the boxes for CLIP are not scaled to the network's input.
+        - `points` (P, 2) or (P, n, 2), `boxes` (P, 4), or both: the prompts, in pixels of the image.
+        - `labels` (P, n): 1 for a point on the object, 0 for any other point; default: all 1.
+        - `names`, or `embeddings` (K, S, D) with S names per class: the classes.
+        - `base`, `novel`: base and novel classes, by index or name. By default, all classes outside `base` are novel.
+        - `path`: the mode, see inputs.PATHS. A result of `embed` keeps the mode of `embed`.
+        - `clip_boxes` (P, 4): boxes for CLIP, in pixels of the image; default: `boxes`, else the masks' tight boxes.
+        - `official`: True: the boxes for CLIP are not scaled to the network's input.
 
-        Keys of the result: neck (1, embed, g, g); low_res_masks (P, 1, 4 g, 4 g); rois (P, 5) and roi_levels (P,), see
-        `regions`; masks, an array (P, H, W) bool; labels (P,), the best class of each prompt; head_logits, clip_logits
-        and fused_scores, (P, 1, K + 1) each; probs (P, K + 1). The last of K + 1 columns is "no object". In mode
-        "demo", clip_logits and fused_scores are missing, masks have the resized image's size, and probs is (P, 1, K).
+        The result has these keys:
+        - neck (1, embed, g, g), low_res_masks (P, 1, 4 g, 4 g); rois (P, 5) and roi_levels (P,) as from `regions`.
+        - masks (P, H, W) bool, a NumPy array. In mode "demo", masks have the resized image's size.
+        - labels (P,): the best class of each prompt.
+        - head_logits, clip_logits, fused_scores (P, 1, K + 1); probs (P, K + 1). The last column is "no object".
+          In mode "demo", clip_logits and fused_scores are missing, and probs is (P, 1, K) without "no object".
 
         Raises OvssError for invalid prompts and classes, and ValueError for an image of another shape or dtype.
         """
@@ -208,8 +206,8 @@ class Ovsam(nn.Module):
     def measured(self, seen: Embedded, logits: Tensor, offset: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return boxes (P, 4) int32, packed bits, and stability (P,) float32 of P masks at the size of the image.
 
-        `logits` are (P, 4 g, 4 g). Each mask is cut out at its box, and packed by np.packbits. The packed masks are
-        joined to one array (n,) uint8. The stability is the IoU of a mask at +`offset` with the mask at −`offset`.
+        `logits` are (P, 4 g, 4 g). The bits are np.packbits of each mask inside the mask's box, concatenated to one
+        array (n,) uint8. The stability is the IoU of the masks at the logit thresholds +`offset` and −`offset`.
         """
         place = seen.placed
         frame = Frame(logits.shape[-1], self.variant.pixels, place.resized, place.size, self.device)
@@ -241,10 +239,9 @@ class Ovsam(nn.Module):
 
 
 def _seen_by_clip(corners: Numbers | None, where: inputs.Placed, official: bool, count: int) -> Tensor | None:
-    """Return the boxes (P, 4) for CLIP's branch, or None if there are no boxes.
+    """Return the boxes (P, 4) for CLIP's branch, scaled to the network's input unless `official` is True.
 
-    If `official` is False, the boxes are scaled to the network's input. Raises OvssError if `official` is True without
-    boxes, or if the number of boxes is not `count`.
+    Raises OvssError if the number of boxes is not `count`, and for `official` without `corners`.
     """
     if corners is None:
         if official:
@@ -280,8 +277,8 @@ def load(
 ) -> Ovsam:
     """Load an Open-Vocabulary SAM for inference.
 
-    `files` are the checkpoints, as for parts.state_of. If `variant` is None, the network has the sizes VARIANTS[name].
-    Raises OvssError if a file is missing or does not fit the network.
+    `files` are the checkpoints, see parts.state_of. The default of `variant` is VARIANTS[name]. Raises OvssError if a
+    file is missing or does not fit the network.
     """
     precision = runtime.checked_precision(precision)
     with torch.device("meta"):

@@ -22,11 +22,10 @@ IMAGE = (
 
 
 def state_of(name: str, files: Sequence[Path]) -> State:
-    """Return the network's state dict from its checkpoints `files`, in the order of variants.checkpoints.
+    """Return a network's state dict from the checkpoints `files`, in the order of variants.checkpoints.
 
-    The first file may be the official state dict of the whole network, with or without CLIP's text tower. In this
-    case, only the files of variants.remaining need to follow. Raises OvssError if a file lacks the expected
-    entries, or if checkpoint.read_any cannot read it.
+    After the first file, only the checkpoints that variants.remaining lists are needed. Raises OvssError for a file
+    that lacks expected entries or cannot be read.
     """
     rest = remaining(name, files[0])
     whole = rest != checkpoints(name)[1:]
@@ -38,10 +37,7 @@ def state_of(name: str, files: Sequence[Path]) -> State:
 
 
 def _whole(state: State) -> State:
-    """Return the entries of a whole network's state dict under our names.
-
-    Entries without a prefix of OWN or WORDS belong to CLIP's text tower, so the prefix WORDS is added.
-    """
+    """Return a whole network's state dict, with the prefix WORDS for the entries of CLIP's text tower."""
     return {key if key.startswith((*OWN, WORDS)) else WORDS + key: value for key, value in state.items()}
 
 
@@ -74,10 +70,9 @@ def _of_backbone(key: str) -> str:
 
 
 def _part(role: str, file: Path) -> State:
-    """Return the entries of a part's checkpoint under our names.
+    """Return the entries of the checkpoint `role`, with prefixes replaced as in PARTS[role].
 
-    PARTS maps each prefix of the official names to a prefix of our names. Raises OvssError if no entry in the file has
-    one of the official prefixes.
+    Raises OvssError if the file lacks entries for a prefix.
     """
     state: State = checkpoint.read(file)
     result: State = {}

@@ -31,8 +31,7 @@ class Variant:
     ratio: float = 1.0
     """sides of the transformer's input, as a fraction of the sides of the network's input"""
     shallow: int = 0
-    """number of transformer blocks that compute the image tower's fourth map. The convolutional stem of the image tower
-    computes maps 1 to 3"""
+    """number of transformer blocks that compute the image tower's fourth map; the stem computes the first three maps"""
     features: int = 768
     """D: channels of the embeddings of regions and texts"""
     text_width: int = 768
@@ -93,6 +92,7 @@ VARIANTS = {
     "ovsam_rn50x16": Variant(),
     "ovsam_rn50x16_lvis": Variant(roi=7),
     "ovsam_rn50x16_demo": Variant(roi=7),
+    # CLIP is clip_tiny. The neck learns to imitate sam_tiny's image encoder, so both have the same sizes
     "ovsam_tiny": Variant(
         roi=8, clip_grid=8, tower=TINY, ratio=0.5, shallow=4, features=TINY.embed, text_width=TINY.text_width,
         text_heads=TINY.text_heads, text_layers=TINY.text_layers, text_vocabulary=TINY.text_vocabulary,
@@ -100,10 +100,13 @@ VARIANTS = {
         embed=64, decoder_heads=4, decoder_mlp=256,
     ),
 }  # fmt: skip
-"""Network name → sizes. The released networks differ in their training data: ovsam_rn50x16 was trained on COCO's
-base classes, ovsam_rn50x16_lvis on LVIS's base classes, and ovsam_rn50x16_demo on LVIS and V3Det. ovsam_tiny is trained
-by this project on drawn scenes (configs/train_ovsam_tiny.yaml). The CLIP of ovsam_tiny is clip_tiny. The neck of
-ovsam_tiny learns to imitate the image encoder of sam_tiny. This encoder has the same sizes as the neck."""
+"""Network name → sizes. The networks differ in training data:
+
+- ovsam_rn50x16: COCO's base classes
+- ovsam_rn50x16_lvis: LVIS's base classes
+- ovsam_rn50x16_demo: LVIS and V3Det
+- ovsam_tiny: drawn scenes, see configs/train_ovsam_tiny.yaml
+"""
 
 CLIP, NECK, SAM, DEMO_NECK, DEMO_FPN, CLIP_TINY = (
     "clip_rn50x16", "ovsam_sam2clip", "sam_vit_h", "ovsam_demo_neck", "ovsam_demo_fpn", "clip_tiny",
@@ -120,10 +123,9 @@ PARTS: Mapping[str, Mapping[str, str]] = {
     DEMO_NECK: {"neck_student.": "neck."},
     DEMO_FPN: {"fpn_neck.": "fpn_neck.", "roi_conv.": "mask_decoder.roi_conv."},
 }
-"""Checkpoint name → {prefix of entries in the checkpoint's file: prefix of the same entries in the network}.
+"""Checkpoint name → {prefix in the checkpoint: prefix in the network}. Entries with other prefixes are not used.
 
-Entries with other prefixes are not used. Files are read in the order of `checkpoints`. If a later file has an entry of
-an earlier file, the entry of the later file is used.
+If several checkpoints have the same entry, the last checkpoint in the order of `checkpoints` is used.
 """
 
 
@@ -140,10 +142,9 @@ def checkpoints(name: str) -> tuple[str, ...]:
 
 
 def teacher(name: str) -> str:
-    """Return the name of the SAM from which a network learns.
+    """Return the name of the SAM whose image encoder a network's neck learns to imitate.
 
-    In training, the network's neck learns to imitate the SAM's image encoder. The network's prompt encoder and mask
-    decoder get the SAM's weights as initial weights.
+    The network's prompt encoder and mask decoder are initialised with the weights of this SAM.
     """
     return "sam_tiny" if name == "ovsam_tiny" else SAM
 
@@ -151,9 +152,9 @@ def teacher(name: str) -> str:
 def remaining(name: str, file: Path) -> tuple[str, ...]:
     """Return the names of the checkpoints to load in addition to `file`, the network's first checkpoint.
 
-    - If `file` contains only a part of the network, such as the trained layers, all other checkpoints are needed.
-    - If `file` contains the network without CLIP's text tower, as official state dicts do, only CLIP is needed.
-    - If `file` contains the network with CLIP's text tower, as fake checkpoints do, no other checkpoint is needed.
+    - If `file` lacks CLIP's image tower: all other checkpoints.
+    - If `file` lacks only CLIP's text tower, like official state dicts: the checkpoint of CLIP.
+    - If `file` has the whole network, like fake checkpoints: none.
     """
     tower = name in VARIANTS and VARIANTS[name].tower
     if not zoo.has_entry(file, "backbone.conv1." if tower else "backbone.stem."):
@@ -188,5 +189,4 @@ WEIGHTS: Mapping[str, Weights] = {
         "https://github.com/openai/CLIP", "ovsam.clip",
     ),
 }  # fmt: skip
-"""Checkpoint name → file and source. The network also uses the prompt encoder of SAM.
-The checkpoint of SAM is listed in models.sam.variants."""
+"""Checkpoint name → file and source, except for the checkpoint SAM, which is in models.sam.variants."""

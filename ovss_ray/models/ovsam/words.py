@@ -19,12 +19,12 @@ Classes = Iterable[int | str]
 
 
 def synonyms(names: Sequence[str]) -> list[str]:
-    """Return the synonyms in the names of a class: "wine_or_port", "wine/port" and "wine,port" have two each.
+    """Return the synonyms in the names of a class. For example, "wine_or_port" has the synonyms "wine" and "port".
 
-    Underscores become spaces, and letters lower case. In `gen_cls`, "_or_" is a separator, but " or " is not. Here
-    both are separators, since the class lists of this project have spaces instead of underscores. Raises
+    Separators are "_or_", " or ", "/" and ",". Synonyms are in lower case, with spaces instead of underscores. Raises
     OvssError if all names are empty.
     """
+    # unlike in `gen_cls`, " or " is a separator, since our class lists have spaces instead of underscores
     joined = ",".join(names).replace("_", " ").replace(" or ", ",").replace("/", ",").lower()
     parts = [part.strip() for part in joined.split(",")]
     if not any(parts):
@@ -35,7 +35,7 @@ def synonyms(names: Sequence[str]) -> list[str]:
 def grouped(rows: Tensor, vocabulary: Vocabulary) -> Classifier:
     """Return a classifier that groups synonym embeddings by class.
 
-    `rows` (N, D) are the embeddings: first all synonyms of the first class, then those of the next class, and so on.
+    `rows` (N, D) are the embeddings of all synonyms, class by class.
     """
     return Classifier.of(rows, [len(synonyms(names)) for names in vocabulary.classes])
 
@@ -64,11 +64,9 @@ def mask(classes: Classes, names: Sequence[str], count: int) -> Tensor:
 def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
     """Return two masks of the K classes, (K,) bool each: base classes, and novel classes.
 
-    The K classes are those of the network. The labels are the classes in a benchmark's annotations. `index` (K,) has
-    the label index of each of the K classes, or NONE for a class without a label. `groups` maps the name of a group to
-    label indices. A class is base if `groups["base"]` has its label index. A class is novel if `groups["novel"]` has
-    its label index, or if the class has no label. If the group "base" or "novel" is missing, all K classes are novel,
-    as in the official code.
+    `index` (K,) has the label index of each class, or NONE for a class without a label. `groups` has the label indices
+    of the groups "base" and "novel". Classes without a label are novel. If one of the two groups is missing, all
+    classes are novel, as in the official code.
     """
     if not {"base", "novel"} <= groups.keys():
         return torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)
@@ -77,10 +75,10 @@ def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: i
 
 
 def trained(base: Iterable[str], vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
-    """Return two masks of the K classes, (K,) bool each: classes with a name in `base`, and all other classes.
+    """Return two masks of the K classes, (K,) bool each: base classes, and all other classes.
 
-    `base` has class names seen in training. The names in `base` and of the vocabulary are split by `synonyms`. A class
-    is a base class if it shares a synonym with a name in `base`. Names outside the vocabulary have no effect.
+    `base` has the names of classes seen in training. A class is a base class if it shares a synonym with a name in
+    `base`. Names outside the vocabulary have no effect.
     """
     known = {name for text in base for name in synonyms([text])}
     is_base = torch.zeros(len(vocabulary), dtype=torch.bool)

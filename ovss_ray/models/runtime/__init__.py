@@ -1,7 +1,6 @@
-"""Device, threads and precision of a computation, and the copies to and from a GPU.
+"""Device, threads and precision of torch's computations, and the copies to and from a GPU.
 
-Threads, deterministic kernels and TensorFloat-32 are settings of the whole process, which other code shares. The
-context managers of this module restore the earlier settings at their end.
+`computing` and `full_precision` change settings of the whole process until the `with` block ends.
 """
 
 import os
@@ -53,10 +52,9 @@ def checked_precision(precision: str) -> str:
 
 @contextmanager
 def computing(threads: int | None = None, exact: bool = False) -> Iterator[None]:
-    """Set torch's number of CPU threads in a `with` block. With `exact`, also select deterministic kernels.
+    """Set torch's number of CPU threads in a `with` block. If `threads` is None, the number stays the same.
 
-    If `exact` is True, torch uses one thread and `threads` has no effect. If `exact` is False, torch uses `threads`
-    threads. If `exact` is False and `threads` is None, the number of threads stays the same.
+    If `exact` is True, torch uses one thread and deterministic kernels, whatever `threads` is.
     """
     # The debug mode is the same switch as use_deterministic_algorithms, which would import the whole of torch.compile.
     before = torch.get_num_threads(), torch.get_deterministic_debug_mode()

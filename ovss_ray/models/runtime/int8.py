@@ -1,12 +1,7 @@
 """8-bit integers in the linear layers of image transformers on CPUs: the option `precision: int8`.
 
-Weights are rounded to 8 bits once, with a scale per output of a layer. Inputs are rounded to 7 bits at each call, with
-a scale per token (dynamic quantisation). So the result of an image does not depend on the other images of its batch.
-Inputs of 8 bits would overflow the 16-bit sums of processors without VNNI instructions. With 7 bits, the integer
-products are exact on every processor.
-
-The products are computed by an operator of oneDNN in torch. Two alternatives are not used. Without torch.compile,
-torchao was 24 times slower than fp32. torch.ao.quantization and its tensor types are deprecated.
+Weights are rounded to 8 bits, with one scale per output of a layer. Inputs are rounded to 7 bits, with one scale per
+token. So the result of an image does not depend on the other images in the batch.
 """
 
 from collections.abc import Sequence
@@ -19,8 +14,9 @@ from ovss_ray.errors import OvssError
 from ovss_ray.models.clip import Attention
 
 Network = TypeVar("Network", bound=nn.Module)
-SMALLEST = 64
-"""Minimum number of inputs and of outputs of a replaced layer; smaller layers take little time, and stay in fp32"""
+SMALLEST = 64  # smaller layers take little time
+"""Minimum number of inputs, and of outputs, of an Int8Linear; smaller linear layers stay in fp32"""
+# Inputs have 7 bits: with 8 bits, processors without VNNI instructions would overflow their 16-bit sums.
 LARGEST_INPUT, LARGEST_WEIGHT = 63, 127
 """Largest absolute values of the integers that inputs and weights are rounded to"""
 
@@ -47,16 +43,16 @@ class Int8Linear(nn.Module):
         rounded = (rows / scales).round_().add_(zero).to(torch.uint8)
         weight = self.packed, self.scales, self.zeros
         output: Any = 1.0, 0, torch.float32, "none", [], ""  # scale, zero, dtype, and no further operation
+        # Without torch.compile, torchao was 24 times slower than fp32. torch.ao.quantization is deprecated.
         products = torch.ops.onednn.qlinear_pointwise(rounded, 1.0, zero, *weight, None, *output)
         products = products.mul_(scales)
         return (products if self.bias is None else products.add_(self.bias)).unflatten(0, x.shape[:-1])
 
 
 def placed(network: Network, device: str, precision: str, towers: Sequence[str]) -> Network:
-    """Return the network on a device. With the precision "int8", its linear layers in `towers` become Int8Linear.
+    """Return the network on a device. With "int8", large linear layers in the submodules `towers` become Int8Linear.
 
-    `towers` are the names of the submodules that are image transformers. With "int8", raises OvssError if `device` is
-    not a CPU, oneDNN is missing, or no layer is large enough.
+    With "int8", raises OvssError if the device is not a CPU, oneDNN is missing, or all linear layers are small.
     """
     if precision == "int8":
         if torch.device(device).type != "cpu":

@@ -16,23 +16,21 @@ class SamConfig(NetworkConfig):
     variant: str = "sam_vit_h"
     """sam_tiny, sam_vit_b, sam_vit_l, sam_vit_h, or sam_mobile (MobileSAM)"""
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
-    """number format in which the network computes. bf16: the image encoder and the automatic mask generator compute in
-    bfloat16. bf16 is meant for GPUs and changes masks slightly; the speed of bf16 is not measured yet. int8: the image
-    encoder computes in 8-bit integers, on CPUs only, see models/runtime/int8.py"""
+    """fp32, bf16 (for GPUs) or int8 (CPUs only). bf16 applies to the image encoder and the automatic mask generator,
+    and changes masks slightly. int8 applies to the image encoder"""
     compile: bool | Literal["reduce-overhead", "max-autotune"] = False
-    """False: the image encoder is not compiled. True: each worker compiles the image encoder when the worker starts, in
-    the default mode of torch.compile. "reduce-overhead" and "max-autotune" select another mode of torch.compile. On a
-    GPU, these two modes also use CUDA graphs. A compiled encoder pads an incomplete batch, so an incomplete batch takes
-    as long as a full batch. `python -m perf sam-encoder` measures the cost and the gain of compilation"""
+    """compilation of the image encoder by torch.compile, at the start of each worker. True selects the default mode;
+    reduce-overhead and max-autotune use CUDA graphs on a GPU. An incomplete batch then takes as long as a full batch.
+    `python -m perf sam-encoder` measures the cost and the gain"""
 
     def identity(self) -> str:
         """Return the variant, and the SHA-256 of its checkpoint. Raises OvssError if the file is missing."""
         return f"{self.variant}, sha256 {digests.sha256_of(self.files())}"
 
     def load(self, images: int = 1) -> "Sam":
-        """Load the network. If the option `compile` is set, compile it for batches of at most `images` images.
+        """Load the network. If `compile` is set, compile the network for batches of at most `images` images.
 
-        Raises OvssError if a checkpoint is missing or does not fit, or if compilation fails.
+        Raises OvssError if the checkpoint is missing or does not fit, or if compilation fails.
         """
         from ovss_ray.models.sam import network
 

@@ -1,6 +1,6 @@
 """SAM's mask decoder (Kirillov et al., 2023, §3 and appendix A).
 
-The parameters have the official names. Dimensions: P prompts, N points per prompt, g side of the embedding, L =
+The parameters have the official names. Dimensions: P prompts, N tokens per prompt, g side of the embedding, L =
 g² cells, D channels.
 """
 

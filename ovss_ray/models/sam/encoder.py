@@ -1,8 +1,7 @@
 """SAM's image encoder: a ViT with attention in windows, except for a few global blocks.
 
-Kirillov et al., 2023, appendix A; Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection", ECCV
-2022, arXiv 2203.16527. The parameters have the official names. Dimensions: B images, g side of the patch grid, D
-channels of the image embedding.
+Kirillov et al., 2023, appendix A; Li et al. (ViTDet), ECCV 2022, arXiv 2203.16527. The parameters have the official
+names. Dimensions: B images, g side of the patch grid, D channels of the image embedding.
 """
 
 import torch

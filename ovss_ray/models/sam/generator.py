@@ -18,9 +18,8 @@ from ovss_ray.models.sam_layers.fast_decoder import FastDecoder
 from ovss_ray.models.sam_layers.generator import Crop, Encoded, Proposals
 from ovss_ray.models.sam_layers.points import Settings
 
-SEVERAL = MASKS - 1
-"""Number of masks per click. The decoder's first mask is meant for unambiguous prompts. A click is ambiguous, so the
-generator uses all masks except the first"""
+SEVERAL = MASKS - 1  # a click is ambiguous
+"""Number of masks per click: all masks of the decoder except the first, which is for unambiguous prompts"""
 
 
 class Generator(generator.Generator):
@@ -34,8 +33,8 @@ class Generator(generator.Generator):
     def generate(self, images: Sequence[np.ndarray]) -> list[Proposals]:
         """Return the regions of images (H, W, 3) uint8 RGB: one Proposals per image.
 
-        Grey and RGBA images also work. Raises ValueError for other arrays (see photograph.rgb). Raises OvssError if the
-        packed masks of an image exceed regions.BYTES.
+        Grey and RGBA images also work. Raises ValueError for other arrays, and OvssError if the masks of an image take
+        too much memory.
         """
         if isinstance(images, np.ndarray) and images.ndim < 4:  # its rows would pass for grey images
             problem = f"expected a list of images, got an array of shape {images.shape}"

@@ -1,7 +1,6 @@
 """SAM: masks from prompts, which are points, boxes or masks.
 
-Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643. An image is encoded once. Each prompt then needs
-only a small decoder.
+Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643.
 
 Dimensions: B images, P prompts, M masks, H W pixels of an image, h w of the resized image; g side of the
 embedding, D channels.
@@ -61,7 +60,7 @@ class Answer:
     predicted_iou: np.ndarray
     """(M,) float32: predicted IoU of each mask"""
     logits: np.ndarray
-    """(M, 4 g, 4 g) float32: low-resolution mask logits; the logits of one mask can be the `mask` of the next prompt"""
+    """(M, 4 g, 4 g) float32: logits of each mask; to refine a mask, pass its logits to Sam.predict"""
 
 
 class Sam(nn.Module):
@@ -90,10 +89,9 @@ class Sam(nn.Module):
         return runtime.autocast(self.device, self.precision)
 
     def compile_for(self, images: int, mode: str = "default") -> float:
-        """Compile the image encoder for batches of `images` images. Return the seconds that this took.
+        """Compile the image encoder for batches of `images` images. Return the seconds that compilation took.
 
-        From then on, `encode` pads a smaller batch with zero images, and takes as long as for a full batch. Without
-        padding, torch would compile again for each new batch size. `mode` is the `mode` of torch.compile. Raises
+        Afterwards, a smaller batch takes as long as a full batch. `mode` is the `mode` of torch.compile. Raises
         OvssError if this machine cannot compile.
         """
         if images in self.sizes:
@@ -127,6 +125,7 @@ class Sam(nn.Module):
         parts = []
         for batch in images.split(self.sizes[-1]):
             size = next(size for size in self.sizes if size >= len(batch))
+            # Without padding, torch would compile again for each new batch size.
             filled = F.pad(batch, (0, 0, 0, 0, 0, 0, 0, size - len(batch)))
             parts.append(self._encode(filled)[: len(batch)].clone())  # a CUDA graph writes into the same memory again
         return torch.cat(parts)
@@ -136,20 +135,19 @@ class Sam(nn.Module):
             return self.image_encoder(images).float()
 
     def decode(self, embeddings: Tensor, prompts: Prompts, which: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return logits (P, 4, 4 g, 4 g) and predicted IoU (P, 4) of each prompt's four masks (decoder.MASKS).
+        """Return logits (P, 4, 4 g, 4 g) and predicted IoU (P, 4) of each prompt's four masks.
 
-        `embeddings` are (B, D, g, g). `which` (P,) int64 is the index of each prompt's image. If `which` is None, all
-        prompts are for the only image, so B must be 1.
+        `embeddings` are (B, D, g, g). `which` (P,) int64 is the index of each prompt's image. If `which` is None, B
+        must be 1.
         """
         image = embeddings.expand(len(prompts.points), -1, -1, -1) if which is None else embeddings[which]
         encoder = self.prompt_encoder
         return self.mask_decoder(image + encoder.dense(prompts), encoder.tokens(prompts), encoder.positions())
 
     def preprocess(self, image: np.ndarray) -> Tensor:
-        """Return the network's input (3, pixels, pixels) float32 of an image (H, W, 3) uint8 RGB.
+        """Resize, normalise and pad an image (H, W, 3) uint8 RGB. Return (3, pixels, pixels) float32.
 
-        `pixels` is `variant.pixels`. The image is resized by PIL's bilinear filter, normalised, and padded with zeros
-        on the right and at the bottom. Grey and RGBA images also work. Raises ValueError for other arrays (see
+        `pixels` is `variant.pixels`. Grey and RGBA images also work. Raises ValueError for other arrays (see
         photograph.rgb).
         """
         image = rgb(image)
@@ -178,13 +176,16 @@ class Sam(nn.Module):
         mask: np.ndarray | None = None,
         multimask: bool = True,
     ) -> Answer:
-        """Return masks for one prompt. If `multimask` is True, there are three masks, otherwise one mask.
+        """Return three masks, the alternatives for an ambiguous prompt. If `multimask` is False, return one mask.
 
-        Three masks are alternatives for an ambiguous prompt, such as a single click. For an unambiguous prompt, such as
-        a box, set `multimask` to False.
-        `points` (n, 2) are x and y in pixels of the image. `labels` (n,) are 1 for points inside the object, 0
-        outside. `box` (4,) is x0 y0 x1 y1 in pixels. `mask` (4 g, 4 g) has the logits of one mask of an earlier Answer.
-        If `image` is an array (H, W, 3), it is encoded first (see `embed`). Raises OvssError for an invalid prompt.
+        A single click is ambiguous; a box is not. `image` is the result of `embed`, or an image that `embed` accepts.
+
+        - `points` (n, 2): x and y in pixels of the image
+        - `labels` (n,): 1 for a point inside the object, 0 for a point outside
+        - `box` (4,): x0 y0 x1 y1 in pixels of the image
+        - `mask` (4 g, 4 g): logits of one mask of an earlier Answer
+
+        Raises OvssError for an invalid prompt.
         """
         seen = image if isinstance(image, Embedded) else self.embed(image)
         prompts = self._prompts(seen, points, labels, box, mask)
@@ -225,10 +226,9 @@ class Sam(nn.Module):
 
 
 def _numbers(what: str, values: object, shape: tuple[int, ...]) -> np.ndarray:
-    """Return `values`, a part of a prompt, as a float64 array.
+    """Return `values` as a float64 array. Raises OvssError if `values` are not finite numbers of this `shape`.
 
-    `what` is the name of the part in messages, such as "points". An axis of length −1 in `shape` may have any positive
-    length. Raises OvssError if `values` are not finite numbers of this shape.
+    In `shape`, −1 stands for any length above 0.
     """
     try:
         array = np.asarray(values, np.float64)
@@ -248,8 +248,7 @@ def load(
 ) -> Sam:
     """Load a SAM for inference from a checkpoint with the official names.
 
-    `files` has one path, the path of the checkpoint. `name` is the name of the network in VARIANTS. If the network is
-    not in VARIANTS, pass its sizes as `variant`; then `name` appears only in error messages. Raises OvssError if the
+    `files` has one path. If `variant` is None, the network has the sizes VARIANTS[name]. Raises OvssError if the
     checkpoint is missing or does not fit the network.
     """
     precision = runtime.checked_precision(precision)

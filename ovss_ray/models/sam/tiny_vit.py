@@ -1,10 +1,8 @@
 """MobileSAM's image encoder, a TinyViT: convolutions, then attention in windows.
 
-The number of weights is 1 % of that of ViT-H, the largest encoder of SAM.
-
 Zhang et al., "Faster Segment Anything", 2023, arXiv 2306.14289; Wu et al., "TinyViT", ECCV 2022, arXiv 2207.10666. The
-parameters have the names of mobile_sam.pt. Dimensions: B images or windows, h w of a map or window, N heads, C
-channels.
+parameters have the names of mobile_sam.pt. Dimensions: B images or windows, h w of a map, N heads, C channels; g
+side of the image embedding, D channels.
 """
 
 import torch
@@ -159,13 +157,10 @@ class TinyVitEncoder(nn.Module):
 
 
 def _stage(tiny: TinyVit, i: int) -> Stage:
-    """Build stage i, counted from 0, and its transition to stage i + 1.
-
-    The last stage has no transition. The transition to the last stage keeps the height and width of the map. All other
-    transitions halve height and width.
-    """
+    """Build stage `i`, counted from 0, and the transition to the next stage. The last stage has no transition."""
     width, last = tiny.widths[i], len(tiny.widths) - 1
     blocks: list[nn.Module] = [
         Block(width, tiny.heads[i], tiny.windows[i]) if i else Inverted(width) for _ in range(tiny.depths[i])
     ]
+    # The transition to the last stage keeps the height and width of the map.
     return Stage(blocks, Merging(width, tiny.widths[i + 1], 1 if i + 1 == last else 2) if i < last else None)

@@ -72,7 +72,7 @@ VARIANTS = {
         decoder_heads=4, decoder_mlp=256, fit_width=64,
     ),
 }  # fmt: skip
-"""Network name → sizes. This project trains sam_tiny on synthetic scenes (configs/train_sam_tiny.yaml)."""
+"""Network name → sizes. sam_tiny is this project's own network, trained by configs/train_sam_tiny.yaml."""
 
 
 PROMPTED = "sam_prompt.weights"

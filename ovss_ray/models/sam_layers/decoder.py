@@ -1,10 +1,9 @@
 """SAM's two-way transformer, and the mask decoder that contains it (Kirillov et al., 2023, §3 and appendix A).
 
-The parameters have the official names. The transformer gets T = 1 + M + N tokens per prompt. The decoder predicts M
-masks, and each mask has a mask token. N tokens encode the prompt. The remaining token is the argument `first` of
-MaskHead.decode.
+The parameters have the official names.
 
-Dimensions: P prompts, M masks per prompt, g side of the embedding, L = g² cells, D channels.
+Dimensions: P prompts, M masks per prompt, N tokens per prompt; T = 1 + M + N tokens in the transformer; g side of the
+embedding, L = g² cells, D channels.
 """
 
 from typing import Protocol
@@ -76,10 +75,9 @@ class TwoWayBlock(nn.Module):
         """Return tokens (P, T, D) and image (P, L, D) after the block.
 
         `initial` (P, T, D) are the tokens before the first block. `positions` (L, D) are the position encodings of the
-        cells. Queries and keys of tokens are computed from `tokens` + `initial`. Queries and keys of cells are computed
-        from `image` + `positions`. Values are computed without these sums. There is one exception: the self-attention
-        of the first block does not add `initial`, since `tokens` equals `initial` there.
+        cells.
         """
+        # In the first block, `tokens` equals `initial`, so the self-attention does not add `initial`.
         q = tokens if self.first else tokens + initial
         seen = self.self_attn(q, q, tokens)
         tokens = self.norm1(seen if self.first else tokens + seen)
@@ -111,16 +109,14 @@ class TwoWayTransformer(nn.Module):
 class MaskHead(nn.Module):
     """Decoder that gets image embeddings and prompt tokens, and predicts the logits of M masks per prompt.
 
-    `token` is the name of an additional learned token, such as "iou_token" in SAM. If `token` is empty, the decoder has
-    no such token. The additional token must stay registered before the mask tokens. Training draws random initial
-    values in the order of registration, so another order would change the values.
+    `token` is the name of an additional learned token, such as "iou_token". If `token` is empty, there is none.
     """
 
     def __init__(self, sizes: DecoderSizes, masks: int, token: str = "") -> None:
         super().__init__()
         width = sizes.embed
         self.transformer = TwoWayTransformer(sizes)
-        if token:
+        if token:  # before the mask tokens: training draws initial values in the order of registration
             self.add_module(token, embedding(1, width))
         self.mask_tokens = embedding(masks, width)
         self.output_upscaling = nn.Sequential(
@@ -136,7 +132,6 @@ class MaskHead(nn.Module):
         """Return the output (P, D) of the token `first` (1, D), and mask logits (P, M, 4 g, 4 g).
 
         Further inputs: image embeddings (P, D, g, g), prompt tokens (P, N, D), position encodings of the cells (L, D).
-        The transformer's tokens are `first`, the M mask tokens, and the prompt tokens.
         """
         outputs = torch.cat([first, self.mask_tokens.weight])
         initial = torch.cat([outputs.expand(len(tokens), -1, -1), tokens], 1)

@@ -52,7 +52,7 @@ class WithImages:
     def encoded(self, image: np.ndarray, name: str | None, encode: Callable[[np.ndarray], Maps]) -> Maps:
         """Return the encoding of an image (H, W, 3). If the encoding is not cached, `encode` computes it.
 
-        The key of the cache is `name`. If `name` is None, the key is `hashed(image)`.
+        The cache key is `name`, or `hashed(image)` if `name` is None.
         """
         # A copy is cached: the image may be in shared memory, which Ray could not free.
         maps: Maps = self.seen.get(name or hashed(image), lambda: Seen(image.copy(), encode(image))).embedded

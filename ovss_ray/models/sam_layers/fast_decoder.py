@@ -1,15 +1,7 @@
 """SAM's mask decoder for many clicks on an image: the results of MaskHead.decode with a third of the computation.
 
-The results are equal except for rounding. Computation is saved as follows:
-
-- The first block gets the same cells for all prompts of an image. So it projects the cells once per image.
-- In later blocks and in the final attention, few tokens (T) attend to many cells (L). So the tokens are transformed,
-  not the cells: a score (Wq q)·(Wk x) is computed as (Wkᵀ Wq q)·x. Wv is applied after the weighted sum over cells.
-  The bias of the keys is left out, since it adds the same number to all scores of a query: softmax is unchanged.
-- When cells attend to tokens, the output matrix is applied to T token values, not to L cells.
-- The predicted IoU depends on the tokens only. So the caller can discard prompts before masks are computed.
-- Only the last M masks of the decoder are computed. For SAM, the mask for unambiguous prompts is left out.
-- A transposed convolution of stride and size 2 is computed as a matrix product.
+The results are equal except for rounding. `FastDecoder.answer` predicts the IoU of the masks. Then the caller can
+discard prompts before `FastDecoder.masks` computes masks.
 
 Dimensions: B images, P prompts, M masks per prompt, T tokens, L cells, N heads; D channels of the embedding, c
 of a head.
@@ -29,7 +21,7 @@ from ovss_ray.models.sam_layers.prompts import PromptEncoder, Prompts
 
 @dataclass(frozen=True)
 class Seen:
-    """Images and their projections before the first block, shared by all prompts."""
+    """Images before the first block, with the projections that all prompts of an image share."""
 
     image: Tensor
     """(B, L, D) float32: embeddings of the images' cells, plus SAM's embedding for "no mask prompt" """
@@ -61,15 +53,15 @@ class FastDecoder:
     ) -> None:
         """Share the weights of a network.
 
-        `first` is the token before the mask tokens. `masks` is M, the number of masks per prompt. If the decoder has
-        more than M mask tokens, only its last M masks are computed. `fit` is the layer that predicts the IoU of the
-        decoder's masks from the output of `first`. If `fit` is None, no IoU is predicted.
+        `first` has the token `first` of MaskHead.decode. `masks` is M: only the last M masks of the decoder are
+        computed. `fit` is the layer that predicts the IoU of masks, or None.
         """
         self.prompts, self.decoder, self.first, self.several, self.fit = prompts, decoder, first, masks, fit
         self.blocks = [block for block in self.decoder.transformer.layers if isinstance(block, TwoWayBlock)]
 
     def see(self, embeddings: Tensor) -> Seen:
         """Return image embeddings (B, D, g, g) with their projections for the first block."""
+        # The first block gets the same cells for all prompts of an image, so it projects the cells once per image.
         dense = self.prompts.no_mask_embed.weight
         image = (embeddings.flatten(2) + dense[..., None]).transpose(1, 2)
         look, tell = self.blocks[0].cross_attn_token_to_image, self.blocks[0].cross_attn_image_to_token
@@ -86,8 +78,7 @@ class FastDecoder:
     def answer(self, seen: Seen, prompts: Prompts, which: Tensor | None = None) -> Answered:
         """Return the tokens and images after all blocks, for P prompts that consist of points.
 
-        `which` (P,) int64 is the index of each prompt's image. If `which` is None, all prompts are for the only image,
-        so B must be 1.
+        `which` (P,) int64 is the index of each prompt's image. If `which` is None, B must be 1.
         """
         tokens = self.prompts.tokens(prompts)
         outputs = torch.cat([self.first.weight, self.decoder.mask_tokens.weight])
@@ -121,10 +112,7 @@ class FastDecoder:
 
 
 def _first(block: TwoWayBlock, initial: Tensor, seen: Seen, which: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return tokens (P, T, D) and image (P, L, D) after the first block.
-
-    `initial` (P, T, D) are the tokens before the first block. `seen` has the queries, keys and values of the images.
-    """
+    """Return tokens (P, T, D) and image (P, L, D) after the first block. The block gets `initial` (P, T, D)."""
     parts = (seen.keys, seen.values, seen.queries, seen.image)
     keys, values, queries, image = (
         part.expand(len(initial), *part.shape[1:]) if which is None else part[which] for part in parts
@@ -141,7 +129,7 @@ def _first(block: TwoWayBlock, initial: Tensor, seen: Seen, which: Tensor | None
 def _later(
     block: TwoWayBlock, tokens: Tensor, image: Tensor, initial: Tensor, positions: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return tokens (P, T, D) and image (P, L, D) after a later block; each prompt has its own copy of the image."""
+    """Return tokens (P, T, D) and image (P, L, D) after a block that is not the first."""
     look, tell = block.cross_attn_token_to_image, block.cross_attn_image_to_token
     q = tokens + initial
     tokens = block.norm1(tokens + block.self_attn(q, q, tokens))
@@ -165,20 +153,20 @@ def _scaled(q: Tensor) -> Tensor:
 
 
 def _absorbed(q: Tensor, projection: nn.Linear) -> Tensor:
-    """Return queries `q` (P, N, T, c) times the weight of `projection`. The result is (P, N·T, D).
-
-    Dot products of the result with cells equal dot products of `q` with projected cells, except for the bias.
-    """
+    """Return Wᵀq (P, N·T, D) for queries q (P, N, T, c). W is the weight of a head in `projection`."""
+    # For a cell x, (Wᵀq)·x equals q·(Wx). So the few queries are transformed, not the many cells.
     return (q @ projection.weight.unflatten(0, (q.shape[1], -1))).flatten(1, 2)
 
 
 def _attend_to_image(attention: Attention, q: Tensor, placed: Tensor, image: Tensor) -> Tensor:
-    """Return the attention output (P, T, D) of tokens that attend to the cells of images (P, L, D).
+    """Return the output (P, T, D) of the attention from tokens `q` to the cells of `image` (P, L, D).
 
-    `q` (P, T, D) are the tokens; `placed` is the image plus the position encodings.
+    `placed` is `image` plus the position encodings.
     """
+    # The bias of the keys is left out: it adds the same number to all scores of a query, so softmax stays the same.
     queries = _absorbed(_scaled(_heads(attention.q_proj(q), attention)), attention.k_proj)
     gathered = ((queries @ placed.transpose(1, 2)).softmax(-1) @ image).unflatten(1, (attention.heads, -1))
+    # The values are projected after the weighted sum over cells.
     weight = attention.v_proj.weight.unflatten(0, (attention.heads, -1))
     attended = (gathered @ weight.transpose(1, 2)).transpose(1, 2).flatten(2) + attention.v_proj.bias
     return attention.out_proj(attended)
@@ -189,6 +177,7 @@ def _attend_to_tokens(attention: Attention, scores: Tensor, tokens: Tensor, imag
 
     `scores` (P, N, T, L) are the attention scores before softmax.
     """
+    # The output matrix is applied to T token values, not to L cells.
     values = _heads(attention.v_proj(tokens), attention)
     said = (values @ attention.out_proj.weight.T.unflatten(0, (attention.heads, -1))).flatten(1, 2)
     said = (
@@ -198,9 +187,9 @@ def _attend_to_tokens(attention: Attention, scores: Tensor, tokens: Tensor, imag
 
 
 def _spread(layer: nn.Module, cells: Tensor) -> Tensor:
-    """Return 2 × 2 pixels for each of n cells (P, n, C), as an array (P, n, 4, C').
+    """Return 2 × 2 pixels per cell (P, n, 4, C') from cells (P, n, C).
 
-    The pixels are the output of the transposed convolution `layer`, of size and stride 2.
+    `layer` is a transposed convolution of size and stride 2, computed here as a matrix product.
     """
     weight = layer.get_parameter("weight").permute(2, 3, 1, 0).flatten(0, 2)
     return F.linear(cells, weight, layer.get_parameter("bias").repeat(4)).unflatten(-1, (4, -1))

@@ -16,15 +16,13 @@ BLOCK = 1 << 18
 """Maximum number of pixels resized and thresholded at a time on a CPU: 1 MB of logits"""
 
 Taps = tuple[Tensor, Tensor, Tensor]
-"""Linear interpolation at n places: index of the sample before, index of the sample after, weight of the sample after.
-The indices are (n,) int64, the weight is (n, 1) float32."""
+"""Linear interpolation at n points: lower index (n,) int64, upper index (n,) int64, upper weight (n, 1) float32"""
 
 
 class Frame:
-    """The mapping of masks to an image: resize to the network's input, removal of the padding, resize to the image.
+    """Mapping of masks to an image: resize to the network's input, removal of the padding, resize to the image.
 
-    Both resizes are torch's bilinear interpolation, first in width, then in height. A step that changes nothing is
-    skipped.
+    Both resizes are bilinear, as in torch.
     """
 
     def __init__(self, side: int, pixels: int, resized: Size, size: Size, device: torch.device) -> None:
@@ -53,11 +51,11 @@ class Frame:
 
 
 def taps(cells: int, pixels: int, device: torch.device, first: int | None = None) -> Taps:
-    """Return the Taps that resize an axis from `cells` to `pixels` samples.
+    """Return the Taps that resize an axis from `cells` samples to `pixels` samples.
 
-    If `first` is None, the result has all samples. If `first` is a number n, the result has only samples 0 to n − 1.
-    The weights are computed in float32, as in torch, so that they are rounded in the same way.
+    If `first` is a number, return Taps for the first `first` output samples only.
     """
+    # float32, as in torch, so that the weights are rounded in the same way
     ratio = torch.tensor(cells, dtype=torch.float32) / pixels
     place = (ratio * (torch.arange(pixels if first is None else first) + 0.5) - 0.5).clamp(min=0)
     low = place.long().clamp(max=cells - 1)
@@ -66,7 +64,7 @@ def taps(cells: int, pixels: int, device: torch.device, first: int | None = None
 
 
 def between(x: Tensor, step: Taps) -> Tensor:
-    """Return the rows of `x` (M, n, m) interpolated at the n' places of the Taps `step`, (M, n', m)."""
+    """Interpolate between the rows of `x` (M, n, m). Return one row per point in `step`, (M, n', m)."""
     low, high, share = step
     return torch.lerp(x.index_select(1, low), x.index_select(1, high), share)
 

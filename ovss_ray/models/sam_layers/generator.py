@@ -1,16 +1,7 @@
 """SAM's automatic mask generator, for networks with SAM's decoder: the regions that a grid of clicks finds in an image.
 
-Kirillov et al., 2023, §4 and appendix B. The result lists the regions in the same order as the released generator. The
-computation has three steps, which differ from the released steps, so that discarded masks cost little:
-
-- for all clicks: the predicted IoU of each mask;
-- for masks whose predicted IoU passes the threshold: logits at low resolution, then stability and box at full size;
-- for stable masks: packed bits, and non-maximum suppression over boxes.
-
-If a network does not predict the IoU of masks, their stability replaces the predicted IoU.
-
-In memory, masks at full size are packed bits, not run lengths. If memory suffices, the host waits for a GPU only three
-times per batch of crops. It waits for the predicted IoU, then for stability and boxes, then for the packed bits.
+Kirillov et al., 2023, §4 and appendix B. The regions have the same order as in the released generator. If a network
+does not predict the IoU of masks, the stability of a mask replaces the predicted IoU.
 
 Dimensions: P clicks, M masks, R regions, H W pixels of an image, s side of low-resolution masks.
 """
@@ -33,15 +24,11 @@ from ovss_ray.models.sam_layers.prompts import ON, Prompts
 from ovss_ray.models.sam_layers.sizes import Size
 from ovss_ray.structures.masks import regions
 
-CACHED, HELD = 1 << 24, 1 / 8
-"""Memory limit for the image embeddings of one group of clicks (see `_groups`). Each click has its own copy of the
-image embedding. CACHED: limit in bytes on a CPU. HELD: limit as a fraction of a GPU's free memory."""
+CACHED, HELD = 1 << 24, 1 / 8  # each click has its own copy of the image embedding
+"""Memory limit for clicks decoded together: CACHED bytes on a CPU, the fraction HELD of free memory on a GPU."""
 
 MASKS_BYTES = 1 << 31
-"""Memory limit, in bytes, for a crop's packed masks on a CPU, before duplicates are removed.
-
-On a GPU, the limit is MASKS_BYTES or the fraction HELD of the GPU's free memory, whichever is larger. A GPU needs more
-bytes per mask: a GPU packs the whole mask, but a CPU packs only the part inside the mask's box."""
+"""Memory limit for a crop's packed masks, in bytes. On a GPU, the limit is at least HELD of the free memory."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +68,7 @@ class Crop:
     image: int
     """index of the image in its batch"""
     size: Size
-    """H, W: size of the whole image"""
+    """H, W of the whole image, from which the crop is cut"""
     box: regions.Box
     points: np.ndarray
     """(P, 2) float64: the clicks, x and y in pixels of the crop"""
@@ -114,7 +101,7 @@ class Generator:
         self.held, self.cap = CACHED, MASKS_BYTES
         if device.type == "cuda":
             self.held = int(HELD * torch.cuda.mem_get_info(device)[0])
-            self.cap = max(self.cap, self.held)
+            self.cap = max(self.cap, self.held)  # a GPU packs whole masks, a CPU only the part inside each mask's box
 
     def crops(self, number: int, size: Size) -> Iterator[Crop]:
         """Yield the crops of an image of size (H, W). `number` is the index of the image in its batch."""
@@ -131,16 +118,17 @@ class Generator:
             Frame(side, self.pixels, resized, (crop.box[3] - crop.box[1], crop.box[2] - crop.box[0]), self.device)
             for crop, resized in zip(batch, encoded.resized, strict=True)
         ]
+        # Discarded masks cost little: only masks whose predicted IoU passes the threshold are computed. If memory
+        # suffices, the host waits for a GPU three times: for predicted IoU, for stability and boxes, for packed bits.
         fit, parts = self._decode(seen, places, which, frames)
         return self._select(batch, parts, fit, which)
 
     def _decode(
         self, seen: Seen, places: np.ndarray, which: np.ndarray, frames: Sequence[Frame]
     ) -> tuple[np.ndarray, list[list[Measured]]]:
-        """Decode clicks `places` (P, 2), x and y in pixels of the network's input.
+        """Return the predicted IoU (P, M) of M masks per click, and for each crop the masks above `pred_iou_thresh`.
 
-        `which` (P,) is the index of each click's crop. Return the predicted IoU (P, M), and for each crop the
-        masks whose predicted IoU passes the threshold.
+        `places` (P, 2) are the clicks, x and y in pixels of the network's input. `which` (P,) is each click's crop.
         """
         clicks, images = up(places, self.device), up(which, self.device)
         fits: list[np.ndarray] = []
@@ -162,12 +150,10 @@ class Generator:
         return np.concatenate(fits), parts
 
     def _groups(self, clicks: int, seen: Seen) -> Iterator[list[slice]]:
-        """Yield groups of slices of clicks. One pass of the decoder processes one slice.
-
-        The predicted IoU of a whole group is copied from a GPU at once. So the host waits once per group.
-        """
+        """Yield groups of slices of clicks. One pass of the decoder processes one slice."""
         each = seen.image[0].nbytes
         size = max(1, min(self.settings.points_per_batch, self.held // each))
+        # the predicted IoU of a whole group is copied from a GPU at once, so the host waits once per group
         several = max(1, self.held // (each * size))
         pieces = [slice(begin, min(begin + size, clicks)) for begin in range(0, clicks, size)]
         yield from (pieces[begin : begin + several] for begin in range(0, len(pieces), several))
@@ -193,10 +179,9 @@ class Generator:
     def _select(
         self, batch: Sequence[Crop], parts: list[list[Measured]], fit: np.ndarray, which: np.ndarray
     ) -> list[Proposals]:
-        """Return the masks of each crop that are stable, not cut off, and not duplicates of a better mask.
+        """Return the stable, complete and distinct masks of each crop.
 
-        `fit` (P, M) is the predicted IoU of all masks. `which` (P,) is the index of each click's crop. `parts` has one
-        list of Measured per crop. Only masks whose predicted IoU passes the threshold are measured.
+        `parts` and `fit` (P, M) are the results of `_decode`. `which` (P,) is each click's crop.
         """
         measured, rows, values = [], [], numbers(parts)
         for i, crop in enumerate(batch):
@@ -221,8 +206,7 @@ class Generator:
     def merge(self, parts: Sequence[Proposals], size: Size) -> Proposals:
         """Join the regions of an image's crops. Of duplicate regions, only the region from the smallest crop stays.
 
-        If the setting `min_mask_region_area` is above 0, specks and small holes of masks are also removed. Raises
-        OvssError if the packed masks take more than regions.BYTES bytes.
+        Raises OvssError if the packed masks take more than regions.BYTES bytes.
         """
         proposals = Proposals.joined(parts)
         if len(parts) > 1:
@@ -233,11 +217,8 @@ class Generator:
         return self._cleaned(proposals, size) if self.settings.min_mask_region_area > 0 else proposals
 
     def _cleaned(self, proposals: Proposals, size: Size) -> Proposals:
-        """Remove specks and small holes, then duplicate regions.
-
-        If an unchanged and a changed region are duplicates, the unchanged region is kept. In the result, unchanged
-        regions are first.
-        """
+        """Remove specks and small holes of masks, then duplicate regions. Regions with changed masks come last."""
+        # scores of nms: 1 for an unchanged mask, 0 for a changed mask
         boxes, bits, same = proposals.boxes.copy(), list(proposals.bits), np.ones(len(proposals.boxes), np.float32)
         for i, box in enumerate(proposals.boxes):
             mask = regions.masks(box[None], proposals.bits[i], size)[0]
@@ -251,7 +232,7 @@ class Generator:
 
 
 def _measured(crop: Crop, values: np.ndarray, fit: np.ndarray, points: np.ndarray) -> Proposals:
-    """Return the Proposals of a crop, still without bits. `values` (M, 6) has the columns of Measured.numbers."""
+    """Return the Proposals of a crop, with empty `bits`. `values` (M, 6) has the columns of Measured.numbers."""
     x0, y0 = crop.box[:2]
     boxes = (values[:, 2:] + (values[:, 4:5] > 0) * (x0, y0, x0, y0)).astype(np.int32)
     none = [np.empty(0, np.uint8)] * len(boxes)
@@ -262,13 +243,13 @@ def _measured(crop: Crop, values: np.ndarray, fit: np.ndarray, points: np.ndarra
 def corners(boxes: np.ndarray, origins: np.ndarray) -> np.ndarray:
     """Convert half-open boxes (R, 4) to int64 boxes with inclusive ends, as in the released code.
 
-    Row i of `origins` (R, 2) is a point x y. If box i is empty, row i of the result is x y x y.
+    `origins` (R, 2) has a point x y for each box. An empty box becomes x y x y.
     """
     return np.where(boxes[:, 2:3] > 0, boxes.astype(np.int64) - (0, 0, 1, 1), np.tile(origins, 2))
 
 
 def _limit(taken: int, cap: int) -> None:
-    """Raise OvssError if `taken` exceeds `cap`. Both are bytes of the packed masks of an image or crop."""
+    """Raise OvssError if packed masks of `taken` bytes exceed the limit of `cap` bytes."""
     if taken > cap:
         raise OvssError(
             f"too many masks: an image's masks take {taken:,} bytes; the limit is {cap:,}. Cut the image into tiles, "

@@ -62,31 +62,30 @@ class GridAttention(nn.Module):
     def distances(self, q: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """Return the relative-position bias for rows and the bias for columns, (B, N, h, w, side) each.
 
-        `q` are queries (B, N, h·w, c), where h = w = `side`. In the bias for rows, the last axis is the row of the key.
-        In the bias for columns, the last axis is the column of the key. Both biases are added to the attention scores.
+        `q` are queries (B, N, h·w, c), where h = w = `side`. The last axis of a bias is the key's row or column.
         """
         grid = q.unflatten(2, (side, side))
         rows = torch.einsum("bnhwc,hkc->bnhwk", grid, between(self.rel_pos_h, side))
         return rows, torch.einsum("bnhwc,wkc->bnhwk", grid, between(self.rel_pos_w, side))
 
     def fused(self, q: Tensor, k: Tensor, v: Tensor, side: int) -> Tensor:
-        """Return the attention output (B, N, h·w, c), computed by torch's fused kernels on a GPU.
+        """Return the attention output, computed by torch's fused kernels on a GPU.
 
-        `q`, `k` and `v` have the shape of the output. The relative-position bias is passed as `attn_mask`.
+        `q`, `k`, `v` and the output are (B, N, h·w, c), where h = w = `side`.
         """
         rows, columns = self.distances(q, side)
         added = (rows[..., None] + columns[..., None, :]).flatten(-2).flatten(2, 3)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=added.to(q.dtype))
 
     def by_rows(self, q: Tensor, k: Tensor, v: Tensor, side: int) -> Tensor:
-        """Return the attention output (B, N, h·w, c), computed in chunks of queries whose scores fit a CPU's cache.
+        """Return the attention output, computed in chunks of queries whose scores fit a CPU's cache.
 
-        `q`, `k` and `v` have the shape of the output. Without chunks, the scores of a global block of
-        sam_vit_b would take 0.8 GB. Writing and reading them would take most of the time.
+        `q`, `k`, `v` and the output are (B, N, h·w, c), where h = w = `side`.
         """
         rows, columns = (x.flatten(0, 1) for x in self.distances(q, side))
         shape, q, k, v = q.shape, q.flatten(0, 1) * q.shape[-1] ** -0.5, k.flatten(0, 1), v.flatten(0, 1)
         seen = torch.empty_like(q)
+        # without chunks, scores of a global block of sam_vit_b take 0.8 GB, and memory access takes most of the time
         heads, tall = max(1, WEIGHTS // side**4), max(1, min(side, WEIGHTS // side**3))
         for i in range(0, len(q), heads):
             for y in range(0, side, tall):
@@ -101,12 +100,12 @@ class GridAttention(nn.Module):
     def placed(self, q: Tensor, k: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """Return queries and keys (B, N, h·w, c + 2 side), whose dot product includes the relative-position bias.
 
-        The dot product is that of MViTv2 (Li et al., CVPR 2022, arXiv 2112.01526): q · k / √c + q · R_h + q · R_w. R_h
-        is the embedding of the distance in rows between query and key. R_w is that of the distance in columns. The
-        additional channels of a query are q · R_h for all rows and q · R_w for all columns. The additional channels of
-        a key are the one-hot codes of the key's row and column.
-        No bias matrix is needed, which halves the training time of sam_tiny's encoder.
+        The bias is that of MViTv2 (Li et al., CVPR 2022, arXiv 2112.01526).
         """
+        # The dot product is q · k / √c + q · R_h + q · R_w, with the embeddings R_h and R_w of the distances in rows
+        # and in columns. The new channels of a query are q · R_h for all rows and q · R_w for all columns. The new
+        # channels of a key are one-hot codes of the key's row and column. No bias matrix is needed, which halves the
+        # training time of sam_tiny's encoder.
         rows, columns = (x.flatten(2, 3) for x in self.distances(q, side))
         identity = torch.eye(side, dtype=k.dtype, device=k.device)
         where = torch.cat([identity.repeat_interleave(side, 0), identity.repeat(side, 1)], -1).expand(
@@ -145,10 +144,7 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
     def _in_windows(self, x: Tensor) -> Tensor:
-        """Return the attention output within each window, (B, g, g, C).
-
-        The grid is padded with zeros to whole windows, and the padding takes part in attention.
-        """
+        """Return the attention output within each window, (B, g, g, C). Zero padding takes part in attention."""
         grid, side = x.shape[1], self.window
         count = -(-grid // side)
         x = F.pad(x, (0, 0, 0, count * side - grid, 0, count * side - grid))

@@ -21,14 +21,17 @@ FULL_BYTES = 1 << 31
 
 @dataclass(frozen=True)
 class Measured:
-    """Measurements of the masks of an image or crop, on the device that computed them."""
+    """Results of `measure` for the masks of an image or crop, on the device that computed them."""
 
     numbers: Tensor
-    """(M, 6) int64. Columns 0 and 1: number of pixels with a logit above +offset, and above −offset. Columns 2 to 5:
-    box x0 y0 x1 y1, half open; zeros if the mask is empty"""
+    """(M, 6) int64: number of logits above +offset, number of logits above −offset, half-open box x0 y0 x1 y1
+
+    The box of an empty mask is 0 0 0 0."""
     bits: list[np.ndarray] | Tensor
-    """masks (logits above 0), one bit per pixel. On a CPU: a list of arrays (n,) uint8, each with the bits of a mask
-    inside its box; the array of an unstable mask is empty. On a GPU: all masks at full size, (M, H, ⌈W / 8⌉) uint8"""
+    """masks (logits above 0), one bit per pixel
+
+    On a GPU, the tensor (M, H, ⌈W / 8⌉) uint8 has the masks at full size. On a CPU, the list has an array (n,) uint8
+    for each mask, with the bits inside the mask's box. The array of an unstable mask is empty."""
 
     @property
     def nbytes(self) -> int:
@@ -39,7 +42,7 @@ class Measured:
 def measure(logits: Tensor, frame: Frame, offset: float, least: float) -> Measured:
     """Resize mask logits (M, s, s) to full size, and measure them at the thresholds 0, +offset and −offset.
 
-    `least` is the minimum stability (see `stable`); on a CPU, an unstable mask gets no bits.
+    On a CPU, a mask whose stability is below `least` gets no bits.
     """
     if logits.is_cuda:
         most = max(1, FULL_BYTES // (8 * frame.size[0] * frame.size[1]))
@@ -84,10 +87,8 @@ def measure_together(logits: Tensor, frame: Frame, offset: float) -> tuple[Tenso
 
 
 def numbers(images: Sequence[Sequence[Measured]]) -> list[np.ndarray]:
-    """Return an array (M, 6) int64 per image, with the rows of Measured.numbers of all masks of the image.
-
-    The numbers of all images are copied from the device at once.
-    """
+    """Return an array (M, 6) int64 for each image: Measured.numbers of all masks of the image."""
+    # one copy from the device for all images
     every = [part.numbers for parts in images for part in parts]
     fetched = down(torch.cat(every)) if every else np.zeros((0, 6), np.int64)
     counts = [sum(len(part.numbers) for part in parts) for parts in images]
@@ -97,18 +98,16 @@ def numbers(images: Sequence[Sequence[Measured]]) -> list[np.ndarray]:
 def packed(
     images: Sequence[Sequence[Measured]], boxes: Sequence[np.ndarray], selected: Sequence[np.ndarray]
 ) -> list[list[np.ndarray]]:
-    """Return a list for each image. The list has an array (n,) uint8 for each selected mask of the image.
+    """Return the packed bits (n,) uint8 of each image's selected masks, inside the masks' boxes.
 
-    An array has the packed bits of a mask inside the mask's box. For each image, `boxes` (M, 4) int64 are the boxes of
-    all masks. `selected` (m,) int64 are the indices of the selected masks. The selected masks of all images are copied
-    from a GPU at once.
+    For each image, `boxes` (M, 4) int64 are the boxes of all masks. `selected` (m,) int64 are indices of masks.
     """
     device = next((part.bits.device for parts in images for part in parts if isinstance(part.bits, Tensor)), None)
     if device is None:
         every = [[mask for part in parts for mask in part.bits] for parts in images]
         return [[bits[i] for i in rows.tolist()] for bits, rows in zip(every, selected, strict=True)]
     held = [_rows(parts, rows, device) for parts, rows in zip(images, selected, strict=True)]
-    fetched = down(torch.cat([bits.flatten() for bits in held]))
+    fetched = down(torch.cat([bits.flatten() for bits in held]))  # all images in one copy from the GPU
     begins = np.cumsum([bits.numel() for bits in held])[:-1]
     result = []
     for full, flat, corners, rows in zip(held, np.split(fetched, begins), boxes, selected, strict=True):
@@ -118,7 +117,7 @@ def packed(
 
 
 def _rows(parts: Sequence[Measured], selected: np.ndarray, device: torch.device) -> Tensor:
-    """Return an image's selected masks at full size, one bit per pixel: (m, H, ⌈W / 8⌉) uint8, on the device."""
+    """Return an image's selected masks at full size on the device, packed bits (m, H, ⌈W / 8⌉) uint8."""
     held = [part.bits for part in parts if isinstance(part.bits, Tensor)]
     rows = torch.cat(held) if held else torch.zeros(0, 1, 1, dtype=torch.uint8, device=device)
     return rows[up(selected, device)]
@@ -127,7 +126,7 @@ def _rows(parts: Sequence[Measured], selected: np.ndarray, device: torch.device)
 def stability(numbers: np.ndarray) -> np.ndarray:
     """Return the stability (M,) float32 of masks from the first two columns of Measured.numbers.
 
-    It is the IoU of the mask at threshold +offset with the mask at −offset; NaN if both are empty.
+    The stability is the IoU of the masks at the thresholds ± offset. If both masks are empty, the stability is NaN.
     """
     inner, outer = numbers[:, :2].astype(np.float32).T
     with np.errstate(invalid="ignore"):

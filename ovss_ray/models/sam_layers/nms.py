@@ -4,22 +4,17 @@ import numpy as np
 import torch
 
 MANY = 1000
-"""Maximum number of boxes for which torchvision's batched_nms sorts only once. If there are more boxes, batched_nms
-sorts the kept boxes again. The second sort may change the order of boxes with equal scores"""
+"""Maximum number of boxes for which torchvision's batched_nms does not sort the kept boxes again"""
 
 
 def nms(corners: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the indices of boxes kept by greedy non-maximum suppression, best first, (n,) int64.
+    """Return the indices of boxes kept by greedy non-maximum suppression, best first, (n,) int64, as in torchvision.
 
     `corners` are (R, 4) x0 y0 x1 y1, `scores` (R,). A box is dropped if its IoU with a better, kept box exceeds the
-    threshold. Of two boxes with equal scores, the box with the lower index is better. Equal scores are common: when
-    crops are merged, all masks of a crop have the same score.
-
-    The result equals the result of torchvision. The float32 operations have the same order, so their rounding agrees.
-    For more than MANY boxes, the kept boxes are sorted again by torch.sort, as in torchvision. torch.sort may change
-    the order of kept boxes with equal scores.
+    threshold. Of two boxes with equal scores, the box with the lower index is better.
     """
     order = np.argsort(-scores, kind="stable")
+    # float32 operations in the order of torchvision, so that rounding agrees
     boxes = corners[order].astype(np.float32)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     alive = np.ones(len(order), bool)
@@ -32,16 +27,16 @@ def nms(corners: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray
                 alive[others] = ~((inner / (areas[i] + areas[others] - inner)).astype(np.float64) > threshold)
     if len(order) <= MANY:
         return order[alive]
+    # as in torchvision: this sort may change the order of kept boxes with equal scores
     left = np.sort(order[alive])
     return left[torch.from_numpy(scores[left]).sort(descending=True).indices.numpy()]
 
 
 def clean(mask: np.ndarray, least: int) -> tuple[np.ndarray, bool]:
-    """Fill small holes in a mask (H, W) bool, then remove small pieces of the mask.
+    """Return a mask (H, W) bool without small holes and small pieces, and whether the mask had any of them.
 
-    A piece is an 8-connected region of the mask. A hole is an 8-connected region of the background. Pieces and holes
-    are small if they have fewer than `least` pixels. If all pieces are small, the largest piece stays. Return the
-    mask, and whether a small hole or a small piece was found.
+    Holes and pieces are 8-connected. They are small if they have fewer than `least` pixels. Holes are filled first. If
+    all pieces are small, the largest piece stays.
     """
     outside, holes = _without_specks(~mask, least, keep_one=False)
     cleaned, pieces = _without_specks(~outside, least, keep_one=True)
@@ -51,7 +46,7 @@ def clean(mask: np.ndarray, least: int) -> tuple[np.ndarray, bool]:
 def _without_specks(mask: np.ndarray, least: int, keep_one: bool) -> tuple[np.ndarray, bool]:
     """Return a mask (H, W) bool without pieces of fewer than `least` pixels, and whether the mask had such pieces.
 
-    If `keep_one` is True, the largest piece stays, even if this piece has fewer than `least` pixels.
+    If `keep_one` is True, the largest piece always stays.
     """
     import cv2  # tenths of a second to import, which configs and reports should not cost
 

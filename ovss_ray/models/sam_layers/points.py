@@ -23,7 +23,7 @@ class Options(BaseModel):
 
     points_per_side: int = Field(default=32, ge=1)
     points_per_batch: int = Field(default=64, ge=1)
-    """maximum number of points in one pass of the decoder; on a CPU, it is reduced to the number that fits the cache"""
+    """maximum number of points in one pass of the decoder; fewer if the CPU's cache or the GPU's memory is too small"""
     stability_score_thresh: float = 0.95
     stability_score_offset: float = 1.0
     box_nms_thresh: float = 0.7
@@ -43,30 +43,27 @@ class Settings:
     stability_score_thresh: float = 0.95
     """minimum stability of a mask; 0: keep all
 
-    The stability is the IoU of two binary masks from the same logits. The thresholds of the logits are plus and minus
-    `stability_score_offset`."""
+    The stability is the IoU of the masks at the logit thresholds ± `stability_score_offset`."""
     stability_score_offset: float = 1.0
-    """distance from 0 of the two thresholds that define the stability (see `stability_score_thresh`), in logits"""
+    """distance from 0 of the two logit thresholds of the stability (see `stability_score_thresh`)"""
     box_nms_thresh: float = 0.7
     """IoU of two boxes above which only the mask of higher predicted IoU is kept"""
     crop_n_layers: int = 0
     """number of layers of crops after layer 0, which is the whole image; layer n has 4ⁿ crops"""
     crop_nms_thresh: float = 0.7
-    """like box_nms_thresh, for masks of different crops; the mask of the smaller crop is kept"""
+    """IoU of two boxes from different crops above which only the mask of the smaller crop is kept"""
     crop_overlap_ratio: float = 512 / 1500
     """overlap of neighbouring crops in layer 1, as a fraction of the image's shorter side
 
-    From layer to layer, the overlap halves."""
+    Each further layer has half the overlap of the layer before."""
     crop_n_points_downscale_factor: int = 1
     """factor by which the points per side decrease from layer to layer"""
     point_grids: tuple[np.ndarray, ...] | None = None
-    """for each layer from 0, the points of a crop as (n, 2) float64; None: make grids from `points_per_side`
-
-    x is a fraction of the crop's width, y a fraction of the crop's height."""
+    """for each layer, points (n, 2) float64 x y, as fractions of a crop's sides; None: see `points_per_side`"""
     min_mask_region_area: int = 0
-    """number of pixels below which a hole in a mask is filled, and a separate piece is removed; 0: change nothing
+    """minimum number of pixels of a mask's holes and separate pieces; 0: no minimum
 
-    If all pieces are below this number, the largest piece stays."""
+    Smaller holes are filled. Smaller pieces are removed, but the largest piece always stays."""
 
     def grids(self) -> list[np.ndarray]:
         """Return the points of each layer, (n, 2) float64 in 0..1. Raises OvssError if a layer has no points."""
@@ -79,8 +76,9 @@ class Settings:
             grids = [grid(int(side / factor**layer)) for layer in range(self.crop_n_layers + 1)]
         if len(grids) <= self.crop_n_layers or not all(map(len, grids)):
             raise OvssError(
-                f"every layer, 0 to {self.crop_n_layers}, needs points; points per layer: {list(map(len, grids))}. "
-                "Lower crop_n_layers or crop_n_points_downscale_factor, or raise points_per_side"
+                f"each layer of crops, from 0 to {self.crop_n_layers}, needs points; "
+                f"points per layer: {list(map(len, grids))}. Lower crop_n_layers or crop_n_points_downscale_factor, "
+                "raise points_per_side, or add arrays to point_grids"
             )
         return grids
 
@@ -95,9 +93,9 @@ def grid(side: int) -> np.ndarray:
 
 
 def crops(size: Size, layers: int, overlap: float) -> Iterator[tuple[int, Box]]:
-    """Yield layer and box of every crop of an image: the whole image, then each layer's crops, column by column.
+    """Yield the layer and the box of each crop of an image. Layer 0 comes first, and is the whole image.
 
-    Empty crops, which occur in tiny images, are left out.
+    Crops of further layers are yielded column by column. Empty crops, which occur in tiny images, are left out.
     """
     height, width = size
     yield 0, (0, 0, width, height)
@@ -113,12 +111,10 @@ def crops(size: Size, layers: int, overlap: float) -> Iterator[tuple[int, Box]]:
 
 
 def cut_off(corners: np.ndarray, crop: Box, size: Size) -> np.ndarray:
-    """Return (R,) bool: True for each mask that the crop may cut off.
+    """Return (R,) bool: whether the crop may cut off a mask.
 
-    Each side of the mask's box is compared with the same side of the crop and of the image. If a side is near the
-    crop's side, but not near the image's side, the mask may be cut off. Near means at most EDGE pixels away.
-
-    `corners` (R, 4) are x0 y0 x1 y1 of the masks' boxes in the image, ends inclusive.
+    Then a side of the mask's box is near the same side of the crop, but not of the image. Near means at most EDGE
+    pixels away. `corners` (R, 4) are the masks' boxes x0 y0 x1 y1 in the image, ends inclusive.
     """
     near = [np.abs(corners - np.array(edges)) <= EDGE for edges in (crop, (0, 0, size[1], size[0]))]
     return (near[0] & ~near[1]).any(1)

@@ -59,8 +59,8 @@ class Prompts:
     ) -> "Prompts":
         """Return P prompts from points, boxes, masks, or a combination. At least one kind is needed.
 
-        `points` (P, n, 2) are x and y. Points need `labels` (P, n). `boxes` (P, 4) are x0 y0 x1 y1. `masks` are as in
-        Prompts.masks. If there are points but no boxes, each prompt gets a padding point, as in the official code.
+        `points` (P, n, 2) need `labels` (P, n). `boxes` (P, 4) are x0 y0 x1 y1. `masks` are as in Prompts.masks.
+        If there are points but no boxes, each prompt gets a padding point.
         """
         count, device = next((len(x), x.device) for x in (points, boxes, masks) if x is not None)
         where = [] if points is None else [points.float()]
@@ -68,7 +68,7 @@ class Prompts:
         if boxes is not None:
             where.append(boxes.float().reshape(-1, 2, 2))
             what.append(torch.tensor([[FIRST_CORNER, LAST_CORNER]], device=device).expand(count, -1))
-        elif points is not None:
+        elif points is not None:  # as in the official code
             where.append(torch.zeros(count, 1, 2, device=device))
             what.append(torch.full((count, 1), NOTHING, device=device))
         none = torch.zeros(count, 0, 2, device=device), torch.zeros(count, 0, dtype=torch.long, device=device)
@@ -76,11 +76,8 @@ class Prompts:
 
 
 def embedding(rows: int, width: int) -> nn.Embedding:
-    """Return an nn.Embedding without initial values.
-
-    The constructor of nn.Embedding draws random values. On the meta device, a random draw would import torch.compile.
-    This import is slow.
-    """
+    """Return an nn.Embedding without initial values."""
+    # the constructor draws random values; on the meta device, a random draw imports torch.compile, which is slow
     return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 
@@ -104,7 +101,7 @@ class Waves(nn.Module):
 
 
 class PromptEncoder(nn.Module):
-    """The encoder of prompts: points and boxes become tokens; masks become a map, added to the image embedding."""
+    """The encoder of prompts. Points and boxes become tokens, and masks become a map of features."""
 
     def __init__(self, sizes: PromptSizes) -> None:
         super().__init__()

@@ -1,7 +1,6 @@
 """Fake weights of a SAN (see models/fake.py) that predict several labels per photograph. The labels are meaningless.
 
-With plain random weights, a network predicts the same label everywhere. So `state_dict` scales some tensors. By
-default, `state_dict` also shifts three biases (see `_recentre`).
+With plain random weights, a network would predict the same label everywhere.
 """
 
 from collections.abc import Mapping
@@ -22,23 +21,21 @@ SCALES = {
     "clip_rec_head.resblocks.*.attn.out_proj.weight": 4.0,
 }
 """Pattern of tensor names → factor for these tensors, in all fake checkpoints."""
+# CLIP's first blocks are weakened: their random attention would make all patches alike
 QUIET = {
     "clip_visual_extractor.resblocks.*.attn.out_proj.weight": 0.1,
     "clip_visual_extractor.resblocks.*.mlp.c_proj.weight": 0.1,
 }
-"""Like SCALES, but only used if `state_dict` is called without `overrides`. The factors weaken CLIP's first blocks,
-whose random attention would make all patches alike."""
+"""Pattern of tensor names → factor for these tensors, if `state_dict` is called without `overrides`."""
 TRAINING_CLASSES = 171
-"""Number of classes in COCO-Stuff, the training set of SAN
-
-A checkpoint has one loss weight for each class, and one for "no object"."""
+"""Number of classes in COCO-Stuff, the training set of SAN"""
 
 
 def state_dict(variant: Variant, seed: int = 0, overrides: Mapping[str, np.ndarray] | None = None) -> dict[str, Tensor]:
     """Return all tensors of an official checkpoint, float32, including tensors that inference does not use.
 
-    `overrides` maps tensor names to arrays. Each array replaces the fake tensor of that name. If `overrides` is None,
-    the factors in QUIET are also applied, and three biases are shifted (see `_recentre`).
+    `overrides` has arrays that replace the fake tensors of the same names. If `overrides` is None, the fake tensors are
+    also scaled by QUIET and changed by `_recentre`.
     """
     with torch.device("meta"):
         model = San(variant)
@@ -50,17 +47,14 @@ def state_dict(variant: Variant, seed: int = 0, overrides: Mapping[str, np.ndarr
     state |= {name: torch.from_numpy(value) for name, value in (overrides or {}).items()}
     mask, loss_weight = UNUSED
     state[mask] = torch.full((variant.context, variant.context), -torch.inf).triu(1)
-    state[loss_weight] = tensor(loss_weight, (TRAINING_CLASSES + 1,), seed)
+    state[loss_weight] = tensor(loss_weight, (TRAINING_CLASSES + 1,), seed)  # one more weight for "no object"
     return state
 
 
 @torch.inference_mode()
 def _recentre(model: San, seed: int) -> None:
-    """Shift three biases, so that the outputs of different queries and different words differ.
-
-    The shifts are measured on random images. Mask logits become negative on average, so that few masks cover a pixel.
-    The mean embeddings of masks and of words become nearly zero.
-    """
+    """Shift three biases, so that different queries and different words have different outputs."""
+    # mask logits become negative on average; the mean embeddings of masks and of words become nearly zero
     images = torch.stack([model.preprocess(image)[0][:, :320, :320] for image in clouds(seed)])
     maps, tokens = model.clip_visual_extractor(model.clip_input(images), model.variant.fusion)
     queries, patches = model.side_adapter_network(images, maps)

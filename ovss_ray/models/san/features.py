@@ -1,7 +1,6 @@
 """SAN's features of photographs, and a cache of recent features that two stages of a worker share.
 
-The stages `tags` and `san` both compute features with a SAN. `tags` finds words, and `san` segments photographs with
-these words. Features do not depend on words, so `san` needs no forward pass if both stages have the same network.
+The stages are `tags` and `san`. If both have the same network, `san` reuses the features that `tags` computed.
 """
 
 import hashlib
@@ -28,7 +27,8 @@ class Features:
     """(B, Q, D) float32, of unit norm"""
 
     def __getitem__(self, row: int) -> "Features":
-        """Return copies of one image's features, without the first axis. A view would keep the batch in memory."""
+        """Return a copy of the features of one image, without the first axis."""
+        # a view would keep the batch in memory
         return Features(self.mask_logits[row].clone(), self.mask_embeddings[row].clone())
 
     @property

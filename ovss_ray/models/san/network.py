@@ -32,7 +32,7 @@ TOWERS = ("side_adapter_network", "clip_visual_extractor", "clip_rec_head")
 TEXT = "ov_classifier."
 """Prefix of the text tower's parameter names in a checkpoint"""
 UNUSED = (TEXT + "attn_mask", "criterion.empty_weight")
-"""Entries of official checkpoints that inference does not use: a causal mask, and a weight of the training loss"""
+"""Entries of official checkpoints that inference does not use: the text tower's causal mask, and loss weights"""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,7 @@ class Prediction:
 class RecognitionHead(nn.Module):
     """The last blocks of CLIP's image tower, which compute an embedding per mask.
 
-    Each mask has an SLS token, which begins as a copy of the class token. The side network computes a bias for the
-    attention of each SLS token to the patches.
+    Each mask has an SLS token, which begins as a copy of CLIP's class token.
     """
 
     def __init__(self, variant: Variant) -> None:
@@ -64,17 +63,17 @@ class RecognitionHead(nn.Module):
     def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
         """Return the unit-norm embedding of each mask, (B, Q, D).
 
-        `tokens` (B, 1 + h'·w', width) are CLIP's class token and then the patch tokens. The grid of patches has h' rows
-        and w' columns. `bias` (B, N, Q, h', w') is the attention bias of the masks.
+        `tokens` (B, 1 + h'·w', width) are CLIP's class token and the h' × w' patch tokens. `bias` (B, N, Q, h', w') is
+        added to the attention scores of SLS tokens to patches.
         """
         return F.normalize(self.ln_post(self.sls_tokens(tokens, bias)) @ self.proj, dim=-1)
 
     def sls_tokens(self, tokens: Tensor, bias: Tensor) -> Tensor:
         """Return the SLS tokens (B, Q, width) after the last block. `tokens` and `bias` are as in `forward`.
 
-        An SLS token attends only to itself and to the patches. `bias` is added to the attention scores of the patches.
-        In the official code, the class token and other SLS tokens also have attention weights, which are nearly zero.
+        An SLS token attends only to itself and to the patches.
         """
+        # in the official code, SLS tokens also attend to the class token and to each other, with weights of nearly zero
         seen, queries = tokens.shape[1], bias.shape[2]
         x = torch.cat([tokens, tokens[:, :1].expand(-1, queries, -1)], 1)
         mask = torch.cat([bias.flatten(3), _itself(bias)], -1)
@@ -112,7 +111,7 @@ class Words(TextTower):
     def classifier(self, embeddings: Tensor) -> Tensor:
         """Return the classifier (K + 1, D) of K classes with embeddings (K, D). The last row is "no object".
 
-        The norm of each row is the logit scale.
+        Rows are normalised, then multiplied by the logit scale.
         """
         rows = torch.cat([embeddings, self.bg_embed])
         return F.normalize(rows, dim=-1) * self.logit_scale.exp()
@@ -161,7 +160,7 @@ class San(nn.Module):
     def features(self, photographs: Sequence[np.ndarray]) -> Features:
         """Return the Features of photographs (H, W, 3) uint8 RGB with the same padded size.
 
-        After a call of `share`, the cached Features are returned if all photographs are in the cache.
+        After a call of `share`, the Features of recent photographs are cached.
         """
         if self.recent and (kept := self.recent.find(photographs)):
             return kept
@@ -172,20 +171,18 @@ class San(nn.Module):
         return computed
 
     def clip_input(self, images: Tensor) -> Tensor:
-        """Return padded images (B, 3, Hp, Wp), resized bilinearly for CLIP, without antialiasing.
-
-        The distance between samples is exactly 1 / Variant.ratio pixels. Each channel is resized as a separate image,
-        so that the result does not depend on torch's number of threads.
-        """
+        """Return padded images (B, 3, Hp, Wp), resized bilinearly by Variant.ratio for CLIP, without antialiasing."""
+        # each channel is resized as a separate image, so that the result does not depend on torch's number of threads
         planes = images.flatten(0, 1)[:, None]
+        # scale_factor, not size: samples are exactly 1 / ratio pixels apart
         shrunk = F.interpolate(planes, scale_factor=self.variant.ratio, mode="bilinear", align_corners=False)
         return shrunk[:, 0].unflatten(0, images.shape[:2])
 
     def preprocess(self, image: np.ndarray) -> tuple[Tensor, Size]:
-        """Return a photograph (H, W, 3) uint8 RGB as network input (3, Hp, Wp) float32, and its size before padding.
+        """Return the network input (3, Hp, Wp) float32 of a photograph, and its resized size without padding.
 
-        The photograph is resized by PIL's bilinear filter, normalised, and zero-padded on the right and at the bottom.
-        Grey and RGBA arrays also work. Raises ValueError if `image` is anything else (see photograph.rgb).
+        The photograph is (H, W, 3) uint8 RGB, grey or RGBA. Raises ValueError for other arrays (see photograph.rgb).
+        Padding is on the right and at the bottom.
         """
         image = rgb(image)
         placed = self.geometry(image)
@@ -200,8 +197,7 @@ class San(nn.Module):
     def classifier(self, vocabulary: Vocabulary) -> Tensor:
         """Return the classifier (K + 1, D) of a vocabulary. The last row is "no object".
 
-        The norm of each row is the logit scale. The rows of recent vocabularies and the embeddings of recent names are
-        cached.
+        Rows are normalised, then multiplied by the logit scale. Recent results are cached.
         """
         return self.classifiers.get(
             vocabulary.digest, lambda: classifier(self.ov_classifier, vocabulary, text.embed_cached)
@@ -210,7 +206,7 @@ class San(nn.Module):
     def labels(self, masks: Tensor, logits: Tensor, image: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
         """Return the label map (H, W) uint16 from mask logits (Q, h, w) and class logits (Q, K + 1).
 
-        If several classes have the same prompts, only the first of these classes occurs in the label map.
+        Of classes with equal prompts, only the first class occurs in the label map.
         """
         labels = label_map(masks, class_probabilities(logits), self.geometry(image))
         return text.first_of_equal(vocabulary)[labels]
@@ -251,7 +247,7 @@ def class_probabilities(logits: Tensor) -> Tensor:
 def classifier(tower: Words, vocabulary: Vocabulary, embed: text.Embed | None = None) -> Tensor:
     """Return SAN's classifier (K + 1, D) float32 of a vocabulary. The last row is "no object".
 
-    The norm of each row is the logit scale. `embed` is the function that embeds texts. The default is text.embed.
+    Rows are normalised, then multiplied by the logit scale. If `embed` is None, text.embed embeds the names.
     """
     with runtime.full_precision(tower.bg_embed.device):
         rows = (embed or text.embed)(tower, text.whole_names(vocabulary), text.templates(vocabulary, "vild"))
@@ -261,10 +257,9 @@ def classifier(tower: Words, vocabulary: Vocabulary, embed: text.Embed | None = 
 def load(
     name: str, files: Sequence[Path], device: str = "cpu", precision: str = "fp32", variant: Variant | None = None
 ) -> San:
-    """Load a SAN for inference from its official checkpoint.
+    """Load a SAN for inference from its official checkpoint, the only element of `files`.
 
-    `files` has one element, the checkpoint. `variant` has the sizes of the network. The default is VARIANTS[name].
-    Raises OvssError if the checkpoint is missing or does not fit the network.
+    If `variant` is None, the sizes are VARIANTS[name]. Raises OvssError if the checkpoint is missing or does not fit.
     """
     precision = runtime.checked_precision(precision)
     with torch.device("meta"):
@@ -286,9 +281,7 @@ def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Va
 
 
 def _others(name: str) -> dict[str, checkpoint.Shapes]:
-    """Return the tensor shapes of each network in VARIANTS except `name`, as {network: {tensor: shape}}.
-
-    If a file does not fit the network `name`, the shapes show which other network the file fits.
-    """
+    """Return the tensor shapes of each network in VARIANTS except `name`, as {network: {tensor: shape}}."""
+    # if a file does not fit the network `name`, the shapes show which other network the file fits
     with torch.device("meta"):
         return {other: checkpoint.shapes(San(variant)) for other, variant in VARIANTS.items() if other != name}

@@ -1,4 +1,4 @@
-"""The side adapter network of SAN: a small ViT next to CLIP that proposes masks and biases CLIP's attention.
+"""The side adapter network of SAN: a small ViT that proposes masks, and computes a bias for CLIP's attention.
 
 Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVPR 2023, arXiv 2302.12242, §3.2. The
 parameters have the names of the official code. Dimensions: B batch, Q queries, N heads of CLIP, h w the grid of
@@ -34,17 +34,14 @@ class SideAdapter(nn.Module):
     def forward(self, images: Tensor, features: Mapping[int, Tensor]) -> tuple[Tensor, Tensor]:
         """Return queries (B, Q, C) and patches (B, C, h, w) of images (B, 3, Hp, Wp).
 
-        `features`: number of a CLIP block → its output map (see ImageTower).
+        `features` maps the number of a CLIP block to the output map of the block (see ImageTower).
         """
         return self.after(images, features, (len(self.vit_model.blocks),))[0]
 
     def after(
         self, images: Tensor, features: Mapping[int, Tensor], depths: Collection[int]
     ) -> list[tuple[Tensor, Tensor]]:
-        """Return queries and patches (see `forward`) after k blocks, for each k in `depths`, in increasing order.
-
-        The position embeddings are added again before every block.
-        """
+        """Return queries and patches as in `forward`, once for each number of blocks in `depths`, smallest first."""
         patches, patch_positions, size = self.vit_model(images)
         queries = self.query_embed.expand(len(images), -1, -1)
         count, outputs = queries.shape[1], []
@@ -58,7 +55,7 @@ class SideAdapter(nn.Module):
         return outputs
 
     def _fuse(self, x: Tensor, block: int, features: Mapping[int, Tensor], size: torch.Size) -> Tensor:
-        """Add CLIP's map for a block, if any, to the patch tokens. Return the tokens of queries and patches."""
+        """Return all tokens. If there is a map of CLIP for `block`, the map is added to the patch tokens."""
         if block >= len(self.fusion):
             return x
         added = self.fusion_layers[f"layer_{block}"](features[self.fusion[block]], size)
@@ -86,10 +83,9 @@ class Patches(nn.Module):
     def positions(self, size: torch.Size) -> Tensor:
         """Return the position embedding (1, h·w, C) for a grid (h, w), resized if h·w differs from training.
 
-        If only the shape of the grid differs, the embedding is not resized. For example, after training with 40 × 40
-        patches, a grid of 10 × 160 gets the same embedding. The official code has the same rule, and the published
-        results were computed with it.
+        After training with 40 × 40 patches, a grid of 10 × 160 gets the embedding unchanged.
         """
+        # the official code has the same rule, and the published results were computed with it
         if size.numel() == self.pos_embed.shape[1]:
             return self.pos_embed
         return resize_positions(self.pos_embed, (self.grid, self.grid), size)
@@ -124,9 +120,9 @@ class MaskDecoder(nn.Module):
     def forward(self, queries: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mask logits (B, Q, h, w) and the attention bias (B, N, Q, h, w).
 
-        `queries` are (B, Q, C), `patches` are (B, C, h, w). To save memory, the last layer of `attn_mlp` is applied to
-        the queries, not to the patches. The dot products are equal except for rounding.
+        `queries` are (B, Q, C), `patches` are (B, C, h, w).
         """
+        # to save memory, the last layer of `attn_mlp` is applied to the queries, not to the patches
         q = self.query_mlp(queries)
         masks = torch.einsum("bqc,bchw->bqhw", q, self.pix_mlp(patches))
         weight, bias = (value.unflatten(0, (self.heads, -1)) for value in self.attn_mlp.last())

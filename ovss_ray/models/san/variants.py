@@ -15,12 +15,13 @@ class Variant(ClipSizes):
     """Sizes of a SAN: its CLIP, the place where CLIP's image tower is split in two, and the side network."""
 
     ratio: float
-    """sides of CLIP's input, as a fraction of the sides of the padded photograph"""
+    """scale factor of both sides, from the padded photograph to CLIP's input"""
     shallow: int
     """number of first blocks of CLIP's image tower, which feed the side network; the other blocks classify masks"""
     fusion: tuple[int, ...]
-    """numbers of CLIP blocks. The output of block fusion[k] is added to the patches after k blocks of the side network.
-    Number 0 means the input of CLIP's first block"""
+    """element k: CLIP block whose output is added to the patches after k blocks of the side network
+
+    Blocks count from 1. 0 is the input of the first block."""
     side_width: int = 240
     side_heads: int = 6
     side_layers: int = 8

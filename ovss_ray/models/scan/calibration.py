@@ -22,12 +22,9 @@ class Overview:
     """The frozen CLIP's features of whole photographs."""
 
     maps: list[Tensor]
-    """(B, C, g, g) for each block of Variant.levels: patch tokens"""
+    """patch tokens (B, C, g, g) after each block that Variant.levels lists"""
     class_tokens: Tensor
-    """(B, blocks, C): class token after each block that Variant.replaced lists
-
-    The contextual shift replaces background tokens of crops with these class tokens (see shift.py).
-    """
+    """(B, blocks, C): class token after each block that Variant.replaced lists; for shift.py, the contextual shift"""
     embeddings: Tensor
     """(B, D): embeddings of the photographs, not normalised"""
 
@@ -56,9 +53,9 @@ class LowPassFusion(nn.Module):
     def forward(self, features: Tensor, sigma: float) -> Tensor:
         """Return maps (B, C, g, g): the input maps plus their filtered versions.
 
-        The filter is one minus a Gaussian of standard deviation `sigma` (in cells) in the middle of the spectrum. The
-        lowest frequency is at the top left, so the middle has the highest frequencies, which the filter removes.
+        The filter removes high frequencies by a Gaussian of standard deviation `sigma`, in bins of the spectrum.
         """
+        # the lowest frequency is at the top left, so the middle of the spectrum has the highest frequencies
         spectrum = torch.fft.fft2(features) * (1 - gaussian(features.shape[-2], features.shape[-1], sigma, features))
         mixed = self.conv2(F.relu(self.conv1(torch.cat([spectrum.real, spectrum.imag], 1))))
         real, imaginary = mixed.chunk(2, 1)
@@ -103,7 +100,7 @@ class FusionDecoder(nn.Module):
 
 
 class QueryLayer(nn.Module):
-    """A transformer layer with norms after attention and feed-forward network. A query attends only to itself."""
+    """A post-norm transformer layer in which each query attends only to itself."""
 
     def __init__(self, width: int, heads: int, inner: int) -> None:
         super().__init__()
@@ -141,10 +138,9 @@ class QueryTransformer(nn.Module):
 
 
 class Calibrated(nn.Module):
-    """Base class of Scan, with the modules that calibrate proposal embeddings.
+    """Base class of Scan, with the modules that calibrate proposal embeddings."""
 
-    The official names of the parameters have no common prefix. So Scan is a subclass, and has no submodule Calibrated.
-    """
+    # This is not a submodule of Scan, because the official names of the parameters have no common prefix.
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
@@ -159,18 +155,17 @@ class Calibrated(nn.Module):
     def calibrate(self, proposals: Tensor, tokens: Tensor, embeddings: Tensor) -> Tensor:
         """Return calibrated proposal embeddings (B, Q, D), not normalised.
 
-        `proposals` (B, Q, D) are the proposal embeddings of the mask network. `tokens` (B, L, D) are the result of
-        `clip_tokens`. `embeddings` (B, D) are the frozen CLIP's embeddings of the whole photographs.
+        `proposals` (B, Q, D) are from the mask network. `tokens` (B, L, D) are from `clip_tokens`. `embeddings` (B, D)
+        are Overview.embeddings.
         """
         proposals = self.fusion_decoder(proposals, tokens)
         proposals = proposals + self.learnable_weight * F.normalize(embeddings, dim=-1)[:, None]
         return self.lightweight_transformer(proposals)
 
     def clip_tokens(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return the tokens (B, L, D) of CLIP's maps (B, C, g, g).
+        """Return the filtered and projected tokens (B, L, D) of Overview.maps, map by map.
 
-        Each map is filtered. The tokens of all maps are concatenated, map by map, and projected. L is the number of
-        maps times g².
+        Each map is (B, C, g, g). L is the number of maps times g².
         """
         filtered = [self.LFM(features, sigma) for features, sigma in zip(maps, self.sigmas, strict=True)]
         return self.oriclip_mlp(torch.cat([features.flatten(2) for features in filtered], 2).transpose(1, 2))

@@ -1,7 +1,6 @@
-"""Fake weights of a SCAN (see models/fake.py) whose masks differ from each other. The labels are meaningless.
+"""Fake weights of a SCAN (see models/fake.py). Masks differ from each other, but labels are meaningless.
 
-With plain random weights, all queries become equal, so some tensors are scaled. Biases are shifted, so that a mask
-covers a part of the image, and some masks are empty.
+Most masks cover a small part of the image, and some masks are empty.
 """
 
 from itertools import islice
@@ -29,17 +28,15 @@ SCALES = {
     DECODER + "transformer_ffn_layers.*.linear2.weight": 0.2,
     "fusion_decoder.multiattn.*.out_proj.weight": 0.1,
 }
-"""Pattern of a tensor's official name → factor for the tensor. The factors keep queries different from each other."""
+"""Pattern of a tensor's official name → factor for the tensor. Without the factors, all queries would become equal."""
 DEVIATIONS = 2.0
 """Shift of the mask logits, in standard deviations. The shift makes most masks small and some empty."""
 CALIBRATED = "lightweight_transformer.layers.{}.norm2.bias"
-"""Name of the bias of the last norm in the calibration of proposals; {}: number of the last layer"""
+"""Name of the last norm's bias in QueryTransformer. {} is the number of the last layer"""
 CROPS = 4
 """Maximum number of crops that `_recentre` takes from each random image, to compute the mean output for crops"""
 TRAINING_CLASSES = 171
-"""Number of classes in COCO-Stuff, the training set of SCAN
-
-A checkpoint has one loss weight for each class, and one for "void"."""
+"""Number of classes in COCO-Stuff, the training set of SCAN"""
 
 
 def state_dict(variant: Variant, seed: int = 0) -> dict[str, Tensor]:
@@ -60,13 +57,13 @@ def _unused(variant: Variant, seed: int) -> dict[str, Tensor]:
     index = relative_position_index(variant.window)
     constant = {f"backbone.{name}": index for name in constants(variant)}
     colours = {f"{ADAPTER}pixel_{name}": value[None].clone() for name, value in CLIP._asdict().items()}
-    loss_weight = "criterion.empty_weight"
+    loss_weight = "criterion.empty_weight"  # a weight for each class, and one for "void"
     return constant | colours | {loss_weight: tensor(loss_weight, (TRAINING_CLASSES + 1,), seed)}
 
 
 @torch.inference_mode()
 def _recentre(model: Scan, seed: int) -> None:
-    """Shift biases, so that masks cover few pixels, and the embeddings of proposals, crops and words have mean zero."""
+    """Shift biases of the model. Masks become small. Embeddings of proposals, crops and words get the mean zero."""
     variant, adapter, predictor = model.variant, model.clip_adapter, model.sem_seg_head.predictor
     inputs = [model.preprocess(image, variant.short_side // 2) for image in clouds(seed)]
     whole = torch.stack([image.overview for image in inputs])

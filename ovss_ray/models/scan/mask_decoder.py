@@ -1,8 +1,7 @@
 """SCAN's masked decoder: each query attends to the pixels of its mask, and yields a mask and an embedding.
 
-Cheng et al., "Masked-attention Mask Transformer for Universal Image Segmentation", CVPR 2022, arXiv 2112.01527. The
-parameters have the official names. Dimensions: B images, Q queries, C channels, D features of an embedding, h w
-of a map.
+Cheng et al., "Mask2Former", CVPR 2022, arXiv 2112.01527. The parameters have the official names. Levels are the maps
+from the pixel decoder. Dimensions: B images, Q queries, C channels, D features of an embedding, h w cells of a map.
 """
 
 from collections.abc import Sequence
@@ -37,7 +36,7 @@ class MaskNetwork(nn.Module):
         self.predictor = MaskDecoder(variant)
 
     def forward(self, maps: Sequence[Tensor], every: bool = False) -> list[Proposals]:
-        """Return the list of Proposals that MaskDecoder.forward describes, with the same `every`.
+        """Return the list of Proposals from the masked decoder. See MaskDecoder.forward for `every`.
 
         `maps` are the outputs of Swin, the finest first.
         """
@@ -54,10 +53,10 @@ class CrossAttention(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, places: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
-        """Return the queries (B, Q, C) after attention and norm.
+        """Return the queries (B, Q, C) after attention to the L = h·w cells of a level.
 
-        `x` (B, Q, C) are the queries, `places` (Q, C) their position embeddings. `keys` and `values` (B, L, C) are
-        for the L = h·w cells of a level. `seen` (B, Q, L) bool is True for the cells to which a query attends.
+        `x` (B, Q, C) are the queries before attention. `places` (Q, C) are position embeddings of the queries. `keys`
+        and `values` are (B, L, C). `seen` (B, Q, L) bool marks the cells to which a query attends.
         """
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -114,10 +113,9 @@ class MaskDecoder(nn.Module):
         self.mask_embed = Mlp(width, width, width, nn.Linear)
 
     def forward(self, levels: Sequence[Tensor], mask_features: Tensor, every: bool = False) -> list[Proposals]:
-        """Return a list of Proposals. `levels` and `mask_features` are from PixelDecoder.
+        """Return the Proposals after the last layer, as a list. `levels` and `mask_features` are from PixelDecoder.
 
-        If `every` is false, the list has one element: the proposals after the last layer. If `every` is true, the list
-        has `decoder_layers` + 1 elements: the proposals before the first layer, and the proposals after each layer.
+        If `every` is true, the list starts with the Proposals before each layer, and has `decoder_layers` + 1 elements.
         """
         values = [x.flatten(2).transpose(1, 2) + self.level_embed.weight[i] for i, x in enumerate(levels)]
         keys = [x + sine(level.shape[-2:], x.shape[-1], x.device) for x, level in zip(values, levels, strict=True)]
@@ -148,19 +146,17 @@ class MaskDecoder(nn.Module):
 
 
 def resized(features: Tensor, size: torch.Size) -> Tensor:
-    """Return mask features resized bilinearly to a level, (B, C, h', w').
-
-    The official code resizes mask logits, the products of mask features and mask embeddings. The results are equal,
-    since both steps are linear. All layers share the resized features.
-    """
+    """Return the mask features, resized bilinearly to (B, C, h, w) and detached. `size` is (h, w) of a level."""
+    # The official code resizes mask logits, the products of mask features and mask embeddings. The results are equal,
+    # since the resize and the product are linear. All layers share the resized features.
     return F.interpolate(features.detach(), tuple(size), mode="bilinear", align_corners=False)
 
 
 def attended(mask_logits: Tensor) -> Tensor:
-    """Return (B, Q, h·w) bool: whether a query attends to each cell of a level. `mask_logits` are (B, Q, h, w).
+    """Return (B, Q, h·w) bool: True for the cells to which a query attends. `mask_logits` are (B, Q, h, w).
 
-    A query attends to the cells inside its mask (probability of at least 0.5). If the mask is empty, the query attends
-    to all cells.
+    A query attends to the cells with a mask probability of at least 0.5. If the mask probability is below 0.5
+    everywhere, the query attends to all cells.
     """
     inside = mask_logits.flatten(2).sigmoid() >= 0.5
     return inside | ~inside.any(-1, keepdim=True)

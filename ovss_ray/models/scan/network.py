@@ -1,11 +1,11 @@
 """SCAN: a masked decoder predicts masks; classes come from calibrated proposal embeddings, and from CLIP on crops.
 
-Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", CVPR 2024, arXiv 2312.04089. Submodules
-and parameters have the names of the official code (https://github.com/yongliu20/SCAN). The blocks of image towers are
-the exception: their name is `resblocks`, not `transformer.resblocks`. `towers.state_of` renames them.
+Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", CVPR 2024, arXiv 2312.04089. Official
+code: https://github.com/yongliu20/SCAN. Parameters have the official names, except those that towers.ours renames.
 
-Dimensions: B batch, H W pixels of the photograph, h w of the resized one, Hp Wp of the padded one; n side of
-CLIP's input; Q queries, V valid queries, K classes, D features, C channels of CLIP's image tower.
+Dimensions: B batch, H W pixels of the photograph, h w of the resized photograph, Hp Wp of the padded photograph; n side
+of CLIP's input in pixels, T patches of CLIP's input; Q queries, V queries with a region, K classes, D features, C
+channels of CLIP's image tower.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -63,7 +63,7 @@ class Features:
     proposals: Tensor
     """(B, Q, D) float32: calibrated proposal embeddings, of unit norm"""
     class_tokens: Tensor
-    """(B, blocks, C) float32: CLIP's class tokens of whole images, for the contextual shift"""
+    """(B, blocks, C) float32: CLIP's class token of the whole image, after each block in Variant.replaced"""
 
 
 class Prediction(Mapping[str, Any]):
@@ -90,7 +90,7 @@ class Prediction(Mapping[str, Any]):
 class Scan(Calibrated):
     """SCAN: a backbone, a mask network, two CLIPs, and the calibration of proposals.
 
-    The first CLIP is frozen and sees whole photographs. The second CLIP sees crops, and embeds class names.
+    The frozen CLIP sees whole photographs. The fine-tuned CLIP sees crops, and embeds class names.
     """
 
     def __init__(self, variant: Variant) -> None:
@@ -108,15 +108,13 @@ class Scan(Calibrated):
         return self.learnable_weight.device
 
     def geometry(self, image: np.ndarray, short_edge: int | None = None) -> Geometry:
-        """Return the mapping of the mask grid to a photograph (H, W, 3). `short_edge` overrides Variant.short_side."""
+        """Return the Geometry of a photograph (H, W, 3). `short_edge` in pixels overrides Variant.short_side."""
         return photograph.geometry(image, replace(self.variant, short_side=short_edge or self.variant.short_side))
 
     def preprocess(self, image: np.ndarray, short_edge: int | None = None) -> Inputs:
         """Return the network's inputs for a photograph (H, W, 3) uint8 RGB, on the CPU.
 
-        The photograph is resized by PIL's bilinear filter, normalised for each tower, and zero-padded. CLIP gets the
-        padded photograph, resized to n × n by nearest-neighbour sampling; the aspect ratio changes. Grey and RGBA
-        arrays also work. Raises ValueError if `image` is anything else (see photograph.rgb).
+        `short_edge` overrides Variant.short_side. Grey and RGBA arrays also work. Raises ValueError for other arrays.
         """
         image = photograph.rgb(image)
         placed = self.geometry(image, short_edge)
@@ -148,9 +146,8 @@ class Scan(Calibrated):
     ) -> Cut:  # fmt: skip
         """Return the regions of an image (H, W, 3) uint8 RGB, and the tokens that the contextual shift replaces.
 
-        `mask_logits` (Q, h', w') and `class_tokens` (blocks, C) are features of this image, without the batch axis. If
-        `shift_indices` is None, the tokens are drawn at random. To repeat an earlier draw, pass the Shift.indices (n,)
-        of that draw. Raises OvssError if `shift_indices` do not fit the regions (see shift.replay).
+        `mask_logits` (Q, Hp / 4, Wp / 4) and `class_tokens` (blocks, C) are from Features. `shift_indices` are the
+        Shift.indices of an earlier draw; None: a new draw. Raises OvssError if `shift_indices` do not fit the regions.
         """
         cut = regions.of_masks(mask_logits, inputs.geometry, options.mask_threshold, self.variant.clip)
         blocks, ratio = len(self.variant.replaced), options.replace_ratio
@@ -164,16 +161,16 @@ class Scan(Calibrated):
     def embed(self, cuts: Iterable[Cut], batch: int = BATCH) -> Tensor:
         """Return embeddings (R, D) float32 of all R regions in `cuts`, in order. The embeddings are not normalised.
 
-        CLIP embeds a crop of each region, which takes most of SCAN's time. A batch has at most `batch` crops, which may
-        be from several images. Crops are made batch by batch, so their memory does not grow with the number of regions.
+        CLIP embeds at most `batch` crops in one forward pass.
         """
+        # Crops are made batch by batch, so that their memory does not grow with the number of regions.
         stream = (crop for cut in cuts for crop in self._crops(cut))
         passes = iter(lambda: list(islice(stream, batch)), [])
         parts = [self._embed(*map(torch.stack, zip(*crops, strict=True))) for crops in passes]
         return torch.cat(parts) if parts else torch.empty(0, self.variant.clip.embed, device=self.device)
 
     def _crops(self, cut: Cut) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield each region's crop (3, n, n), its tokens to replace (blocks, T) bool, and the image's class tokens."""
+        """Yield for each region: crop (3, n, n), replaced tokens (blocks, T) bool, class tokens (blocks, C)."""
         pixels, replaced = (value.to(self.device) for value in (cut.pixels, torch.from_numpy(cut.shift.replaced)))
         for crop, tokens in zip(regions.crops(pixels, cut.regions, self.variant.clip.pixels), replaced, strict=True):
             yield crop, tokens, cut.class_tokens
@@ -187,10 +184,7 @@ class Scan(Calibrated):
 
     @runtime.in_full_precision
     def classifier(self, vocabulary: Vocabulary) -> Tensor:
-        """Return the classifier (K + 1, D) of a vocabulary. Each row has unit norm. The last row is "void".
-
-        The rows of recent vocabularies and the embeddings of recent names are cached.
-        """
+        """Return the classifier of a vocabulary: unit-norm rows (K + 1, D), "void" last. Recent results are cached."""
         adapter = self.clip_adapter
         tower, void = adapter.clip_model, adapter.non_object_embedding
         return self.classifiers.get(vocabulary.digest, lambda: classifier(tower, void, vocabulary, text.embed_cached))
@@ -199,16 +193,15 @@ class Scan(Calibrated):
     def scores(self, proposals: Tensor, crops: Tensor, valid: Tensor, rows: Tensor, options: Options) -> Tensor:
         """Return the class scores of one image: (Q, K), or (Q, K + 1) if `options.ensemble_weight` is None.
 
-        `proposals` (Q, D) are calibrated. `crops` (V, D) are embeddings of the regions. `valid` (Q,) bool marks the
-        queries with a region. `rows` are the result of `classifier`. fusion.scores describes the scores.
+        `proposals` (Q, D) are calibrated. `crops` (V, D) are from `embed`. `valid` (Q,) bool marks the queries with a
+        region. `rows` are from `classifier`.
         """
         return fusion.scores(logits(proposals, rows), logits(crops, rows), valid, options)
 
     def labels(self, mask_logits: Tensor, scores: Tensor, placed: Geometry, vocabulary: Vocabulary) -> np.ndarray:
-        """Return the label map (H, W) uint16 from mask logits (Q, h', w') and the result of `scores`.
+        """Return the label map (H, W) uint16. `mask_logits` (Q, Hp / 4, Wp / 4) are from Features.
 
-        If `scores` has a column for "void", pixels whose best class is "void" get NONE. If several classes have the
-        same prompts, only the first of these classes occurs in the label map.
+        Pixels whose best class is "void" get NONE. Of several classes with the same prompts, only the first occurs.
         """
         indices = np.append(text.first_of_equal(vocabulary), NONE).astype(np.uint16)
         return indices[semantic.label_map(mask_logits, scores, placed, sigmoid="resized")]
@@ -219,13 +212,11 @@ class Scan(Calibrated):
         self, image: np.ndarray, vocabulary: Vocabulary | Iterable[str], short_edge: int | None = None,
         shift_indices: Sequence[int] | np.ndarray | None = None, **options: Any,
     ) -> Prediction:  # fmt: skip
-        """Return masks, their scores, the label map, and intermediate results for a photograph (H, W, 3) uint8 RGB.
+        """Return the label map and intermediate results for a photograph (H, W, 3) uint8 RGB.
 
-        `options` are fields of Options: mask_threshold, ensemble_weight, replace_ratio, fusion, seed. `short_edge`
-        overrides Variant.short_side. If `shift_indices` is None, the contextual shift draws tokens at random. To repeat
-        the draw of an earlier prediction, pass "shift.indices" of that prediction. Grey and RGBA arrays also work.
-        Raises ValueError if `image` is anything else (see photograph.rgb). Raises OvssError for an unknown option, a
-        wrong value, or wrong `shift_indices`.
+        `options` are fields of Options. `short_edge` overrides Variant.short_side. `shift_indices` is "shift.indices"
+        of an earlier prediction, whose random draw is repeated. Grey and RGBA arrays also work. Raises ValueError for
+        other arrays. Raises OvssError for a wrong option or wrong `shift_indices`.
 
         Keys of the result: head.pred_logits, head.pred_masks, text_features, in_vocab_logits, fusion.in_vocab_prob,
         fusion.void_prob, scores, argmax. Additional keys if `ensemble_weight` is not None: mask_binary, valid_flag,
@@ -264,8 +255,8 @@ def load(
 ) -> Scan:
     """Load a SCAN for inference from its official checkpoint.
 
-    `files` are the network's checkpoints, in the order of variants.checkpoints. `variant` has the sizes of the network.
-    The default is VARIANTS[name]. Raises OvssError if a file is missing or does not fit the network.
+    `files` have the order of variants.checkpoints. If `variant` is None, the sizes are VARIANTS[name]. Raises OvssError
+    if a file is missing or does not fit the network.
     """
     precision = runtime.checked_precision(precision)
     variant = variant or VARIANTS[name]
@@ -288,9 +279,7 @@ def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Va
 
 
 def _others(name: str) -> dict[str, checkpoint.Shapes]:
-    """Return the tensor shapes of each network in VARIANTS except `name`, as {network: {tensor: shape}}.
-
-    If a file does not fit the network `name`, the shapes show which other network the file fits.
-    """
+    """Return the tensor shapes of each network in VARIANTS except `name`, as {network: {tensor: shape}}."""
+    # If a file does not fit, the error message names the network that the file fits.
     with torch.device("meta"):
         return {other: checkpoint.shapes(Scan(variant)) for other, variant in VARIANTS.items() if other != name}

@@ -1,7 +1,7 @@
 """SCAN's pixel decoder: deformable attention over the maps of three scales, and one step of a feature pyramid.
 
 Zhu et al., "Deformable DETR", ICLR 2021, arXiv 2010.04159; Cheng et al., "Mask2Former", CVPR 2022, arXiv 2112.01527.
-The parameters have the official names. Dimensions: B images, h w of a map, C channels; T tokens of all scales,
+The parameters have the official names. Dimensions: B images, h w cells of a map, C channels; T tokens of all scales,
 the coarsest first.
 """
 
@@ -19,8 +19,7 @@ from ovss_ray.models.scan.variants import Variant
 GROUPS = 32
 """Number of groups in the group normalisations"""
 TEMPERATURE = 10_000
-"""Base of the position encoding's wavelengths. For i = 0, 1, 2 and so on, wavelength i is TEMPERATURE to the power
-4 i / C"""
+"""Base of the wavelengths in `sine`. Wavelength i is TEMPERATURE^(4 i / C), for i from 0 to C / 4 − 1"""
 
 
 class PixelDecoder(nn.Module):
@@ -38,10 +37,9 @@ class PixelDecoder(nn.Module):
         self.mask_features = nn.Conv2d(hidden, hidden, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Return the mask features and the three levels of images that have H × W pixels.
+        """Return the mask features (B, C, H/4, W/4) and three levels, for images of H × W pixels.
 
-        The mask features are (B, C, H/4, W/4). The levels are (B, C, H/s, W/s) for the strides s = 32, 16, 8. `maps`
-        are the outputs of Swin for the images, the finest first.
+        The levels are (B, C, H/s, W/s) for the strides s = 32, 16, 8. `maps` are from Swin, the finest first.
         """
         finest, *coarser = maps
         projected = [project(x) for project, x in zip(self.input_proj, reversed(coarser), strict=True)]
@@ -97,7 +95,7 @@ class Layer(nn.Module):
         self.norm2 = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, positions: Tensor, cells: Cells) -> Tensor:
-        """Return tokens (B, T, C) after the layer; `positions` (T, C) are their position encodings."""
+        """Return tokens (B, T, C) after the layer. `positions` (T, C) are the tokens' position encodings."""
         x = self.norm1(x + self.self_attn(x + positions, x, cells))
         return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
 
@@ -105,8 +103,8 @@ class Layer(nn.Module):
 def sine(size: torch.Size, width: int, device: torch.device) -> Tensor:
     """Return the position encoding of all cells of a map, in row-major order, (h·w, C) float32.
 
-    The first half of the channels encodes the row, the second half the column. Sine and cosine alternate, for several
-    wavelengths. Carion et al., "End-to-End Object Detection with Transformers", ECCV 2020, arXiv 2005.12872.
+    The first half of the channels encodes the row, the second half the column. Source: Carion et al., "DETR", ECCV
+    2020, arXiv 2005.12872.
     """
     exponents = torch.arange(0, width // 2, 2, dtype=torch.float32, device=device) / (width // 2)
     wavelengths = TEMPERATURE**exponents
@@ -117,9 +115,9 @@ def sine(size: torch.Size, width: int, device: torch.device) -> Tensor:
 
 
 def axis_sine(side: int, wavelengths: Tensor) -> Tensor:
-    """Return the encoding (side, 2 n) of a map's rows or columns, by sines and cosines of `wavelengths` (n,).
+    """Return sines and cosines (side, 2 n) for the rows or columns of a map, at `wavelengths` (n,).
 
-    Rows and columns are numbered from 1. The numbers are scaled so that the last row or column has the number 2π.
+    Sines and cosines alternate on the second axis. At wavelength 1, the last angle is 2π.
     """
     place = torch.arange(1, side + 1, dtype=torch.float32, device=wavelengths.device)
     angles = (place / (side + 1e-6) * (2 * math.pi))[:, None] / wavelengths

@@ -1,8 +1,8 @@
-"""Regions of SCAN's queries, and their crops for CLIP.
+"""Regions of SCAN's queries, and the crops of these regions for CLIP.
 
-The tight box around a query's binary mask is cut out of the resized photograph. As in the official code, pixels of the
-box outside the mask get CLIP's mean colour. The crop is resized to a square. Dimensions: Q queries, V regions;
-h w pixels of the resized photograph; n side of CLIP's input in pixels, T patches of CLIP's input.
+A region is a query's binary mask, cut to the mask's bounding box. A crop has CLIP's mean colour outside of the mask, as
+in the official code. Dimensions: Q queries, V regions; h w pixels of the resized photograph, h' w' cells of the mask
+grid; n side of CLIP's input in pixels, T patches of CLIP's input.
 """
 
 from collections.abc import Iterator
@@ -21,9 +21,7 @@ from ovss_ray.models.semantic import Geometry, probabilities
 from ovss_ray.structures.masks import regions
 
 CHUNK = 1 << 26
-"""Maximum bytes of mask probabilities in memory at a time
-
-Mask probabilities are float32, at the size of the padded photograph."""
+"""Maximum bytes of the mask probabilities that `of_masks` computes at a time"""
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Regions:
     boxes: np.ndarray
     """(V, 4) int32: x0 y0 x1 y1 of the valid queries' masks, half open, in the resized photograph"""
     bits: np.ndarray
-    """(bytes,) uint8: one bit per pixel of each box, True inside the mask (see structures.masks.regions)"""
+    """(bytes,) uint8: packed pixels of the boxes, 1 inside of the mask (see structures.masks.regions)"""
     foreground: np.ndarray
     """(V, T) bool: patches of the crop with at least one pixel of the mask"""
 
@@ -43,7 +41,7 @@ class Regions:
         return len(self.boxes)
 
     def masks(self) -> regions.Masks:
-        """Return the mask of each region inside its box, as an array of bool of the size of the box."""
+        """Return the mask (height, width) bool of each region, at the size of the region's box."""
         return regions.Masks(self.boxes, self.bits)
 
 
@@ -60,10 +58,7 @@ class Cut:
 
 
 def of_masks(mask_logits: Tensor, geometry: Geometry, threshold: float, sizes: ClipSizes) -> Regions:
-    """Return the Regions of mask logits (Q, h', w'). A binary mask has the pixels of probability above `threshold`.
-
-    Probabilities are computed in chunks of queries, so memory does not grow with the number of queries.
-    """
+    """Return the Regions of mask logits (Q, h', w'). A binary mask has the pixels with probability > `threshold`."""
     chunk = max(1, CHUNK // (4 * geometry.padded[0] * geometry.padded[1]))
     boxes, bits = regions.pack(
         mask
@@ -77,18 +72,18 @@ def of_masks(mask_logits: Tensor, geometry: Geometry, threshold: float, sizes: C
 
 
 def seen_patches(mask: Tensor, sizes: ClipSizes) -> np.ndarray:
-    """Return (T,) bool: True for patches with at least one pixel of the mask (h, w) bool.
+    """Return (T,) bool: True for patches with at least one pixel of the mask.
 
-    The function resizes the mask to CLIP's input, so any h and w are allowed.
+    `mask` (height, width) bool may have any size.
     """
     square = F.interpolate(mask[None, None].float(), (sizes.pixels, sizes.pixels), mode="nearest")
     return F.max_pool2d(square, sizes.patch)[0, 0].bool().flatten().numpy()
 
 
 def crops(pixels: Tensor, cut: Regions, side: int) -> Iterator[Tensor]:
-    """Yield the crop (3, n, n) float32 of each region, normalised for CLIP; `pixels` (3, h, w) uint8 is the photograph.
+    """Yield the crop (3, n, n) float32 of each region, normalised for CLIP. The aspect ratio changes.
 
-    The resize is bicubic without antialiasing, and changes the aspect ratio.
+    `pixels` (3, h, w) uint8 is the resized photograph. `side` is n.
     """
     mean, std = (value.to(pixels.device) for value in CLIP)
     for (x0, y0, x1, y1), mask in zip(cut.boxes.tolist(), cut.masks(), strict=True):

@@ -1,7 +1,7 @@
 """SCAN's backbone, a Swin transformer with maps at four scales (Liu et al., ICCV 2021, arXiv 2103.14030).
 
-The parameters have the names of the official checkpoints. Dimensions: B images, h × w tokens of a map, C
-channels, N heads, n windows, L tokens per window.
+The parameters have the official names. Dimensions: B images, h w tokens of a map, C channels, N heads, n windows, L
+tokens of a window.
 """
 
 from itertools import product
@@ -17,18 +17,14 @@ PATCH = 4
 """Side of a patch, in pixels"""
 MLP_RATIO = 4
 ELSEWHERE = -100.0
-"""Value added to the attention logits of two tokens from opposite edges of the map, to suppress their attention.
-
-The cyclic shift puts such tokens into one window.
-"""
+"""Value added to the attention logits of two tokens that the cyclic shift moves from opposite edges into one window"""
 
 
 class Windows:
     """The division of a batch of maps into square windows, and the constants of attention in these windows.
 
-    A map is padded on the right and at the bottom to whole windows. Then the map is rolled up and to the left by
-    `shift` rows and columns, and cut into windows. Padding tokens are zero before the projections, and take part in
-    attention.
+    `shape` is (B, h, w). `side` is the side of a window, in tokens. `shift` is the cyclic shift of a map up and to the
+    left, in tokens.
     """
 
     def __init__(self, shape: torch.Size, side: int, shift: int, device: torch.device) -> None:
@@ -40,18 +36,15 @@ class Windows:
         kinds = list(product((inner, last), repeat=2)) if shift else [(slice(None), slice(None))]
         groups = [cut[:, rows, columns].flatten(0, 2) for rows, columns in kinds]
         self.sizes = [len(group) for group in groups]
-        """number of windows of each kind: inner, last column, last row, corner; without a shift, there is one kind"""
+        """numbers of windows of four kinds: inner, last column, last row, corner. If `shift` is 0, there is one kind"""
         self.order = torch.cat(groups)
-        """(n, L) int64: for each window, the indices of its tokens, from 0 to B·h·w − 1; padding has the index B·h·w"""
+        """(n, L) int64: indices of each window's tokens in the flattened maps. Padding has the index B·h·w"""
         places = torch.empty(shape.numel() + 1, dtype=torch.int64, device=device)
         places[self.order.flatten()] = torch.arange(self.order.numel(), device=device)
         self.places = places[:-1]
-        """(B·h·w,) int64: for each token, its position in the flattened `order`"""
+        """(B·h·w,) int64: position of each token in the flattened `order`"""
         self.masks = edge_masks(side, shift, device) if shift else torch.zeros((1, 1, 1), device=device)
-        """(kinds, L, L) float32: values added to the attention logits in windows of each kind
-
-        Without a shift, the tensor is a single 0 of shape (1, 1, 1).
-        """
+        """(kinds, L, L) float32: values added to attention logits, for each kind; (1, 1, 1) zero if `shift` is 0"""
         self.distances = relative_position_index(side, device)
 
 
@@ -67,6 +60,7 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
         """Return the outputs for the tokens `x`, both (B·h·w, C)."""
+        # A padding token is zero before the projection, and takes part in attention.
         with_padding = torch.cat([x, x.new_zeros(1, x.shape[1])])
         qkv = F.embedding(windows.order, self.qkv(with_padding))
         bias = F.embedding(windows.distances, self.relative_position_bias_table).permute(2, 0, 1).contiguous()
@@ -79,8 +73,7 @@ class WindowAttention(nn.Module):
     def attend(self, qkv: Tensor, mask: Tensor) -> Tensor:
         """Return the attention outputs (n·L, C) of n windows from `qkv` (n, L, 3 C).
 
-        `mask` (N, L, L) has one matrix per head. The matrix is added to the head's attention logits in every window.
-        The mask is the sum of the position bias and the edge mask.
+        `mask` (N, L, L) is added to the attention logits of the N heads in every window.
         """
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[None])  # 4 axes: else torch takes a slow path
@@ -88,10 +81,7 @@ class WindowAttention(nn.Module):
 
 
 def relative_position_index(side: int, device: torch.device | None = None) -> Tensor:
-    """Return the row of the bias table for each pair of tokens in a window, (side², side²) int64.
-
-    Official checkpoints store this constant once per block. These entries are not loaded (see `constants`).
-    """
+    """Return the row of the bias table for each pair of tokens in a window, (side², side²) int64."""
     along = torch.arange(side, device=device)
     apart = along[:, None] - along + side - 1
     index = (2 * side - 1) * apart[:, None, :, None] + apart[None, :, None, :]
@@ -101,9 +91,9 @@ def relative_position_index(side: int, device: torch.device | None = None) -> Te
 def edge_masks(side: int, shift: int, device: torch.device) -> Tensor:
     """Return attention masks, (4, L, L) float32: ELSEWHERE for two tokens from opposite edges of the map, else 0.
 
-    The first axis is the kind of the window, as in Windows.sizes. The cyclic shift moves tokens to the opposite edge.
-    The moved tokens are in windows of the last row or column.
+    The first axis is the kind of window, in the order of Windows.sizes.
     """
+    # The cyclic shift moves tokens to the opposite edge, into windows of the last row or column.
     moved = torch.arange(side, device=device) >= side - shift
     edge = torch.stack([torch.zeros_like(moved), moved]).long()
     regions = (2 * edge[:, None, :, None] + edge[None, :, None, :]).flatten(2).flatten(0, 1)
@@ -136,10 +126,8 @@ class Merging(nn.Module):
         self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Merge tokens (B, h, w, C) into (B, h / 2, w / 2, 2 C).
-
-        Four tokens are concatenated in this order: upper left, lower left, upper right, lower right.
-        """
+        """Merge tokens (B, h, w, C) into (B, h / 2, w / 2, 2 C)."""
+        # The order of the four tokens is: upper left, lower left, upper right, lower right.
         squares = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2, 5)
         return self.reduction(self.norm(squares.flatten(3)))
 
@@ -156,10 +144,9 @@ class Stage(nn.Module):
         self.downsample = None if last else Merging(width)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the outputs (B, h, w, C) of the last block, and the input of the next stage.
+        """Return the outputs (B, h, w, C) of the last block, and the input of the next stage. `x` is (B, h, w, C).
 
-        `x` is (B, h, w, C). The input of the next stage is (B, h / 2, w / 2, 2 C). The last stage has no next stage, so
-        it returns the outputs of its last block twice.
+        The input of the next stage is (B, h / 2, w / 2, 2 C). The last stage returns its outputs twice.
         """
         size, shifts = x.shape[:3], (0, self.side // 2)
         windows = [Windows(size, self.side, shift, x.device) for shift in shifts[: len(self.blocks)]]
@@ -184,10 +171,10 @@ class Swin(nn.Module):
             self.add_module(f"norm{i}", nn.LayerNorm(width << i))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return four maps with the strides s = 4, 8, 16 and 32, in this order.
+        """Return four maps, of strides 4, 8, 16 and 32, for normalised images (B, 3, H, W) float32.
 
-        A map of stride s has the shape (B, D · s / 4, H / s, W / s). D is the number of channels of the first map.
-        `images` (B, 3, H, W) float32 are normalised. H and W are multiples of 32.
+        H and W are multiples of 32. A map is (B, C, H / stride, W / stride). C is Variant.backbone_width in the first
+        map, and doubles from map to map.
         """
         x, maps = self.patch_embed(images).permute(0, 2, 3, 1), []
         for i, stage in enumerate(self.layers):

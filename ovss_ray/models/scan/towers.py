@@ -1,8 +1,7 @@
 """The two CLIPs of SCAN, and the reading and merging of their checkpoints.
 
-The first CLIP consists of the original text tower and an image tower that is fine-tuned on crops. The second CLIP is a
-frozen image tower for whole photographs. If SCAN's checkpoint lacks entries of the two CLIPs, a checkpoint of CLIP
-provides these entries. Dimensions: K classes, D features.
+The fine-tuned CLIP has the original text tower, and an image tower for crops. The frozen CLIP is an image tower for
+whole photographs. Dimensions: K classes, D features.
 """
 
 from collections.abc import Sequence
@@ -26,15 +25,13 @@ SCALE = 100.0
 ADAPTER = "clip_adapter."
 """Prefix of the entries of both CLIPs in a checkpoint"""
 MODEL, ORIGINAL = ADAPTER + "clip_model.", ADAPTER + "original_clip."
-"""Prefixes of the entries of SCAN's two CLIPs
-
-MODEL is for the text tower and the fine-tuned image tower. ORIGINAL is for the frozen image tower."""
+"""Prefix of the fine-tuned CLIP's entries, and prefix of the frozen CLIP's entries"""
 VISUAL, VOID = MODEL + "visual.", ADAPTER + "non_object_embedding"
 """Prefix of the entries of the fine-tuned image tower, and name of the entry with the embedding of "void" """
 TUNED = ("module.clip_model.", "module.", "")
 """Possible prefixes of a fine-tuned CLIP's entries: from SCAN's script, open_clip on several GPUs, or `ovss train`"""
 MASK = "attn_mask"
-"""Name of the causal mask in checkpoints of some text towers; the mask is a constant"""
+"""Name of the text tower's causal mask, a constant that only some checkpoints contain"""
 UNUSED = (MODEL + MASK, ADAPTER + "pixel_mean", ADAPTER + "pixel_std", "criterion.empty_weight")
 """Names of official entries that inference does not use: causal mask, mean and deviation of pixels, loss weight"""
 
@@ -86,10 +83,9 @@ def classifier(tower: TextTower, void: Tensor, vocabulary: Vocabulary, embed: te
 
 
 def state_of(files: Sequence[Path], variant: Variant) -> checkpoint.State:
-    """Return the state dict of a Scan from its checkpoints, without the entries that inference does not use.
+    """Return the state dict of a Scan, without the entries that inference does not use.
 
-    The second file, if any, is a checkpoint of CLIP. If the first file lacks entries of SCAN's two CLIPs, the second
-    file provides them.
+    `files` are a checkpoint of SCAN and, optionally, a checkpoint of CLIP for entries that SCAN's checkpoint lacks.
     """
     first, *base = files
     unused = {*UNUSED, *(f"backbone.{name}" for name in constants(variant))}
@@ -102,15 +98,11 @@ def state_of(files: Sequence[Path], variant: Variant) -> checkpoint.State:
 
 
 def merge(name: str, segmenter: Path, clip: Path, out: Path) -> None:
-    """Write the checkpoint of a SCAN to `out`, from checkpoints of the two trainings of SCAN.
+    """Write `out`, a checkpoint of SCAN with a fine-tuned CLIP, as SCAN's tools/replace_clip.py does.
 
-    SCAN's tools/replace_clip.py does the same. `name` is the network, such as "scan_vitL". `segmenter` is a checkpoint
-    of the whole network with the pretrained CLIP. `clip` is a checkpoint of the fine-tuned CLIP with both towers. The
-    entries of `clip` replace the entries `clip_adapter.clip_model.*` of `segmenter`. All other entries of `segmenter`
-    are unchanged. For example, the frozen image tower `clip_adapter.original_clip.*` stays as it is.
-
-    Raises OvssError if a file is unreadable, or has no CLIP. Raises OvssError if the CLIPs of both files differ in the
-    names or shapes of entries.
+    `segmenter` is a checkpoint of the network `name`, such as "scan_vitL". `clip` is a checkpoint of CLIP with both
+    towers. The entries of `clip` replace the entries `clip_adapter.clip_model.*` of `segmenter`. Raises OvssError if a
+    file is unreadable or has no CLIP. Raises OvssError if the CLIPs differ in names or shapes of entries.
     """
     state, tuned = checkpoint.stored(segmenter), _tuned(clip)
     present = {key.removeprefix(MODEL): value.shape for key, value in state.items() if key.startswith(MODEL)}
@@ -125,10 +117,7 @@ def merge(name: str, segmenter: Path, clip: Path, out: Path) -> None:
 
 
 def _tuned(file: Path) -> checkpoint.State:
-    """Return the state dict of a fine-tuned CLIP.
-
-    A prefix in TUNED is removed from each key. For example, "module.visual.proj" becomes "visual.proj".
-    """
+    """Return the state dict of a fine-tuned CLIP. The prefix of the keys, one of TUNED, is removed."""
     state = checkpoint.stored(file)
     for prefix in TUNED:
         part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -22,7 +22,7 @@ class Variant:
     replaced: tuple[int, ...]
     """CLIP blocks after which the contextual shift replaces background tokens; blocks count from 1"""
     sigmas: tuple[int, int, int] = (9, 7, 3)
-    """for each of `levels`, standard deviation of the Gaussian in the low-pass filter, in bins of the 2-D spectrum"""
+    """for each of `levels`, standard deviation of the Gaussian in LowPassFusion, in bins of the 2-D spectrum"""
     backbone_width: int = 128
     """channels of Swin's first stage; each further stage has twice as many"""
     backbone_depths: tuple[int, int, int, int] = (2, 2, 18, 2)
