@@ -50,15 +50,14 @@ REMOVED = {
         "identity.json in the run's folder"
     ),
 }
-"""Full name of a removed module, which old configs may still use → error message."""
+"""Full name of a removed module → error message for a config that still uses the module."""
 
 
 def find(package: str, name: str, attribute: str) -> Any:
     """Return an attribute of a module by name.
 
     find("ovss_ray.actors", "san", "Stage") is `Stage` in ovss_ray/actors/san.py. A name with a dot is the full name of
-    a module of your own. Raises UnknownName for an unknown name, and OvssError for a removed module, a missing
-    module or a missing attribute. Errors during the import of the module are not caught.
+    a module of your own. Raises UnknownName for an unknown name, and OvssError if a module or attribute is missing.
     """
     path = name if "." in name else f"{package}.{name}"
     if path in REMOVED:
@@ -74,7 +73,7 @@ def find(package: str, name: str, attribute: str) -> Any:
 
 
 def optional(name: str, attribute: str) -> Any:
-    """Return an attribute of a module of your own, by the module's full name; None if the module does not have it."""
+    """Return an attribute of the module with the full name `name`; None if the module has no such attribute."""
     return getattr(importlib.import_module(name), attribute, None)
 
 

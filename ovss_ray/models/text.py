@@ -1,9 +1,7 @@
 """Text embeddings of class names. A name is inserted into templates, and a text tower embeds the resulting prompts.
 
-Embedding a large vocabulary is expensive (847 classes times 14 templates are 11,858 prompts). Embeddings do not depend
-on images, so a run embeds each vocabulary once. If each image has its own vocabulary, few vocabularies are equal, but
-many have names in common. So the embedding of each name is also cached. Dimensions: K classes, P prompts, D
-features, L tokens.
+Embeddings of single names are cached, because the vocabularies of different images have names in common.
+Dimensions: K classes, P prompts, B prompts of a batch, L tokens, D features.
 """
 
 import hashlib
@@ -28,7 +26,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "single": ("a photo of a {}.",),
-    "vild": (
+    "vild": (  # as in SAN's code, where some full stops are missing
         "a photo of a {}.",
         "This is a photo of a {}",
         "There is a {} in the scene",
@@ -79,19 +77,19 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
         "this is one masked {} in the scene",
     ),
 }
-"""Name → set of templates. "single" is the sentence of CLIP's and AlphaCLIP's papers. "vild" is ViLD's set (Gu et al.,
-ICLR 2022) as in SAN's code, where some full stops are missing. "fusioner" is Fusioner's set, in lower case."""
+"""Name → templates: "single" of CLIP and AlphaCLIP, "vild" of ViLD (Gu et al., ICLR 2022), "fusioner" of Fusioner"""
 
 BATCH_TOKENS = 4096
 """Maximum number of tokens per call of the text tower, to limit the memory for large vocabularies"""
+# The prompts of a name with 14 templates take 43 KB.
 NAMES = 1024
-"""Maximum number of names whose prompts are in memory at a time. The prompts of a name with 14 templates take 43 KB"""
+"""Maximum number of names whose prompts are in memory at a time"""
 KEPT = 1 << 23
 """Maximum bytes of a network's cache of vocabulary embeddings. The cache evicts the least recently used vocabulary"""
 WORDS = Recent[Tensor](1 << 26, lambda row: row.nbytes)
 """Cache of name embeddings (D,) in this process, at most 64 MB. Its keys combine tower, device, templates and name"""
 _LISTENER: ContextVar[Callable[[float, int], None]] = ContextVar("_LISTENER", default=lambda done, total: None)
-"""Function that is called after each batch of prompts, see `reported`"""
+"""Listener of the current `reported` block"""
 _DIGESTS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 """Text tower → result of `_digest` for this tower"""
 
@@ -101,7 +99,7 @@ class Tower(Protocol):
 
     context: int
     words: str
-    """name of the word table of the tokeniser (see `tokenise`); empty: CLIP's byte-pair encoding"""
+    """name of the tokeniser's word table (see `word_table`); empty for CLIP's byte-pair encoding"""
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Return unit-norm embeddings (B, D) float32 of tokens (B, L) int64, which end with the end token."""
@@ -121,7 +119,7 @@ class Classifier:
     rows: Tensor
     """(N, D) float32: prompt embeddings, multiplied by the logit scale for some networks"""
     classes: Tensor
-    """(K, M) int64: for each class, the indices of its `rows`; a class with fewer than M rows repeats its last index"""
+    """(K, M) int64: indices in `rows` of each class's prompts; the last index is repeated up to length M"""
 
     def __call__(self, embeddings: Tensor) -> Tensor:
         """Return logits (R, K) of unit-norm region embeddings (R, D).
@@ -132,9 +130,9 @@ class Classifier:
 
     @classmethod
     def of(cls, rows: Tensor, counts: Sequence[int]) -> "Classifier":
-        """Return the Classifier of the prompt embeddings `rows` (N, D), which are sorted by class.
+        """Return the Classifier of prompt embeddings (N, D) that are sorted by class.
 
-        `counts` (K,): the number of prompts of each class.
+        `counts[k]` is the number of prompts of class k.
         """
         lengths = np.array(counts)
         ends = np.cumsum(lengths)
@@ -146,8 +144,7 @@ class Classifier:
 def reported(listener: Callable[[float, int], None]) -> Iterator[None]:
     """Call `listener(done, total)` in the `with` block whenever `embed` has embedded a batch of prompts.
 
-    `total` is the number of different names in this call of `embed`. `done` is the number of prompts embedded so far,
-    divided by the number of templates. For example, 3 prompts with 2 templates count as 1.5 names.
+    `done` and `total` count the different names in a call of `embed`. With 2 templates, 3 prompts are 1.5 names.
     """
     before = _LISTENER.set(listener)
     try:
@@ -160,8 +157,7 @@ def reported(listener: Callable[[float, int], None]) -> Iterator[None]:
 def embed(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Return unit-norm embeddings (K, D) float32 of K names, on the tower's device.
 
-    A name's embedding is the mean over templates, normalised again. A repeated name is computed once. At most NAMES
-    names are embedded at a time, so the memory for prompts does not grow with K.
+    The embedding of a name is the normalised mean over the templates.
     """
     unique = {name: row for row, name in enumerate(dict.fromkeys(names))}
     listed, parts = list(unique), []
@@ -175,7 +171,7 @@ def embed(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tenso
 
 
 def _prompts_done(names: int, total: int, templates: int, prompts: int) -> None:
-    """Report to the listener that all prompts of `names` names and `prompts` further prompts are embedded."""
+    """Report progress to the listener: all prompts of `names` names and `prompts` prompts of further names."""
     _LISTENER.get()(names + prompts / templates, total)
 
 
@@ -183,10 +179,9 @@ def _prompts_done(names: int, total: int, templates: int, prompts: int) -> None:
 def embed_cached(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Return the same embeddings (K, D) as `embed`. Only names that are missing in the cache WORDS are computed.
 
-    By default, one call of `embed` computes all missing names. If kernels are deterministic (option `exact`), each
-    missing name is computed in a call of its own. Then the last bits of an embedding do not depend on other names. The
-    cache stores exact embeddings under separate keys.
+    With torch's deterministic algorithms (option `exact`), no bit of an embedding depends on the other names.
     """
+    # A separate call of `embed` per name: in a common batch, the last bits may depend on the other names.
     alone = torch.are_deterministic_algorithms_enabled()
     digest = hashlib.sha256(json.dumps(list(templates)).encode()).hexdigest()[:12]
     prefix = f"{_digest(tower)} {digest} {'exact ' if alone else ''}"
@@ -201,10 +196,7 @@ def embed_cached(tower: Tower, names: Sequence[str], templates: Sequence[str]) -
 
 
 def _digest(tower: Any) -> str:
-    """Return a text such as "0f3a… cuda:0": the digest of a text tower's weights (24 hex digits), and its device.
-
-    Towers with the same result share cached embeddings.
-    """
+    """Return the digest of a text tower's weights and the tower's device, such as "0f3a… cuda:0"."""
     if tower not in _DIGESTS:
         digest = hashlib.sha256()
         state = {name: value for name, value in tower.state_dict().items() if not name.startswith("visual.")}
@@ -216,10 +208,8 @@ def _digest(tower: Any) -> str:
 
 
 def whole_names(vocabulary: Vocabulary) -> list[str]:
-    """Return one text per class: all names of the class, joined by commas, such as "building, edifice".
-
-    Spaces at the ends of a name are removed. The official codes of SAN and SCAN also embed one text per class.
-    """
+    """Return one text per class: all names of the class, joined by commas, such as "building, edifice"."""
+    # The official codes of SAN and SCAN also embed one text per class.
     return [", ".join(name.strip() for name in names) for names in vocabulary.classes]
 
 
@@ -231,8 +221,7 @@ def templates(vocabulary: Vocabulary, default: str) -> tuple[str, ...]:
 def first_of_equal(vocabulary: Vocabulary) -> np.ndarray:
     """Return (K,) uint16: for each class, the index of the first class with the same text in `whole_names`.
 
-    Texts are compared in lower case. Classes with equal texts have equal scores, except for rounding errors. So that
-    rounding errors do not decide between these classes, label maps use only the first of them.
+    Case is ignored. Label maps use this index, so that rounding errors do not decide between classes with equal texts.
     """
     prompts = [prompt.lower() for prompt in whole_names(vocabulary)]
     first = {prompt: index for index, prompt in reversed(list(enumerate(prompts)))}
@@ -240,16 +229,16 @@ def first_of_equal(vocabulary: Vocabulary) -> np.ndarray:
 
 
 def embed_prompts(tower: Tower, prompts: Sequence[str], listener: Callable[[int], None] | None = None) -> Tensor:
-    """Return unit-norm embeddings (P, D) of P prompts. A batch has prompts of equal length.
+    """Return unit-norm embeddings (P, D) float32 of P prompts, on the tower's device.
 
-    After each batch, `listener` is called with the number of prompts done so far.
-    Prompts are not padded to the context of 77 tokens, since most have about ten. The results are the same as with
-    padding: the tower's mask is causal, and a prompt's embedding is read at its end token.
+    After each batch, `listener` is called with the number of prompts that are embedded so far.
     """
     tokens, lengths = tokenise(prompts, tower.context, tower.words)
     device = next(iter(tower.state_dict().values())).device
     embeddings: list[Tensor] = []
     done = 0
+    # A batch has prompts of equal length, without padding to 77 tokens: most prompts have about ten. The results are
+    # the same as with padding, because the tower's mask is causal, and an embedding is read at the end token.
     order = torch.argsort(lengths, stable=True)
     for length in lengths.unique().tolist():
         rows = tokens[lengths == length, :length]
@@ -264,10 +253,9 @@ def embed_prompts(tower: Tower, prompts: Sequence[str], listener: Callable[[int]
 def tokenise(prompts: Sequence[str], context: int = 77, words: str = "") -> tuple[Tensor, Tensor]:
     """Return tokens (P, context) int64 of P prompts, and the number of tokens of each prompt, (P,) int64.
 
-    The number includes the start token and the end token. Prompts are converted to lower case. If `words` is "", the
-    encoding is CLIP's byte pairs. Else `words` is the name of a table, tokens/{words}.txt. A word's token is then the
-    line number of the word in the table, from 0. Words outside the table become "<unknown>". A prompt that is too long
-    is cut, but keeps the end token.
+    The tokens include the start token and the end token. If a prompt is too long, tokens before the end token are
+    omitted. Case is ignored. If `words` is empty, the tokens are CLIP's byte pairs. Otherwise, `word_table` has the
+    tokens.
     """
     tokens = _by_word(prompts, context, words) if words else _tokeniser()(list(prompts), context)
     return tokens, tokens.argmax(1) + 1  # the end token has the highest number of all

@@ -1,7 +1,7 @@
 """Lookup of networks by name: find the family of a network, and find, download and verify its checkpoints.
 
-A family is a folder of ovss_ray/models, or a package of the user with the same files (see `ovss_ray.models`). The
-folder is the registry: this module reads VARIANTS and WEIGHTS of each `variants.py`. No torch is imported here.
+A family is a folder of ovss_ray/models, or a user's package with the same files (see `ovss_ray.models`). The file
+`variants.py` of a family lists the family's networks and checkpoints. No torch is imported here.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ FAKE = "ovss_ray_fake"
 """Key in a checkpoint that marks its weights as fake (models/fake.py)."""
 
 NAMES = 1 << 20
-"""Number of bytes that `has_entry` searches at the beginning of a file. In zip files, `has_entry` has no limit."""
+"""Number of bytes that `has_entry` searches at the beginning of a file that is not a zip file."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Weights:
     file: str
     """name of the file; empty: no file was published"""
     url: str
-    """address for the download; empty if the file is shipped with the family, or has no direct address (`manual`)"""
+    """address for the download; empty for a file that is shipped or must be downloaded by hand"""
     sha256: str | None
     """64 hex digits, if known from the publisher or from a trusted download; else None"""
     bytes: int | None
@@ -56,15 +56,15 @@ class Weights:
 
 
 def shipped(file: str, *, option: str = "", part_of: str = "", other_options: tuple[str, ...] = ()) -> Weights:
-    """Return the Weights of a checkpoint that this project trains and ships; FILE.json describes its training."""
+    """Return the Weights of a checkpoint that this project trains and ships."""
     licence = "Apache-2.0, trained by this project on scenes that it draws"
     return Weights(file, "", None, None, licence, "", option, part_of, other_options)
 
 
 def by_hand(file: str, licence: str, page: str) -> Weights:
-    """Return the Weights of a checkpoint without an address for automatic download.
+    """Return the Weights of a checkpoint that a person must download from `page`.
 
-    `file` is the name of the file that a person can download from `page`; empty: no file was published.
+    `file` is empty if no file was published.
     """
     return Weights(file, "", None, None, licence, page, manual=True)
 
@@ -92,21 +92,23 @@ def known() -> dict[str, Weights]:
 def family_of(name: str, kind: str = "model") -> tuple[str, str]:
     """Return the package name of a network's family, and the network's name without the package.
 
-    "san_tiny" is searched in all families of ovss_ray, "my_package.my_family:tiny" only in my_package.my_family. Raises
-    UnknownName for an unknown name. The error message begins with "unknown" and `kind`, such as "unknown model".
-    Raises OvssError if the package is not a family.
+    For example, `name` is "san_tiny", or "my_package.my_family:tiny" for a network of a user's package. Raises
+    UnknownName for an unknown name, with `kind` in the message. Raises OvssError if the package is not a family.
     """
     return _look_up(name, kind, variants)
 
 
 def weights_of(name: str) -> Weights:
-    """Return the Weights of a checkpoint. `name` and errors are as in `family_of`."""
+    """Return the Weights of a checkpoint, such as "san_tiny" or "my_package.my_family:tiny".
+
+    Raises UnknownName for an unknown name, and OvssError if the package is not a family.
+    """
     family, inner = _look_up(name, "checkpoint", checkpoints_of)
     return checkpoints_of(family)[inner]
 
 
 def _look_up(name: str, kind: str, table: Callable[[str], Mapping[str, Any]]) -> tuple[str, str]:
-    """Return the package name of the family for which `table(family)` has `name`, and `name` without the package."""
+    """Split `name` into a family's package name and a key of `table(family)`. Raises UnknownName."""
     package, colon, inner = name.rpartition(":")
     searched = [package] if colon else families()
     for family in searched:
@@ -132,12 +134,11 @@ def weights_folder() -> Path:
 
 
 def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...]:
-    """Return the paths of a network's checkpoints, in the order of its family's function `checkpoints`.
+    """Return the paths of a network's checkpoints, in the order of the family's function `checkpoints`.
 
-    `paths` are the user's paths in the same order. If a path is None or missing, the shipped or published file is used.
-    The published file is downloaded if needed. The first file may contain other checkpoints, such as CLIP's (see the
-    family's `remaining`). If the user set a path of a contained checkpoint, the result has paths of all checkpoints.
-    Else the result has no paths of contained checkpoints. Raises UnknownName and OvssError (see `find`).
+    `paths` has the user's paths in the same order. Instead of a path that is None or missing, the published or shipped
+    file is used. Checkpoints that the first file contains are left out, unless `paths` has a path for one of them.
+    Raises UnknownName and OvssError (see `find`).
     """
     family, inner = family_of(name)
     names = getattr(import_module(f"{family}.variants"), "checkpoints", None)
@@ -159,10 +160,9 @@ def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...
 def find(name: str, path: str | Path | None = None) -> Path:
     """Return the path of a checkpoint's file on this machine, after a download if needed.
 
-    If `path` is None, the shipped or published file is used, and its size and digest are checked (see `verify`). In
-    this case, raises UnknownName for an unknown name. If `path` is a URI, such as s3://bucket/san.pth, each machine
-    downloads the file once, into its folder of weights. Raises OvssError if the file is missing and cannot be
-    downloaded, or if the check fails. The error message says what the user can do.
+    If `path` is None, the published or shipped file is used. If `path` is a URI, such as s3://bucket/san.pth, the file
+    is copied into `weights_folder`. Raises OvssError if the file cannot be found or downloaded. If `path` is None,
+    raises UnknownName for an unknown name, and OvssError if `verify` fails.
     """
     if path is not None and "://" in str(path):
         return _copy(str(path), weights_folder())
@@ -192,7 +192,7 @@ def _shipped_folder(name: str) -> Path:
 
 @lru_cache
 def _copy(uri: str, folder: Path) -> Path:
-    """Return the path of a local copy of the file at a URI. The copy of a changed file has a different path."""
+    """Return the path of a local copy of the file at a URI. The path depends on the version of the file."""
     state = stamp(uri)
     if state == "absent":
         raise OvssError(f"the weights: file not found: {shown(uri)}. Correct the address")
@@ -228,10 +228,7 @@ def _download(name: str) -> Path:
 
 
 def _from_hub(weights: Weights, file: Path) -> None:
-    """Download a checkpoint from the Hugging Face hub. If another process downloads the file, only wait for it.
-
-    The hub's client shows the progress, and resumes interrupted downloads.
-    """
+    """Download a checkpoint from the Hugging Face hub. If another process downloads the file, only wait."""
     from huggingface_hub import hf_hub_download
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -256,7 +253,7 @@ def _advice(name: str) -> str:
 
 
 def _setting(name: str) -> str:
-    """Return the text "add --set OPTION=PATH" for a checkpoint, with the options of all stages that load it."""
+    """Return advice such as "add --set san.weights=PATH", with all options that set the checkpoint's path."""
     others = "".join(
         f", or {option} for the stage {option.partition('.')[0]}" for option in weights_of(name).other_options
     )
@@ -264,7 +261,7 @@ def _setting(name: str) -> str:
 
 
 def verify(name: str, file: Path) -> Path:
-    """Return `file`. Raises OvssError if its size or SHA-256 is wrong. A value that is not known is not checked."""
+    """Return `file`. Raises OvssError if the file's size or SHA-256 differs from a known value in Weights."""
     weights = weights_of(name)
     size = file.stat().st_size
     if weights.bytes not in (None, size):
@@ -277,10 +274,8 @@ def verify(name: str, file: Path) -> Path:
 
 
 def has_entry(file: str | Path, prefix: str) -> bool:
-    """Return whether a checkpoint has an entry whose name begins with `prefix`, without reading tensors.
-
-    The names are in the pickles of a zip file, and in the first bytes of other files.
-    """
+    """Return whether `prefix` occurs in the names of a checkpoint's entries. No tensor is read."""
+    # The names are in the pickles of a zip file, and in the first bytes of other files.
     if zipfile.is_zipfile(file):
         return any(prefix.encode() in pickled for pickled in _pickles(Path(file)))
     with open(file, "rb") as opened:

@@ -15,12 +15,11 @@ from ovss_ray.structures.vocabulary import Vocabularies
 from ovss_ray.structures.words import WORDS
 
 OF_WORDS = {WORDS, "size"}
-"""Columns that a stage needs in addition to `vocabulary` if an earlier stage gives each image its own words.
-Stages that do not read `vocabulary` do not need these columns."""
+"""Additional columns for stages that read `vocabulary`, needed if images have their own words"""
 
 
 class Contract(Exception):
-    """Error for a stage that does not write the columns that it declares (see Stage). This bug stops the run."""
+    """Error for a stage that does not write the columns in `Stage.writes`. The run stops."""
 
 
 class Poisoned(Exception):
@@ -28,7 +27,7 @@ class Poisoned(Exception):
 
 
 def plan(stages: Sequence[StageConfig], initial: Iterable[str], wanted: Iterable[str]) -> list[set[str]]:
-    """Return the columns to keep after each stage: those read by a later stage, or wanted at the end.
+    """Return the columns to keep after each stage: columns that a later stage reads, and `wanted` columns.
 
     Raises OvssError if no earlier stage writes a column that a stage reads, or no stage writes a wanted column.
     """
@@ -54,11 +53,7 @@ def plan(stages: Sequence[StageConfig], initial: Iterable[str], wanted: Iterable
 
 
 def _needed(stages: Sequence[StageConfig]) -> list[set[str]]:
-    """Return a set per stage: the columns that the stage needs.
-
-    A stage needs the columns that it reads. If a stage reads `vocabulary`, and an earlier stage gives each image its
-    own words, the stage also needs OF_WORDS.
-    """
+    """Return the columns that each stage needs: the columns that the stage reads, and OF_WORDS if necessary."""
     needed, worded = [], False
     for stage in stages:
         reads = set(stage.reads())
@@ -68,13 +63,11 @@ def _needed(stages: Sequence[StageConfig]) -> list[set[str]]:
 
 
 def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -> Batch:
-    """Run the stages in order over a batch. Its rows need the columns in columns.MANIFEST.
+    """Run the stages in order over a batch with the columns in columns.MANIFEST.
 
-    A failed image is marked in `error`, and later stages skip it. Other images of the batch are not affected. The
-    column `seconds` gets the time of each stage, and the times of the stage's parts (see Stage.parts).
-
-    If a stage writes `words`, the words of a row become the row's vocabulary in all later stages. Stages that read
-    `vocabulary` skip a row without words. The prediction for such a row is NONE at all pixels: no predicted class.
+    If an image fails, only this image gets a text in the column `error`, and later stages skip the image. The column
+    `seconds` gets the times of each stage and of the stage's parts (see Stage.parts). If images have
+    their own words, the words replace the vocabulary. An image without words is predicted as NONE at every pixel.
 
     Raises Contract if a stage does not write its declared columns, and Poisoned if the process can no longer compute.
     Raises OvssError if a disk is full or read-only.
@@ -99,7 +92,7 @@ def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -
 
 
 def names(batch: Batch) -> list[str]:
-    """Return the full names of a batch's images, BENCHMARK/ID, since an id is unique within its benchmark only."""
+    """Return the full names BENCHMARK/ID of a batch's images. An id alone is unique only within a benchmark."""
     return [f"{benchmark}/{image}" for benchmark, image in zip(batch["benchmark"], batch["image_id"], strict=True)]
 
 
@@ -110,11 +103,7 @@ def start(n: int, **columns: Sequence[object]) -> Batch:
 
 
 def _settle(stage: Stage, batch: Batch, vocabularies: Vocabularies) -> Batch:
-    """Call the stage. Return the columns that it writes, and the column `error`: a message per failed image, else "".
-
-    If the stage raises an exception, it is called again for each half of the batch, down to single images. An image
-    fails if the stage raises an exception for this image alone.
-    """
+    """Return the columns that a stage writes, and the column `error`. Halve the batch until failed images are alone."""
     n = len(batch["image_id"])
     try:
         written = stage({name: batch[name] for name in ("image_id", *stage.reads)}, vocabularies)
@@ -171,11 +160,7 @@ def _merge(batch: Batch, done: Batch, good: np.ndarray, writes: Sequence[str]) -
 
 
 def _timed(batch: Batch, seconds: Mapping[str, float], shares: np.ndarray) -> np.ndarray:
-    """Return the column `seconds` of a batch, with a stage's times added to the dict of each row.
-
-    The argument `seconds` maps the names of the stage and its parts to times of the whole batch. Row i gets the
-    fraction `shares[i]` of each time. The fraction is 0 for a row that the stage skipped.
-    """
+    """Return a batch's column `seconds` after a stage. Row i gets the fraction `shares[i]` of the stage's times."""
     before = batch.get("seconds", column({} for _ in shares))
     return column(
         {**(old or {}), **{name: (old or {}).get(name, 0.0) + float(s * share) for name, s in seconds.items()}}

@@ -20,16 +20,14 @@ def arrays(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (cache key, array) for every stage and vocabulary for which the stage prepares an array.
 
-    `stages` are pairs (place, stage) in the order of the run. The place is where the stage runs, such as a pool.
-    `compute(place, stage, vocabularies)` returns one array per vocabulary. It is called only with vocabularies whose
-    array is not in the cache.
-    If a stage gives images their own words, this stage and all later stages get no arrays. The reason is that the
-    images' vocabularies are not known before the run.
+    `stages` has the stages in the order of the run, each with a place such as a pool. `compute` returns one array per
+    vocabulary, and gets only the vocabularies whose arrays are not in the cache. From the first stage that gives images
+    their own words, no arrays are prepared.
     """
     cache = ArrayCache()
     for place, stage in stages:
         if stage.gives_words():
-            vocabularies = {}
+            vocabularies = {}  # the vocabularies of images are not known before the run
         wanted = {stage.key(vocabulary): vocabulary for vocabulary in vocabularies.values()}
         missing = {key: words for key, words in wanted.items() if key and cache.find(key) is None}
         new = dict(zip(missing, compute(place, stage, list(missing.values())), strict=True)) if missing else {}

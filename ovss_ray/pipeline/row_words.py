@@ -16,9 +16,8 @@ from ovss_ray.structures.words import WORDS
 def with_words(batch: Batch, vocabularies: Vocabularies, stage: str) -> tuple[Batch, Vocabularies]:
     """Replace each row's vocabulary by the row's words. Return the new batch, and all vocabularies, old and new.
 
-    The column `vocabulary` of the new batch has the digests of the words, "" for a row without words. If a row's words
-    have no templates, they get those of the row's old vocabulary. A row with invalid words fails. Its error begins with
-    `stage`, the name of the stage that wrote the words.
+    In the new batch, `vocabulary` has the digest of each row's words, or "" for a row without words. Words without
+    templates get the templates of the old vocabulary. A row with invalid words gets an error that begins with `stage`.
     """
     new: dict[str, Vocabulary] = {}
     digests, errors, values = column(batch["vocabulary"]), column(batch["error"]), column(batch[WORDS])
@@ -39,10 +38,7 @@ def with_words(batch: Batch, vocabularies: Vocabularies, stage: str) -> tuple[Ba
 
 
 def wordless(stage: Stage, batch: Batch) -> np.ndarray:
-    """Return (n,) bool: for each row, whether the stage skips the row because the row has no words.
-
-    If the stage does not read `vocabulary`, or the batch has no column `words`, all values are False.
-    """
+    """Return (n,) bool: True for each of n rows that the stage skips because the row has no words."""
     if WORDS not in batch or "vocabulary" not in stage.reads:
         return np.zeros(len(batch["error"]), bool)
     return np.array([not digest for digest in batch["vocabulary"]], bool)

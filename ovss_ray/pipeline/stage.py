@@ -22,7 +22,7 @@ Benchmarks = Mapping[str, Any]
 
 
 class NoBenchmarks(dict[str, Any]):
-    """Empty mapping of benchmarks, for a stage that was built without any. An access raises OvssError."""
+    """Empty mapping for a stage that was built without benchmarks. An access raises OvssError."""
 
     def __missing__(self, name: str) -> Any:
         raise OvssError(f"benchmark {name!r} was not passed to this stage. Build the stage with build(benchmarks=…)")
@@ -31,36 +31,30 @@ class NoBenchmarks(dict[str, Any]):
 class Stage(ABC):
     """Step of a pipeline that reads columns and writes columns. Built once per worker, then called with many batches.
 
-    Row i of every column belongs to one image. A stage receives `image_id` and the columns in `reads`. It returns the
-    columns in `writes`, with the same number of rows. Equal rows always give equal results. If a stage raises an
-    exception, only the image that caused the exception fails (see `execution.run`).
+    Row i of every column belongs to one image. A stage receives `image_id` and the columns in `reads`. A stage returns
+    the columns in `writes`, with the same number of rows. Equal rows must give equal results. If a stage raises an
+    exception, only the images that cause the exception fail.
 
-    A stage that writes `words` gives images their own vocabularies. In all later stages, the `vocabulary` of a row is
-    the digest of the row's words. Stages that read `vocabulary` skip rows without words.
+    After a stage that writes `words`, the column `vocabulary` has the digest of each row's words. Stages that read
+    `vocabulary` then skip rows without words.
     """
 
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     gpu: ClassVar[bool] = False
-    """True if a GPU makes the stage faster; by default, only pools with such a stage get GPUs"""
+    """True if a GPU makes the stage faster; by default, a pool without such a stage gets no GPU"""
     where: ClassVar[tuple[str, ...]] = ()
     """names of options that do not change results, such as paths, device, batch size. The run's digest ignores them"""
     binary: ClassVar[bool] = False
-    """True for a method that segments one class at a time
-
-    In a few-shot episode, the method gets two classes: background and the class of the episode (see Benchmark.alone).
-    """
+    """True for a method that segments one class at a time; in an episode, the classes are background and one class"""
     measures: ClassVar[bool] = False
-    """True for the stage that computes metrics: the columns that it writes have the names of metrics"""
+    """True for the stage that computes metrics; the columns in `writes` have the names of metrics"""
     exports: ClassVar[bool] = False
-    """True for a stage that writes files for later use
-
-    If a run has such a stage and predicts no label maps, the ground truth is not required.
-    """
+    """True for a stage that writes files for later use; a run without predictions then needs no ground truth"""
     benchmarks: Benchmarks = NoBenchmarks()
     """name → benchmark, for all benchmarks of the run; `StageConfig.build` sets it before the first call"""
     network: Any = None
-    """network that later stages of the same worker may use (see `network_key`); None: this stage shares no network"""
+    """network that later stages of the same worker may use (see `network_key`); None if no network is shared"""
 
     class Config(Settings):
         """Options of this stage. A stage without options does not define this class."""
@@ -91,9 +85,9 @@ class Stage(ABC):
 
     @classmethod
     def files(cls, config: Any) -> tuple[Path, ...]:
-        """Return the files that decide this stage's results, such as weights. The run's digest covers their contents.
+        """Return the stage's files, such as weights. The run's digest covers the contents of these files.
 
-        Raises OvssError if a file is missing, with the expected path and the command to type.
+        Raises OvssError if a file is missing. The message names the expected path and a remedy.
         """
         return ()
 
@@ -125,35 +119,28 @@ class Stage(ABC):
     def network_key(cls, config: Any) -> str | None:
         """Return a key of the stage's `network`; None if the stage shares no network.
 
-        If two stages of a worker have equal keys, both use the network of the earlier stage. The constructor of the
-        later stage gets this network as the argument `network`.
+        If an earlier stage of the worker has an equal key, the constructor gets that stage's network as `network`.
         """
         return None
 
     @classmethod
     def elsewhere(cls, config: Any) -> tuple[str, ...]:
-        """Return the names of the options that the run's digest ignores.
-
-        By default, these are the names in the class attribute `where`. A stage whose ignored options depend on `config`
-        overrides this method.
-        """
+        """Return the names of the options that the run's digest ignores; by default, the names in `where`."""
         return cls.where
 
     @classmethod
     def side(cls, config: Any) -> int | None:
-        """Return the side in pixels of the square label maps on which predictions are scored, or None.
+        """Return the side in pixels if label maps are scored as squares; None if they have the photograph's size.
 
-        If the result is None, predictions are scored at the size of the photograph. Only a binary stage (see `binary`)
-        may return a side. The online service rejects a config if one of its stages returns a side.
+        Only a stage with `binary = True` may return a side. The online service rejects a stage with a side.
         """
         return None
 
     @classmethod
     def check(cls, config: Any, images: Iterable[str]) -> tuple[str, ...]:
-        """Return warnings about a run's images. `images`: the ids of the images.
+        """Return warnings about the images of a run that is about to start. `images`: ids of the images.
 
-        The method is called before the run. For example, `given_words` warns about images without an entry in its file.
-        Raises OvssError for a fault that concerns all images, for example if no image has an entry.
+        Raises OvssError for a fault that concerns all images.
         """
         return ()
 
@@ -214,9 +201,9 @@ class StageConfig(Settings):
     ) -> Stage:
         """Return an instance of the stage, for use in a worker.
 
-        `prepared` has the arrays that `Stage.prepare` returned. If it is None, the stage has no prepared arrays.
-        `benchmarks` becomes the attribute `benchmarks` of the stage. If it is None, the attribute is not set.
-        `network` is the network of another stage. If it is None, a stage with a network loads its own.
+        `prepared` has the results of `Stage.prepare`. `benchmarks` becomes the attribute `benchmarks` of the stage.
+        `network` is the network of a stage with an equal `network_key`. If `network` is None, the stage loads its own
+        network.
         """
         shared = {} if network is None else {"network": network}
         stage: Stage = self.kind()(self.settings(), prepared, **shared)

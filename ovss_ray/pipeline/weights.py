@@ -10,11 +10,9 @@ from ovss_ray.pipeline.stage import StageConfig
 def check(stages: Iterable[StageConfig], expected: Mapping[str, str], node: str) -> None:
     """Check that this machine has the same weights as the machine where the command was started.
 
-    `expected`: name of a stage → SHA-256 of the stage's files on the machine of the command (see digests.sha256_of).
-    Stages without an entry in `expected` are not checked. Missing files are downloaded if possible. `node` is the IP
-    address of this machine, for error messages.
-    Raises OvssError if a file is missing and cannot be downloaded. Raises OvssError if the digests of a stage differ.
-    The message names both digests and the files.
+    `expected`: name of a stage → expected SHA-256 of the stage's files (see digests.sha256_of). Stages without an
+    entry in `expected` are not checked. `node`: IP address of this machine.
+    Raises OvssError if a SHA-256 is not the expected one, or if a file is missing and cannot be downloaded.
     """
     for stage in stages:
         if stage.use in expected:
@@ -27,6 +25,6 @@ def check(stages: Iterable[StageConfig], expected: Mapping[str, str], node: str)
                 raise OvssError(
                     f"node {node} has other weights of {stage.use} than the machine where the command was started. "
                     f"SHA-256 of {', '.join(map(str, stage_files))}: {digest} on the node, {expected[stage.use]} on "
-                    "the machine of the command. Copy the files from the machine of the command to the node, or pass a "
-                    "path or URI that all nodes can read"
+                    "the machine of the command. Copy the files from the machine of the command to the node. Or set, "
+                    f"in the options of {stage.use}, a path or URI that all nodes can read"
                 )

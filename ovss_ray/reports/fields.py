@@ -27,8 +27,7 @@ class Part(BaseModel):
 class Bootstrap(Part):
     """95 % intervals by a percentile bootstrap (docs/statistics.md).
 
-    A mean over classes, such as mIoU, is over the same classes in all resamples. If a resample has no pixel of a class,
-    the value of the class over all images is used.
+    If a resample has no pixel of a class, means such as mIoU use the class's value over all images.
     """
 
     method: str = "centred percentiles"
@@ -48,10 +47,7 @@ class Bootstrap(Part):
     groups: Mapping[str, Mapping[str, Ends]] = {}
     """group → metric → interval, such as groups["things"]["miou"]"""
     classes: Mapping[str, tuple[Ends | None, ...]] = {}
-    """"iou" or "acc" → interval of each class, in the order of the labels
-
-    A class has None in place of an interval if fewer than five photographs have the class.
-    """
+    """"iou" or "acc" → interval of each class; None for a class in fewer than five photographs"""
     photographs: tuple[int, ...] = ()
     """for each class, the number of photographs with the class in the ground truth"""
 

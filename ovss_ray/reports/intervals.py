@@ -1,12 +1,7 @@
 """Confidence intervals of a report: centred percentile bootstrap over the images (see resampling.py).
 
-First, the spread of the values in the resamples is increased (see class_sums.widened). The reason is that resampled
-values of classes in few photographs vary too little. Second, the values are shifted so that their mean is the reported
-value. Without the shift, the intervals of mIoU are too low. The reason is that a resample has fewer different images of
-each rare class, which lowers the class's IoU. The ends of the interval are percentiles of the shifted values.
-
-An interval estimates the mean of the value over many image sets of this size. docs/statistics.md has the measured
-coverage.
+An interval estimates the mean of a value over many image sets, each with as many images as the benchmark. For reasons
+and measured coverage, see docs/statistics.md.
 """
 
 from collections.abc import Mapping
@@ -22,10 +17,10 @@ from ovss_ray.reports.totals import Reading
 from ovss_ray.structures.class_sums import UNITS
 
 METHOD = "centred percentiles, widened by sqrt(m / (m - 1))"
-"""Name of the method in a report. It contains the factor by which the spread of resampled values is increased.
+"""Name of the method in a report. The factor sqrt(m / (m - 1)) increases the spread of resampled values.
 
-The factor is sqrt(m / (m - 1)). For a value of one label, m is the effective number of photographs with the label (see
-resampling.Cells.effective). For a value over all pixels or images, m is the number of all photographs.
+For a value of one label, m is the label's number in resampling.Cells.effective. For a value over all pixels or images,
+m is the number of photographs.
 """
 LEVEL = 95
 """Nominal coverage of the intervals, in percent."""
@@ -67,7 +62,10 @@ def of(reading: Reading) -> Bootstrap | None:
 
 
 def _method(cells: Cells, seen: np.ndarray) -> dict[str, Any]:
-    """Return the first fields of Bootstrap, `method` to `rare_classes`. `seen` (L,): photographs with each label."""
+    """Return the fields `method` to `rare_classes` of Bootstrap.
+
+    `seen` (L,) is the number of photographs with each label.
+    """
     return {
         "method": METHOD,
         "unit": "image" if cells.photographs == len(cells.ids) else "photograph",
@@ -80,10 +78,9 @@ def _method(cells: Cells, seen: np.ndarray) -> dict[str, Any]:
 
 
 def resampled(reading: Reading, cells: Cells) -> dict[str, tuple[Any, Any]]:
-    """Return metric → pair of objects: one for the values in the resamples, one for the values for all images.
+    """Return metric → pair of `Resampled` objects: the first for the resamples, the second for all images.
 
-    Both objects are instances of the class `Resampled` of the metric's module. Metrics without this class are left out.
-    Metrics that are not computed from confusion matrices are also left out.
+    The result has only metrics that define `Resampled` and are computed from confusion matrices.
     """
     sums, of_all = cells.resampled(), cells.whole()
     return {
@@ -103,10 +100,8 @@ def cells_of(reading: Reading) -> Cells | None:
 def centred(values: np.ndarray, reported: float) -> Ends | None:
     """Return the 95 % interval of a reported value, from its values (R,) in the resamples; all in percent.
 
-    NaN are left out. For 1,000 values, the ends are the 25th smallest and the 25th largest value, without
-    interpolation. Then the reported value minus the mean of the values is added to both ends. The sums are limited to 0
-    and 100. All steps are exact in units of 1 / 2³² percent, so the result is equal on every machine. Returns None if
-    the reported value or all values are NaN.
+    The percentiles of `values` are shifted by `reported` minus the mean of `values`, then limited to 0 and 100. NaN in
+    `values` are left out. Returns None if `reported` or all of `values` is NaN.
     """
     ends = shifted(values, reported)
     return None if ends is None else (max(ends[0], 0.0), min(ends[1], 100.0))
@@ -114,25 +109,28 @@ def centred(values: np.ndarray, reported: float) -> Ends | None:
 
 def shifted(values: np.ndarray, reported: float) -> Ends | None:
     """Return the interval of `centred` without the limits 0 and 100. Differences of two values need no limits."""
+    # sums of integers do not depend on the order, so the interval is equal on every machine
     units = np.sort(np.rint(values[~np.isnan(values)] * UNITS).astype(np.int64))
     if not len(units) or np.isnan(reported):
         return None
+    # of 1,000 values: the 25th smallest and the 25th largest
     cut = max(int(len(units) * (100 - LEVEL) / 200) - 1, 0)
+    # a resample has fewer different images of a rare class, so mIoU would be too low without the shift
     shift = round(reported * UNITS) - int(units.sum()) // len(units)
     return (int(units[cut]) + shift) / UNITS, (int(units[-1 - cut]) + shift) / UNITS
 
 
 def _known(values: Mapping[str, np.ndarray], whole: Mapping[str, np.ndarray]) -> dict[str, Ends]:
-    """Return key → interval, without keys for which `centred` returns None.
+    """Return key → interval, from arrays (R,) for the resamples and (1,) for all images.
 
-    `values`: key → (R,) in resamples. `whole`: key → (1,) for all images.
+    Keys without an interval are left out.
     """
     intervals = {key: centred(of_key, float(whole[key][0])) for key, of_key in values.items()}
     return {key: ends for key, ends in intervals.items() if ends is not None}
 
 
 def _per_label(values: Mapping[str, np.ndarray], whole: Mapping[str, np.ndarray]) -> dict[str, list[Ends | None]]:
-    """Return key → interval per label. `values`: key → (R, L) in resamples. `whole`: key → (1, L) for all images."""
+    """Return key → interval of each label, from arrays (R, L) for the resamples and (1, L) for all images."""
     return {
         key: [centred(of_label, float(of_all)) for of_label, of_all in zip(of_key.T, whole[key][0], strict=True)]
         for key, of_key in values.items()

@@ -1,7 +1,6 @@
 """Paired differences of two runs on the same images: interval, p-value, and the smallest detectable difference.
 
-Both runs are resampled with the same draws (see resampling.py). So an image that is difficult for both runs has little
-influence on the difference. The test is a t-test of the difference. The standard error is the standard deviation of the
+Both runs are resampled with the same draws. The test is a t-test. The standard error is the standard deviation of the
 difference over the resamples. The p-values of classes are corrected by Holm's method ("A simple sequentially rejective
 multiple test procedure", 1979).
 """
@@ -65,6 +64,7 @@ def compare(first: Reading, second: Reading) -> Paired:
         return Paired(f"{COMPACT} in at least one of the runs: evaluate again in a new --out")
     if before_cells is None or after_cells is None:
         return Paired("no confusion cells of single images: there are no records, or too many of them for resampling")
+    # runs with words of the user may differ in vocabularies, since their words are mapped to the same labels
     if reason := (
         _unlike(first, second)
         or _other_images(before_cells, after_cells)
@@ -96,11 +96,9 @@ def compare(first: Reading, second: Reading) -> Paired:
 def tested(resampled: np.ndarray, value: float, photographs: int) -> Difference | None:
     """Return the test of a difference between two runs.
 
-    `value` is the difference over all images, in percentage points. `resampled` (R,) has the difference in each
-    resample, computed from widened values (see `class_sums.widened`). NaN marks a resample without a difference. The
-    test has `photographs` − 1 degrees of freedom, so a class in few photographs needs a larger difference.
-    Returns None if `value` is NaN, or if all elements of `resampled` are NaN. Also returns None if `photographs` is
-    below two.
+    `value` is the difference over all images, and `resampled` (R,) the difference in each resample. Both are in
+    percentage points. NaN in `resampled` are left out. Returns None if `value` or all of `resampled` is NaN, or if
+    `photographs` is below two.
     """
     from scipy.special import stdtr, stdtrit  # takes 0.1 s
 
@@ -116,11 +114,7 @@ def tested(resampled: np.ndarray, value: float, photographs: int) -> Difference 
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p-values after Holm's correction, in the same order.
-
-    Let p₁ ≤ … ≤ pₘ be the sorted values. The corrected pᵢ is the maximum of (m − k + 1) · pₖ for k ≤ i. If the
-    maximum exceeds 1, the corrected pᵢ is 1.
-    """
+    """Return the p-values after Holm's correction, in the order of `p`."""
     corrected, largest = [0.0] * len(p), 0.0
     for i, place in enumerate(sorted(range(len(p)), key=lambda place: p[place])):
         largest = max(largest, min(1.0, (len(p) - i) * p[place]))
@@ -131,9 +125,8 @@ def holm(p: Sequence[float]) -> list[float]:
 def by_class(first: tuple[Any, Any], second: tuple[Any, Any], seen: np.ndarray) -> dict[int, Difference]:
     """Return label → difference of IoU, second minus first, for labels in at least five photographs.
 
-    The p-values have Holm's correction over these labels. `first` has the values of the first run, `second` those of
-    the second run. Each is a pair from `intervals.resampled`, for the metric metrics.MAIN. `seen` (L,) is the number of
-    photographs with each label.
+    `first` and `second` are the runs' pairs for metrics.MAIN from `intervals.resampled`. `seen` (L,) is the number of
+    photographs with each label. The p-values have Holm's correction over the returned labels.
     """
     (before, whole_before), (after, whole_after) = (
         tuple(part.per_label()[CLASS_VALUE] for part in run) for run in (first, second)
@@ -148,11 +141,7 @@ def by_class(first: tuple[Any, Any], second: tuple[Any, Any], seen: np.ndarray) 
 
 
 def _unlike(first: Reading, second: Reading) -> str:
-    """Return a reason if two runs have different labels or different questions; else an empty text.
-
-    A question is a sentence such as "each episode asks for its class alone; the rest is background". If a benchmark
-    has no episodes, the question is empty.
-    """
+    """Return a reason if the labels or the sentences BenchmarkReport.asks of two runs differ; else an empty text."""
     if first.card["labels"] != second.card["labels"]:
         return "the runs have different classes: evaluate the same version of the benchmark twice"
     questions = [reading.card.get("asks", "") for reading in (first, second)]
@@ -162,7 +151,7 @@ def _unlike(first: Reading, second: Reading) -> str:
 
 
 def _other_images(first: Cells, second: Cells) -> str:
-    """Return a reason if two runs have scored different images; else an empty text."""
+    """Return a reason if two runs differ in scored images or in images that share a photograph; else an empty text."""
     if first.ids != second.ids:
         alone = sorted(set(first.ids) ^ set(second.ids))
         return (
@@ -175,7 +164,7 @@ def _other_images(first: Cells, second: Cells) -> str:
 
 
 def _other_names(first: Reading, second: Reading, ids: Sequence[str]) -> str:
-    """Return a reason if the vocabulary of an image differs between two runs on the same images; else an empty text."""
+    """Return a reason if two runs have different vocabularies for an image in `ids`; else an empty text."""
     before, after = _vocabularies(first), _vocabularies(second)
     if other := [name for name in ids if before.get(name) != after.get(name)]:
         return (
@@ -186,15 +175,12 @@ def _other_names(first: Reading, second: Reading, ids: Sequence[str]) -> str:
 
 
 def _own_words(first: Reading, second: Reading) -> bool:
-    """Return whether at least one of two runs has words of the user in place of the benchmark's classes.
-
-    Such runs can be paired although their vocabularies differ, since all words are mapped to the same labels.
-    """
+    """Return whether the user set words or templates for at least one of two runs."""
     return any(reading.card.get("words") for reading in (first, second))
 
 
 def _mapping(reading: Reading) -> list[Any]:
-    """Return (word, label) for each word that the user set for a run; an empty list if the user set no words."""
+    """Return the pairs (word, label) in WordsOf.mapping; an empty list if the user set no words."""
     return (reading.card.get("words") or {}).get("mapping", [])
 
 
@@ -227,10 +213,7 @@ def _other_truth(first: Cells, second: Cells) -> str:
 
 
 def _other_files(first: Reading, second: Reading) -> str:
-    """Return a text for `Paired.refused` if the label files of two runs differ; else an empty text.
-
-    The digests of the label files are compared. If a run has no digest for an image, the image is not compared.
-    """
+    """Return a text for `Paired.refused` if a label file has different digests in two runs; else an empty text."""
     before, after = _digests(first), _digests(second)
     if other := [name for name, digest in before.items() if after.get(name, digest) != digest]:
         return (
@@ -248,12 +231,8 @@ def _digests(reading: Reading) -> dict[str, str]:
 
 
 def _truth(cells: Cells) -> np.ndarray:
-    """Return two numbers per image that depend on the image's ground truth, (n, 2) int64.
-
-    The first number is the number of evaluated pixels. The second number is the sum of (label index + 1)² over these
-    pixels. Both numbers depend only on the areas of the classes. If pixels have moved, but all areas are equal, only
-    `_other_files` detects the change.
-    """
+    """Return a checksum of the areas of each image's true labels, (n, 2) int64."""
+    # If pixels have moved, but all areas are equal, only `_other_files` detects the change.
     n = len(cells.ids)
     sums = np.zeros((n, 2), np.int64)
     np.add.at(sums, cells.image, np.stack([cells.pixels, cells.pixels * (cells.truth + 1) ** 2], axis=1))

@@ -22,15 +22,16 @@ TRACKING = "tracking.json"
 def build(folder: RunFolder, fold: Fold = records.fold) -> Report:
     """Build the report from the records in the folder of a run, and write the report there as report.json.
 
-    Values are percent, float64. A benchmark is `final` under two conditions. First, every image of its manifest has a
-    record without an error. Second, every file of the data set belongs to an image, or the benchmark has the setting
-    `unpaired: skip`.
+    Values are percent, float64.
     """
     return assemble(folder, totals.read(folder, fold, cells=True))
 
 
 def assemble(folder: RunFolder, readings: Mapping[str, Reading], bounds: bool = True) -> Report:
-    """Build the report from the results of `totals.read`, and write it to the folder. `bounds`: compute intervals."""
+    """Build the report from the results of `totals.read`, and write the report to the folder.
+
+    If `bounds` is False, intervals are not computed.
+    """
     config, environment = folder.config(), folder.json("environment.json")
     stages, weights = config.stages(), environment.get("weights", [])
     benchmarks = {}
@@ -53,7 +54,10 @@ def assemble(folder: RunFolder, readings: Mapping[str, Reading], bounds: bool = 
 
 
 def numbers(reading: Reading, bounds: bool = True) -> BenchmarkReport:
-    """Return the results on one benchmark, without published figures and notes. `bounds`: compute intervals."""
+    """Return the results on one benchmark, without published figures and notes.
+
+    If `bounds` is False, intervals are not computed.
+    """
     return BenchmarkReport(**_benchmark(reading, bounds))
 
 
@@ -79,9 +83,9 @@ def _benchmark(reading: Reading, bounds: bool) -> dict[str, Any]:
 
 
 def _folds(benchmarks: Mapping[str, BenchmarkReport]) -> dict[str, dict[str, float | None]]:
-    """Return data set → metric → mean of the metric over the folds of the data set.
+    """Return data set → metric → mean over the folds, for data sets with all folds in `benchmarks`.
 
-    The result has only data sets with all folds among the benchmarks. If a fold lacks a value, the mean is None.
+    If a fold lacks a value, the mean is None.
     """
     (keys,) = (metric.headings for metric in metrics.derived() if metric.needs == metrics.FOLD)
     means: dict[str, dict[str, float | None]] = {}
@@ -123,7 +127,7 @@ def _relations(relations: Relations | None) -> dict[str, Any] | None:
 
 
 def _values(reading: Reading) -> dict[str, Any]:
-    """Return key → value for all metrics, such as {"miou": 54.3}. A metric's keys are those in its `headings`."""
+    """Return key → value for the keys in the `headings` of all metrics, such as {"miou": 54.3}."""
     results = [(metric.headings, values.result()) for metric, values in reading.results()]
     return {key: _plain(result[key]) for headings, result in results for key in headings if key in result}
 

@@ -1,12 +1,7 @@
 """Bootstrap resamples of a benchmark's images: exact sums of the cells of confusion matrices, equal on every machine.
 
-A resample draws n times from the n images, with replacement. If several images share a
-photograph, as few-shot episodes do, photographs are drawn instead of images (cluster bootstrap). Method: Efron and
-Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 and 13.
-
-The images are sorted by their ids, and all sums are int64. So the order in which records are read has no
-influence. NumPy guarantees that the raw random numbers of PCG64 never change. It has no such guarantee for
-`Generator.integers` (NEP 19). So the draws are computed here from the raw random numbers.
+Photographs are drawn with replacement. Images that share a photograph, such as few-shot episodes, are drawn together
+(cluster bootstrap). Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 and 13.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,7 +32,7 @@ _BLOCK = 125
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """The m nonzero cells of the confusion matrices of a benchmark's n scored images, sorted by image id."""
+    """The nonzero cells of the confusion matrices of a benchmark's scored images. Dimensions: m cells, n images."""
 
     ids: tuple[str, ...]
     """n image ids, sorted"""
@@ -52,19 +47,20 @@ class Cells:
     pixels: np.ndarray
     """(m,) int64: number of pixels of each cell"""
     image_miou: np.ndarray
-    """(n,) float64 percent: mIoU of each image, a multiple of 1 / 2³²; NaN for an image with ignored pixels only"""
+    """(n,) float64 percent: mIoU of each image, a multiple of 1 / 2³²; NaN if all pixels are ignored"""
     labels: int
     """number of labels, L"""
 
     @classmethod
     def of(cls, tables: Sequence[pa.Table], listed: pa.Table, labels: int) -> "Cells":
-        """Return one Cells object with the confusion matrices of all images in `tables`.
+        """Return the confusion cells of the images in `tables`.
 
-        Each table has the columns image_id and confusion. Images without a measurement are left out. `listed` is the
-        manifest. Images with the same `image_uri` in the manifest share a photograph.
+        Each table has the columns image_id and confusion. Images without a confusion matrix are left out. `listed` is
+        the manifest.
         """
         empty = pa.table({"image_id": pa.array([], pa.string()), "confusion": pa.array([], confusion.schema)})
         table = pa.concat_tables([empty, *(part.select(empty.column_names) for part in tables)])
+        # sorted, so that the order of the records has no influence
         table = table.filter(table["confusion"].is_valid()).sort_by("image_id").combine_chunks()
         column = pa.chunked_array(table["confusion"].chunks, confusion.schema).combine_chunks()
         records = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
@@ -88,12 +84,10 @@ class Cells:
 
     @cached_property
     def matrix(self) -> "csr_array":
-        """(3 L + 2, U) int64, sparse: a column of sums for each photograph.
+        """Sums over the images of each photograph, (3 L + 2, U) sparse int64, for L labels and U photographs.
 
-        There are L labels and U photographs. Several images may have the same photograph, and their values are added.
-        The first L rows are the hits of each label. The next L rows are the pixels of each label in the truth. The next
-        L rows are the pixels that were predicted as each label. The next row is the sum of the images' mIoU, in units
-        of 1 / 2³² percent. The last row is the number of images with an mIoU.
+        The rows are the fields of ClassSums, in this order: L rows `hits`, L rows `truth`, L rows `prediction`, a row
+        `image_sum`, a row `images`.
         """
         from scipy.sparse import csr_array  # takes 0.1 s
 
@@ -127,11 +121,10 @@ class Cells:
 
     @cached_property
     def effective(self) -> np.ndarray:
-        """Effective number of photographs with each label, (L,) float64: (Σ a)² / Σ a².
+        """Effective number of photographs with each label, (L,) float64; 0 for a label without pixels.
 
-        The variable `a` is the number of the label's pixels in a photograph. If `a` is equal in all photographs with
-        the label, the effective number is the number of these photographs. Otherwise, it is smaller. A label without
-        pixels has the effective number 0. Source: Kish, "Survey Sampling", 1965.
+        The number is (Σ a)² / Σ a², where `a` is the label's area in each photograph. Source: Kish, "Survey
+        Sampling", 1965.
         """
         areas = self.matrix[self.labels : 2 * self.labels].tocoo()
         pixels = areas.data.astype(np.float64)
@@ -146,15 +139,16 @@ class Cells:
 def draws(units: int, resamples: int, seed: int = SEED) -> Iterator[np.ndarray]:
     """Yield blocks (units, B) int64: the number of times that each unit is drawn in each of B resamples.
 
-    A unit is an image, or the images of one photograph. Let `bits` be the high 32 bits of the generator's next number.
-    A draw selects the unit floor(bits · units / 2³²). Raises ValueError if there is no unit.
+    A unit is a photograph with its images. Raises ValueError if there is no unit.
     """
     if units < 1:
         raise ValueError("a resample needs at least one image")
     stream = getattr(np.random, BITS)(seed)
     for first in range(0, resamples, _BLOCK):
         block = min(_BLOCK, resamples - first)
+        # random_raw never changes between versions of NumPy, unlike Generator.integers (NEP 19)
         bits = stream.random_raw(block * units) >> np.uint64(32)
+        # floor(bits · units / 2³²)
         drawn = (bits * np.uint64(units) >> np.uint64(32)).astype(np.int64).reshape(block, units)
         places = drawn * block + np.arange(block)[:, None]
         yield np.bincount(places.reshape(-1), minlength=units * block).reshape(units, block)
@@ -163,8 +157,7 @@ def draws(units: int, resamples: int, seed: int = SEED) -> Iterator[np.ndarray]:
 def _clusters(ids: pa.ChunkedArray, listed: pa.Table) -> np.ndarray:
     """Return the index of each image's photograph, (n,) int64, counted from 0 in the order of the images.
 
-    Images with the same `image_uri` have the same photograph. If an image has no `image_uri`, no other
-    image has the same photograph.
+    Images with the same non-empty `image_uri` in the manifest `listed` share a photograph.
     """
     addresses = listed["image_uri"].take(pc.index_in(ids, listed["image_id"])).to_pylist()
     keys = [("uri", uri) if uri else ("id", name) for uri, name in zip(addresses, ids.to_pylist(), strict=True)]

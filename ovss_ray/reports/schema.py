@@ -1,7 +1,6 @@
 """The schema of report.json: `Report` and its parts, typed, frozen and with a version.
 
-All metrics are percent, float64. A value that could not be measured is None, and null in JSON. Keys that a later
-version adds are kept when a report is read and written again.
+All metrics are percent, float64. A value that could not be measured is None, and null in JSON.
 """
 
 from collections.abc import Mapping
@@ -116,9 +115,9 @@ class WordsOf(Part):
     words: int
     """number of words; if the user added words to the benchmark's classes, this number includes the classes"""
     mapping: tuple[tuple[str, str | None], ...] = ()
-    """for each word of the user, the word and the label that it counts as; () if the user set only templates
+    """pairs (word, label); () if the user set only templates
 
-    If a word is a list of synonyms, only the first synonym is stored. If a word counts as no label, its label is None.
+    If a word counts as no label, the label is None. If a word has synonyms, only the first synonym is stored.
     """
     without_word: tuple[str, ...] = ()
     """labels for which there is no word; they cannot be predicted, so their IoU is 0"""
@@ -194,7 +193,7 @@ class BenchmarkReport(Part):
     bootstrap: Bootstrap | None = None
     """confidence intervals; None: not computed, as in reports of earlier versions"""
     measured: Mapping[str, int] = {}
-    """name of a metric's module → number of images that the metric has measured; {} in reports of earlier versions"""
+    """metric → number of images that the metric has measured, such as measured["confusion"]; {} in earlier versions"""
     relations: RelationsOf | None = None
     """relations from which SG-IoU was computed; None: no relations, so no SG-IoU"""
     groups: Mapping[str, Group] = {}
@@ -204,16 +203,16 @@ class BenchmarkReport(Part):
     counts: Mapping[str, int] = {}
     """name of a count → integer, such as counts["classes_seen"] for a few-shot fold"""
     asks: str = ""
-    """sentence such as "each episode asks for its class alone; the rest is background"; empty without episodes"""
+    """sentence on the classes that each few-shot episode asks for; empty for a benchmark without episodes"""
     notes: tuple[str, ...] = ()
-    """sentences of the stages about themselves (Stage.notes), for example on the seed of a random method"""
+    """sentences from the stages of the run (see Stage.notes), such as the seed of a random method"""
     words: WordsOf | None = None
-    """words or templates of the user; None: the benchmark's classes and the method's templates"""
+    """the user's words and templates; None if the user set neither"""
 
     @model_validator(mode="before")
     @classmethod
     def _earlier(cls, raw: Any) -> Any:
-        """Add `files` to a report that lacks this key. Set `files.undigested` to the number of scored images."""
+        """Add `files` to an earlier report without this key. `Files.undigested` becomes the number of scored images."""
         if isinstance(raw, Mapping) and "files" not in raw and isinstance(images := raw.get("images"), Mapping):
             return {**raw, "files": {"undigested": images.get("scored", 0)}}
         return raw
@@ -259,7 +258,7 @@ class Report(Part):
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """Sentences with advice on images without a result and files without an image; empty if nothing is missing."""
+        """Sentences with advice for the user: one if images have no result, one if files belong to no image."""
         counts = [benchmark.images for benchmark in self.benchmarks.values()]
         expected, scored = sum(images.expected for images in counts), sum(images.scored for images in counts)
         sentences = []
@@ -273,9 +272,9 @@ class Report(Part):
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read the report in the folder of a run; `folder` is a path or an address.
+        """Read the report in a run's folder; `folder` is a path or URI.
 
-        Raises OvssError if the folder has no run, or if the report is missing or damaged.
+        Raises OvssError if the report is missing, damaged or of another version.
         """
         run = RunFolder(str(folder))
         raw = run.json(FILE)

@@ -78,9 +78,9 @@ def show_selected(
     console: Console,
     bounds: bool = True,
 ) -> None:
-    """Print the scores after merging classes, and the scores of the classes of interest. `bounds`: add intervals.
+    """Print the scores with the merged classes `merge`, and the scores of the classes `only`.
 
-    Raises OvssError (see subsets.selected).
+    If `bounds` is True, the scores have confidence intervals. Raises OvssError in the cases of subsets.selected.
     """
     content = subsets.selected(reading, merge, only)
     scores = report.numbers(content, bounds)
@@ -107,9 +107,10 @@ def show_selected(
 
 
 def show_buckets(name: str, reading: Reading, console: Console, bounds: bool = True) -> None:
-    """Print the scores of classes grouped by frequency, and by size within images. `bounds`: add intervals.
+    """Print the scores of classes grouped by frequency, and by size within images.
 
-    Raises OvssError if `reading` has no confusion matrices of single images (see totals.read).
+    If `bounds` is True, the scores by frequency have confidence intervals. Raises OvssError if `reading` has no
+    confusion cells.
     """
     scores = report.numbers(subsets.by_frequency(reading), bounds)
     name = _covered(name, scores)
@@ -128,10 +129,7 @@ def show_buckets(name: str, reading: Reading, console: Console, bounds: bool = T
 
 
 def _covered(name: str, benchmark: BenchmarkReport) -> str:
-    """Return the name of a benchmark with its image counts, such as "camvid (200/233 images, not final)".
-
-    The counts are the numbers of scored and of expected images. If the benchmark is final, "not final" is left out.
-    """
+    """Return the name and image counts of a benchmark, such as "camvid (200/233 images, not final)"."""
     state = "" if benchmark.final else ", not final"
     return f"{name} ({benchmark.images.scored}/{benchmark.images.expected} images{state})"
 

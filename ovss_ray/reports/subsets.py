@@ -20,7 +20,7 @@ INTEREST = "classes of interest"
 FREQUENCIES = {"rare (1–9 photographs)": 1, "common (10–99)": 10, "frequent (100 or more)": 100}
 """Name of a frequency bucket → minimum number of photographs that have the class in their ground truth."""
 SHARES = {"below 1 %": 0.0, "1 to 10 %": 1.0, "10 % and more": 10.0}
-"""Name of a size bucket → minimum area of a class in an image, in percent of the image. Ignored pixels do not count."""
+"""Name of a size bucket → minimum area of a class, in percent of the image. Ignored pixels do not count."""
 
 _TOO_MANY = (
     "the confusion cells of single images are not at hand: there are no records, or more than "
@@ -30,10 +30,7 @@ _TOO_MANY = (
 
 @dataclass(frozen=True)
 class SizeScore:
-    """Scores of the pairs in one size bucket (see SHARES). A pair is an image and a class in its ground truth.
-
-    The bucket of a pair depends on the share of the image that the class covers.
-    """
+    """Scores of the pairs in one bucket of SHARES. A pair is an image and a class in the ground truth of the image."""
 
     name: str
     pairs: int
@@ -45,12 +42,11 @@ class SizeScore:
 
 
 def merged(reading: Reading, merge: Mapping[str, Sequence[str]]) -> Reading:
-    """Return the Reading of a benchmark, but with merged classes. `merge`: new name → classes.
+    """Return the Reading of a benchmark with merged classes. `merge`: new name → classes.
 
-    Merged classes count as a single class, so confusions between them become hits. The other classes keep their order.
-    Of the measurements, only the confusion matrix remains. The result has no groups and no relations. Raises OvssError
-    for an unknown class, a class merged twice, or a new name that an unmerged class already has. Also raises OvssError
-    if the reading has no confusion cells.
+    The result has only the confusion matrices, without groups, relations and other metrics. Raises OvssError for an
+    unknown class, a class merged twice, or a new name that another class has. Also raises OvssError if the reading has
+    no confusion cells.
     """
     names, indices = _merged(reading.card["labels"], merge)
     table = np.full(NONE + 1, NONE, np.uint16)
@@ -63,11 +59,10 @@ def merged(reading: Reading, merge: Mapping[str, Sequence[str]]) -> Reading:
 
 
 def selected(reading: Reading, merge: Mapping[str, Sequence[str]], only: Sequence[str]) -> Reading:
-    """Return the Reading of a benchmark, but with merged classes, and with a group INTEREST of the classes in `only`.
+    """Return the Reading of a benchmark with merged classes, and with a group INTEREST of the classes in `only`.
 
-    `only` has names of the benchmark's classes, and new names from `merge`. The name of a class that was merged selects
-    the whole new class. As in all groups, false positives include pixels whose true class is outside the group. Raises
-    OvssError for an unknown class, and in the same cases as `merged`.
+    `only` has names of classes, and new names from `merge`. If a class in `only` is merged, the group has the new class
+    instead. Raises OvssError for an unknown class, and in the cases of `merged`.
     """
     content = merged(reading, merge) if merge else reading
     indices = interesting(reading.card["labels"], merge, only)
@@ -86,9 +81,9 @@ def interesting(labels: Sequence[str], merge: Mapping[str, Sequence[str]], only:
 def unfit(
     labels: Mapping[str, Sequence[str]], merge: Mapping[str, Sequence[str]], only: Sequence[str]
 ) -> dict[str, str]:
-    """Return benchmark → message, for benchmarks to which `merge` and `only` cannot be applied (see `selected`).
+    """Return benchmark → reason, for benchmarks to which `merge` and `only` cannot be applied (see `selected`).
 
-    `labels`: benchmark → names of its labels. Raises OvssError if `merge` and `only` fit no benchmark.
+    `labels`: benchmark → names of labels. Raises OvssError if no benchmark fits.
     """
     reasons = {}
     for name, of_benchmark in labels.items():
@@ -109,9 +104,9 @@ def check_kept(readings: Mapping[str, Reading], names: Collection[str]) -> None:
 
 
 def by_frequency(reading: Reading) -> Reading:
-    """Return the Reading of a benchmark, but with classes grouped by the number of photographs with the class.
+    """Return the Reading of a benchmark with one group of classes per bucket of FREQUENCIES.
 
-    Classes without pixels in the ground truth are in no group. Raises OvssError if the reading has no confusion cells.
+    Classes without pixels in the ground truth are in no group. Raises OvssError if there are no confusion cells.
     """
     seen = _cells(reading).photographs_with()
     bucket = np.searchsorted(list(FREQUENCIES.values()), seen, "right") - 1
@@ -120,10 +115,9 @@ def by_frequency(reading: Reading) -> Reading:
 
 
 def by_size(reading: Reading) -> list[SizeScore]:
-    """Return one SizeScore per size bucket, in the order of SHARES.
+    """Return one SizeScore per size bucket, in the order of SHARES. Raises OvssError if there are no confusion cells.
 
-    A pair is an image and a class in its ground truth. All regions of the class in the image are one pair, since
-    records only count the pixels per class. Raises OvssError if the reading has no confusion cells.
+    All regions of a class in an image count as one pair.
     """
     pixels, correct, iou, share = _pairs(_cells(reading))
     bucket = np.searchsorted(list(SHARES.values()), share, "right") - 1
@@ -167,13 +161,14 @@ def words_of(text: str) -> list[str]:
 
 
 def _merged(labels: Sequence[str], merge: Mapping[str, Sequence[str]]) -> tuple[list[str], list[int]]:
-    """Return the names of the classes after merging, and the new index of each label. Raises OvssError (see `merged`).
+    """Return the names of the classes after merging, and the new index of each label.
 
-    Two classes with equal names remain two classes unless they are merged.
+    Raises OvssError (see `merged`).
     """
     target = _targets(labels, merge)
     if clash := [name for name in merge if name in [labels[c] for c, of in enumerate(target) if not of]]:
         raise OvssError(f"--merge {clash[0]}=…: {clash[0]!r} is the name of another class. Choose a new name")
+    # a class that is not merged has its index as key, since several classes may have the same name
     keys: list[str | int] = [of or c for c, of in enumerate(target)]
     order = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     return [labels[key] if isinstance(key, int) else key for key in order], [order[key] for key in keys]
@@ -194,10 +189,9 @@ def _targets(labels: Sequence[str], merge: Mapping[str, Sequence[str]]) -> list[
 
 
 def _relabelled(part: pa.Table, table: np.ndarray) -> pa.Table:
-    """Return a table with the image ids and the confusion cells of the records in `part`, with new labels.
+    """Return the image ids and confusion cells of the records in `part`, with label `table[i]` instead of label i.
 
-    `table` is an array uint16 with one new label per old label. Old label i becomes `table[i]`. Images without a
-    measurement are left out.
+    `table` is an array uint16. Images without confusion cells are left out.
     """
     column = part[metrics.MAIN].combine_chunks()
     records = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
@@ -231,11 +225,10 @@ def _cells(reading: Reading) -> Cells:
 
 
 def _pairs(cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return four arrays (m,) with the values of m pairs.
+    """Return four arrays (m,) with one value per pair of an image and a class in the image's truth.
 
-    A pair is an image and a class in the image's ground truth. The first two arrays are int64: pixels of the class in
-    the truth, and correctly predicted pixels of the class. The last two arrays are float64 percent: IoU of the class,
-    and share of the class in the image. Ignored pixels are not counted.
+    Two arrays are int64: true pixels, and correct pixels. Two arrays are float64 percent: IoU, and share of the image.
+    Ignored pixels are not counted.
     """
     width = cells.labels + 1
     truth, prediction = cells.image * width + cells.truth, cells.image * width + cells.prediction

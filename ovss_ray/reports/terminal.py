@@ -71,7 +71,7 @@ def _details(name: str, benchmark: BenchmarkReport) -> Iterator[str | Table]:
 
 
 def own_words(words: WordsOf) -> str:
-    """Return a sentence on the user's words and templates: their source and number, and the labels of the words."""
+    """Return a sentence on the user's words and templates, with the source, numbers and examples."""
     source = f"{words.file or 'the config'}, sha256 {words.sha256[:12]}"
     templates = f"; templates: {len(words.templates)}, such as {words.templates[0]!r}" if words.templates else ""
     if not words.mapping:
@@ -109,11 +109,7 @@ def _files(name: str, files: Files) -> Iterator[str]:
 
 
 def side_by_side(reports: Mapping[str, Report]) -> Table:
-    """Return a table of the main metric's values (see MAIN): a row per benchmark, a column per run.
-
-    If all runs evaluate the same images of a benchmark, the row's first cell names the split. If the runs evaluate
-    different images, the cell of each run names the split of that run.
-    """
+    """Return a table of the main metric's values (see MAIN): a row per benchmark, a column per run."""
     present = {_main(benchmark)[0] for report in reports.values() for benchmark in report.benchmarks.values()}
     named = " or ".join(words for name, words in MAIN.items() if name in present) or MAIN["miou"]
     table = Table(title=f"{named} in percent, side by side", title_justify="left")
@@ -198,7 +194,7 @@ def _groups(name: str, benchmark: BenchmarkReport) -> Iterator[str]:
 
 
 def _counted(values: Mapping[str, Any], nouns: Mapping[str, str]) -> str:
-    """Return the counts of a group in parentheses, such as " (8 classes)"; empty if all counts are zero or missing."""
+    """Return the counts of a group in parentheses, such as " (8 classes)"; empty if all counts are zero."""
     counts = ", ".join(f"{values[key]} {noun}" for key, noun in nouns.items() if values.get(key))
     return f" ({counts})" if counts else ""
 
@@ -209,7 +205,7 @@ def _group_intervals(name: str, groups: Mapping[str, Mapping[str, Ends]]) -> str
 
 
 def counted(counts: Mapping[str, int]) -> str:
-    """Return the counts of the metrics in words. Counts of unknown metrics are named by their keys."""
+    """Return counts as text, such as "distinct words: 7". A count of an unknown metric is named by its key."""
     words = {key: word for metric in (*metrics.built_in(), *metrics.derived()) for key, word in metric.counts.items()}
     return ", ".join(f"{words.get(key, key)}: {value}" for key, value in counts.items())
 
@@ -228,7 +224,7 @@ def _folds(report: Report, family: str) -> Table:
 
 
 def _published(name: str, published: Published) -> Table:
-    """Return the table of published mIoU, measured mIoU by the same convention, and their difference."""
+    """Return a table that compares published and measured mIoU, with a row per published value."""
     method = f"{published.method}, {published.backbone}"
     table = Table(title=escape(f"{name}: mIoU as published for {method}"), title_justify="left", caption_justify="left")
     for title in ("published", "measured", "difference"):

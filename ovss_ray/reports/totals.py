@@ -44,7 +44,7 @@ class Total:
     spent: Mapping[str, int] = field(default_factory=dict)
     """stage → time for all scored images, in units of 1 / 2⁶⁴ s"""
     partials: Mapping[str, Any] = field(default_factory=dict)
-    """metric → its Partial, the sum of its measurements (see metrics)"""
+    """metric → sum of the metric's measurements, an object of the class Metric.Partial"""
     measured: Mapping[str, int] = field(default_factory=dict)
     """metric → number of images with a measurement"""
     images: tuple[pa.Table, ...] = ()
@@ -56,11 +56,10 @@ class Total:
 
     @classmethod
     def of(cls, part: pa.Table, labels: int, images: bool = False, cells: bool = False) -> "Total":
-        """Return the sum over the images in the table `part`. `labels`: number of labels of the benchmark.
+        """Return the sum over the images in `part`, a table of records or of compact files. `labels`: number of labels.
 
-        `part` has either records or the rows of compact files. Records of other versions may lack columns. If `images`
-        is True, the result also has the values of each image. If `cells` is True, the result also has the cells of each
-        image's confusion matrix. If `part` is from compact files, `images` and `cells` have no effect.
+        With `images`, the result has the values of each image. With `cells`, it has the confusion cells of each image.
+        For compact files, `images` and `cells` have no effect.
         """
         if compact.is_compact(part):
             return sum((cls._of_sums(**row) for row in compact.sums(part, labels)), cls())
@@ -110,16 +109,16 @@ class Total:
 
 
 def _spent(column: pa.ChunkedArray) -> dict[str, int]:
-    """Return stage → exact sum of the stage's times, in units of 1 / 2⁶⁴ s.
+    """Return stage → sum of the stage's times, in units of 1 / 2⁶⁴ s.
 
-    Each value of `column` is a map from stages to seconds (float32). A float32 is a 24-bit integer times a power of
-    two. For each power, the sum of the integers is an exact int64.
+    The values of `column` are maps from stages to seconds (float32).
     """
     sums: Counter[str] = Counter()
     for chunk in column.chunks:
         maps = chunk.drop_null()
         first, last = (maps.offsets[i].as_py() for i in (0, -1))
         stages = maps.keys[first:last].dictionary_encode()
+        # a float32 is a 24-bit integer times a power of two: for each power, the int64 sum of the integers is exact
         fraction, exponent = np.frexp(maps.items[first:last].to_numpy(zero_copy_only=False))
         whole, shift = np.ldexp(fraction, _BITS).astype(np.int64), exponent + 64 - _BITS
         for place, stage in enumerate(stages.dictionary.to_pylist()):
@@ -150,11 +149,10 @@ def _cells(part: pa.Table) -> pa.Table:
 
 
 Fold = Callable[[str, pa.Table, Callable[[pa.Table], Total]], tuple[Settled, Total | None]]
-"""Function that adds up the records in a folder, such as records.fold and reduce.fold.
+"""Function (folder, manifest, of) → (Settled, Total), such as records.fold.
 
-Arguments: the folder, the manifest, and a function from a table of records to a Total. The result is a pair
-(Settled, Total). The Settled lists the records that are used, at most one per image (see records.settle). The Total is
-the sum over these records; None if there are no records.
+`of` returns the Total of one table of records. The result has the sum over all records that count (see records.settle),
+or None if no record counts.
 """
 
 
@@ -169,19 +167,14 @@ class Reading:
     settled: Settled
     total: Total
     inputs: Mapping[str, Any] = field(default_factory=dict)
-    """name of an input → the input, for derived metrics (see Derived.needs)
-
-    The input "relations" is a Relations object. The input "fold" is the number of measured episodes of a few-shot fold.
-    """
+    """inputs of derived metrics (see Derived.needs): "relations" → Relations, "fold" → number of measured episodes"""
     requested: tuple[str, ...] = ()
-    """names of derived metrics that are computed on request only, and were requested (see metrics.requested)"""
+    """names of derived metrics from the option --metrics (see metrics.requested)"""
 
     def results(self) -> list[tuple[metrics.Table, Any]]:
-        """Return pairs (metric, values) in the order of the metrics' tables.
+        """Return pairs (measured metric, Partial) or (derived metric, Result), in the order of the metrics' tables.
 
-        The values of a measured metric are a Partial. The values of a derived metric are a Result. A derived metric
-        with an input is computed if `inputs` has the input. A derived metric without an input is computed if
-        `requested` has the metric's name.
+        A derived metric is included if `inputs` has its input, or if `requested` has its name.
         """
         sums = self.total.partials
         results: list[tuple[metrics.Table, Any]] = [(metrics.load(name), partial) for name, partial in sums.items()]
@@ -195,10 +188,10 @@ class Reading:
         return sorted(results, key=lambda result: result[0].place)
 
     def images(self) -> list[dict[str, Any]]:
-        """Return a row per image: its id, values in percent (None if not measured), and error.
+        """Return a row per image, lowest mIoU first: image_id, metrics in percent (None if not measured), error.
 
-        Images without an mIoU are first, then the other images by ascending mIoU. If the run does not measure mIoU, the
-        images are sorted by `instance_iou` instead. If `read` was called without `images`, the list is empty.
+        Images without an mIoU come before all others. If the run has no mIoU, `instance_iou` sets the order. The list
+        is empty if `read` was called without `images`.
         """
         rows = pa.concat_tables(self.total.images, promote_options="default").to_pylist() if self.total.images else []
         for row in rows:
@@ -208,11 +201,11 @@ class Reading:
 
 
 def read(folder: RunFolder, fold: Fold = records.fold, images: bool = False, cells: bool = False) -> dict[str, Reading]:
-    """Return benchmark → content of a run's folder. Raises OvssError if the folder is incomplete or damaged.
+    """Return benchmark → Reading. Raises OvssError if the folder is incomplete or damaged.
 
     With `images`, the result has the values of each image. With `cells`, it has confusion cells: the cells of each
-    image's confusion matrix, which bootstrap intervals need. Benchmarks with more than CELLS_UP_TO images have no
-    confusion cells. After `ovss report --compact`, a benchmark has no values or confusion cells of single images.
+    image's confusion matrix. Benchmarks with more than CELLS_UP_TO images have no confusion cells. After
+    `ovss report --compact`, a benchmark has neither values nor confusion cells of single images.
     """
     config = folder.config()
     main = (metrics.MAIN,) if predicts(config) else ()
@@ -237,7 +230,7 @@ def _read(folder: RunFolder, name: str, measured: Sequence[str], fold: Fold, ima
 
 
 def _of_a_fold(groups: Mapping[str, Sequence[int]], labels: int) -> bool:
-    """Return whether the groups are those of a fold: "background" is the last label, "foreground" has all others."""
+    """Return whether the groups are those of a few-shot fold: the last label is "background", the rest "foreground"."""
     of_fold = {"foreground": list(range(labels - 1)), "background": [labels - 1]}
     return all(list(groups.get(name, ())) == indices for name, indices in of_fold.items())
 

@@ -1,13 +1,8 @@
-"""Detection of files that have changed since they were scored, so that their images are scored again.
+"""Detection of photographs and label files that have changed, so that their images are scored again.
 
-A record holds a digest and a stamp of the image's photograph, and of the image's label file. A stamp is a text with the
-size and the times of a file. When a run resumes, the stamps in the records are compared with the current stamps of the
-files. No file is read for this comparison. A file is read only if it may have changed, for example since the stamps
-differ. `looked_up` lists all cases.
-
-When a file is read, the digest of its content is written to the manifest. Records of the image with another digest are
-then ignored (see records.settle). The detection also works if another machine wrote the records, or if the manifest was
-deleted.
+A record holds a digest and a stamp of each file. A stamp is a text that changes when the file changes, such as size and
+times. A file is read only if it may have changed, for example because its stamp differs from the record's stamp. The
+digest of the content is then written to the manifest. Records with another digest do not count (see records.settle).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +24,7 @@ from ovss_ray.runs.versions import DIGESTS, STAMPS
 SIDES = tuple(zip(("image_uri", "truth_uri"), STAMPS, DIGESTS, strict=True))
 """Columns of a manifest for the photograph, then for the label file: path, stamp, digest"""
 FEW = 200
-"""Maximum number of files that are read without a message"""
+"""Maximum number of files that are read without a line of output"""
 AT_ONCE = 256
 """Number of files whose stamps a thread reads in one task"""
 
@@ -37,16 +32,9 @@ AT_ONCE = 256
 def looked_up(now: pa.Table, before: pa.Table | None, folder: str, say: Callable[[str], None]) -> pa.Table:
     """Return the current manifest `now` with the columns DIGESTS added. An unknown digest is "".
 
-    `before` is the manifest of an earlier command. `folder` is the path of the records. `say` prints a line. If a file
-    has the same stamp in `now` and in `before`, its digest is copied from `before`. If the digest is still unknown, the
-    records of the image are compared with the manifests. The file is read to compute its digest in four cases:
-
-    - a record has a digest of the file, and the stamp in `now` is unknown
-    - a record has a digest of the file, and the stamp in `now` differs from the record's stamp
-    - two records have different digests of the file
-    - a record has no digests, and `before` has a stamp that differs from the stamp in `now`
-
-    In all other cases, the digest remains unknown. Records with an error are ignored.
+    `before` is the manifest of an earlier command. `folder` is the path of the records. `say` prints a line. If both
+    manifests have the same stamp of a file, the digest is copied from `before`. A file without a copied digest is read
+    if it may have changed since a record was written. Records with an error are ignored.
     """
     before = now if before is None else before
     place, scored = mapped_tables.places(now["image_id"], before["image_id"]), _good(folder)
@@ -66,16 +54,17 @@ def _digests_of(
     now: pa.Table, before: pa.Table, place: np.ndarray, doubted: np.ndarray, undigested: np.ndarray,
     side: tuple[str, str, str], say: Callable[[str], None],
 ) -> pa.Array:  # fmt: skip
-    """Return the digest of each of n files, as texts (n,); "" for a file whose digest is unknown and not needed.
+    """Return the digest of the file in each row of `now`, as texts (n,); "" for an unknown digest (see `looked_up`).
 
-    `place` (n,): row of each image in the manifest `before`, or −1. `doubted` (n,) bool: result of `_doubted`.
-    `undigested` (n,) bool: True if a record of the image has no digests.
+    `place` (n,): row of each image in `before`, or −1. `doubted` and `undigested` (n,) bool are the results of
+    `_doubted` and `_undigested`. `side` is an element of SIDES.
     """
     uri, stamp, digest = side
     stamps, earlier = mapped_tables.texts(now, stamp), mapped_tables.texts(before, stamp, place)
     same = (stamps == earlier) & (stamps != "")
     values = np.full(len(now), "", object)
     values[same] = mapped_tables.texts(before, digest, place[same])
+    # a record without digests may be of another file if the stamps of the two manifests differ
     doubted = doubted | (stamps != earlier) & (earlier != "") & undigested
     rows = np.flatnonzero((values == "") & doubted)
     values[rows] = _read(now[uri].take(rows).to_pylist(), say)
@@ -97,11 +86,9 @@ def _good(folder: str) -> pa.Table:
 
 
 def _doubted(scored: pa.Table, image: np.ndarray, now: pa.Table, side: tuple[str, str, str]) -> np.ndarray:
-    """Return (n,) bool: True for an image whose file may have changed since one of its records was written.
+    """Return (n,) bool: True for an image of `now` whose file may have changed since a record in `scored` was written.
 
-    `scored` is the table of records (see `_good`). `image` has an integer per record: the row of the record's image in
-    the manifest `now`. If the image is not in `now`, the integer is −1. `side` selects the photograph or the label
-    file.
+    `image` (m,): row in `now` of the image of each record in `scored`, or −1. `side` is an element of SIDES.
     """
     _, stamp, digest = side
     doubted, known = np.zeros(len(now), bool), np.zeros(len(scored), bool)
@@ -110,9 +97,11 @@ def _doubted(scored: pa.Table, image: np.ndarray, now: pa.Table, side: tuple[str
         rows = np.flatnonzero((place >= 0) & (mapped_tables.texts(part, digest) != ""))
         known[begin + rows] = True
         place, stamps = place[rows], mapped_tables.texts(now, stamp, place[rows])
+        # the stamp is unknown, or differs from the stamp in the record
         doubted[place[(stamps == "") | (mapped_tables.texts(part, stamp)[rows] != stamps)]] = True
     rows, last = np.flatnonzero(known), np.zeros(len(now), np.int64)
     last[image[rows]] = rows
+    # two records of an image have different digests
     earlier = rows[last[image[rows]] != rows]
     for begin in range(0, len(earlier), CHUNK):
         rows = earlier[begin : begin + CHUNK]
@@ -130,11 +119,10 @@ def _undigested(scored: pa.Table, image: np.ndarray, images: int) -> np.ndarray:
 
 
 def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
-    """Return the ids of images whose photograph has changed since the image was scored.
+    """Return the ids of images with stale label maps: the photograph has changed since the image was scored.
 
-    The saved label maps of these images are stale. `now` is the current manifest with digests (see `looked_up`).
-    `before` is the manifest of an earlier command. `folder` is the path of the records. If a photograph has the same
-    digest in `now` and in `before`, the image is skipped. If `before` is None, no image is skipped for this reason.
+    `now` is the result of `looked_up`. `before` is the manifest of an earlier command. `folder` is the path of the
+    records. An image is left out if `now` and `before` have the same digest of the photograph.
     """
     _, _, digest = SIDES[0]
     if digest not in versions.changed(now):
@@ -144,21 +132,21 @@ def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
     for begin, part in mapped_tables.blocks(now):
         rows = slice(begin, begin + len(part))
         latest = mapped_tables.texts(part, digest)
+        # the command that wrote the same digest to `before` has already deleted the stale label map
         changed[rows] = (latest != "") & (latest != mapped_tables.texts(before, digest, place[rows]))
     return list(dict.fromkeys(_stale(_good(folder), now, changed, digest))) if changed.any() else []
 
 
 def _stale(scored: pa.Table, now: pa.Table, changed: np.ndarray, digest: str) -> Iterator[str]:
-    """Yield the image id of each record whose digest differs from the digest of the image in the manifest `now`.
+    """Yield the image id of each record of a changed image, if the digests in record and manifest differ.
 
-    `digest` is the name of the column to compare. `changed` (n + 1,) bool: entry i is True if the image in row i of
-    `now` has changed. Records of other images are skipped. The last entry of `changed` stands for all images that are
-    not in `now`, and is False.
+    `now` is the manifest. `digest` is the column to compare. `changed` (n + 1,) bool: True for each row of `now` with a
+    changed image. The last entry is False.
     """
     image = mapped_tables.places(scored["image_id"], now["image_id"])
     for begin, part in mapped_tables.blocks(scored):
         place = image[begin : begin + len(part)]
-        rows = np.flatnonzero(changed[place])
+        rows = np.flatnonzero(changed[place])  # `place` is -1 for an image that is not in `now`
         other = mapped_tables.texts(part, digest)[rows] != mapped_tables.texts(now, digest, place[rows])
         yield from part["image_id"].take(rows[other]).to_pylist()
 
@@ -195,10 +183,7 @@ def doubts(folder: RunFolder, listed: Mapping[str, pa.Table]) -> Iterator[str]:
 
 
 def _doubtful(table: pa.Table) -> int:
-    """Return the number of images of a saved manifest whose local files have a different stamp now.
-
-    Files that are missing now are ignored.
-    """
+    """Return the number of images in a saved manifest with a changed local file. Missing files are ignored."""
     if not set(STAMPS) <= set(table.column_names):
         return 0
     number = 0

@@ -1,15 +1,12 @@
-"""Compact files: each file has the sums over about 4,096 images, in place of the records of these images.
+"""Compact files: each file has the sums over many images, in place of the records of these images.
 
-`ovss report RUN --compact` writes the compact files of a finished run among the record files (see
-api/compaction.py). A compact file is a Parquet file with one row. Columns of lists hold the ids, digests and stamps of
-the images. A column per metric holds the sum of the metric as a struct. All sums are integers.
+`ovss report RUN --compact` writes compact files among the record files (see api/compaction.py). A compact file is a
+Parquet file with one row. Columns of lists hold ids, digests and stamps of the images. A column per metric holds the
+sum of the metric, a struct of integers.
 
-The metadata of a compact file have another version than the metadata of a record file. Earlier versions of this program
-therefore refuse a run with compact files, instead of scoring the images again.
-
-A compact file is used if all of its images are in the manifest and no image has changed files. If a compact file is
-used, records of the same images are ignored. So no image counts twice, even if `--compact` was interrupted. If a
-compact file is not used, its images are scored again. Images that also have a valid record are not scored again.
+A compact file is used if all of its images are in the manifest and none has changed. Records of the same images are
+then ignored, so that no image counts twice. If a compact file is not used, its images without a valid record are scored
+again.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,6 +23,7 @@ from ovss_ray.runs import versions
 
 KEY = b"ovss_ray.records"
 """Key of the version in the metadata of record files and compact files"""
+# differs from the version of record files: earlier programs refuse the run, instead of scoring the images again
 VERSION = "compact 1"
 """Version of a compact file"""
 LISTS = ("image_id", *versions.DIGESTS, *versions.STAMPS)
@@ -56,17 +54,12 @@ def resolved(
     """Return two arrays (n,) bool: entries that must not be used, and records that a compact file replaces.
 
     Each of the n entries is a record, or one image of a compact file. All entries of a compact file are used, or none.
-    They are used under three conditions:
+    A compact file is used if all of its images are in the manifest and unchanged. If two usable compact files share an
+    image, only the first file is used. A used compact file replaces all records of its images.
 
-    - no entry of the compact file is stale
-    - all images of the compact file are in the manifest
-    - no earlier compact file that is used has one of these images
-
-    A compact file that is used replaces all records of its images. A stale record must not be used.
-
-    `whole` (n,) bool: True for an image of a compact file, False for a record. `file` (n,): number of the entry's file,
-    in ascending order. `image` (n,): row of the entry's image in the manifest, or −1 if the image is not there.
-    `stale` (n,) bool: True if a file of the entry's image has changed since the entry was written.
+    `whole` (n,) bool: True for an image of a compact file. `file` (n,): number of the entry's file, ascending. `image`
+    (n,): row of the entry's image in the manifest, or −1. `stale` (n,) bool: True if a file of the image has changed
+    since the entry was written.
     """
     if not whole.any():
         return stale, whole
@@ -86,8 +79,7 @@ def table(
 ) -> pa.Table:
     """Return the content of a compact file. `images` has a row per image, with the columns LISTS.
 
-    `labels`: number of labels. `spent`, `measured` and `partials` are fields of reports.totals.Total. Raises OvssError
-    for a metric whose sum cannot be stored.
+    `spent`, `measured` and `partials` are fields of Total. Raises OvssError if the sum of a metric cannot be stored.
     """
     ends = pa.array([0, len(images)], pa.int32())
     columns: dict[str, pa.Array] = {
@@ -101,10 +93,7 @@ def table(
 
 
 def _folded(metric: metrics.Metric, partial: Any) -> pa.Array:
-    """Return the sum of a metric as an array of one struct, of the type `metric.sums`.
-
-    Raises OvssError if the sum does not fit this type.
-    """
+    """Return the sum of a metric as an array of one struct. Raises OvssError if the sum does not fit `metric.sums`."""
     try:
         if hasattr(partial, "folded"):
             values = partial.folded()
@@ -120,11 +109,10 @@ def _folded(metric: metrics.Metric, partial: Any) -> pa.Array:
 
 
 def sums(part: pa.Table, labels: int) -> Iterator[dict[str, Any]]:
-    """Yield a dict per row of `part`, the content of compact files.
+    """Yield a dict per compact file, from the rows of `part`. `labels` is the number of labels of the benchmark.
 
-    The keys `spent`, `measured` and `partials` are fields of reports.totals.Total. The key `images` has the number of
-    images. `labels` is the benchmark's number of labels. Raises OvssError if the sums are over another number of
-    labels. Also raises OvssError if the sums of a metric have other fields than this version of the metric.
+    The key `images` has the number of images. The keys `spent`, `measured` and `partials` are fields of Total. Raises
+    OvssError if a row has sums over another number of labels, or sums of another version of a metric.
     """
     for row in range(len(part)):
         if (before := part["labels"][row].as_py()) != labels:
@@ -155,9 +143,9 @@ def _unfolded(metric: metrics.Metric, row: pa.StructScalar) -> Any:
 
 
 def _value(value: pa.Scalar) -> Any:
-    """Return a stored sum: an integer as int, a list as (n,) array, a list of lists as (n, m) array.
+    """Return a stored sum: int for an integer, array (n,) for a list, array (n, m) for a list of lists.
 
-    Arrays are int64, or Python integers (object) for a list of decimals.
+    The dtype is int64, or object (int) for a list of decimals.
     """
     if not isinstance(value, pa.ListScalar):
         return int(value.as_py())

@@ -14,17 +14,15 @@ from ovss_ray.structures.words import WORDS
 def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
     """Return the config's pools with the required stages that the config does not name.
 
-    - `decode` is added as the first stage if a stage or a user's metric reads pixels or image sizes.
-      `decode` is also added if a stage reads true instances, or gives each image its own words.
-    - `instances` is added if a stage reads true instances. It comes directly before the first stage that reads them.
-    - `truth` is added if the run predicts label maps. `truth` is also added if a stage or a user's metric reads the
-      column `truth`. The stage comes directly before the first stage of the config that reads this column. If no stage
-      of the config reads this column, the stage `truth` comes directly before `measure`.
-    - `measure` is added after all stages of the config.
-    - `save` is added after `measure`, if the argument `save` is set and the run predicts label maps.
+    - `decode` comes first. It is added if pixels, image sizes, true instances or words of single images are needed.
+    - `instances` comes before the first stage that reads true instances.
+    - `truth` comes before the first stage that reads the column `truth`; without such a stage, before `measure`.
+      `truth` is added if the run predicts label maps, or if a stage or metric reads the column.
+    - `measure` comes after all stages of the config.
+    - `save` comes last. It is added if the argument `save` is set and the run predicts label maps.
 
-    A stage that the config names keeps its place. Raises OvssError if a user's metric reads a column that no stage
-    writes. Also raises OvssError if the config sets options of `measure`.
+    Raises OvssError if a user's metric reads a column that no stage writes. Also raises OvssError if the config sets
+    options of `measure`.
     """
     named = {stage.use for stage in config.stages()}
     reads = {name for stage in config.stages() for name in stage.reads()}
@@ -48,10 +46,7 @@ def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
 
 
 def binary(config: RunConfig) -> bool:
-    """Return whether a stage segments one class at a time.
-
-    If so, a few-shot episode has two classes: background, and the class of the episode (see Benchmark.alone).
-    """
+    """Return whether a stage of the config segments one class at a time (see Stage.binary)."""
     return any(stage.kind().binary for stage in config.stages())
 
 
@@ -67,20 +62,16 @@ def of_instances(config: RunConfig) -> bool:
 
 
 def predicts(config: RunConfig) -> bool:
-    """Return whether a run predicts label maps.
+    """Return whether a run predicts label maps: a stage writes `prediction`, or no stage has another purpose.
 
-    If a stage writes `prediction`, the result is True. Otherwise, it is False if a stage reads true instances, or if a
-    stage writes files for later use (Stage.exports). In all other cases, it is True.
+    The other purposes are reading true instances, and exporting files for later use (Stage.exports).
     """
     other = of_instances(config) or any(stage.kind().exports for stage in config.stages())
     return not other or any("prediction" in stage.writes() for stage in config.stages())
 
 
 def _square(config: RunConfig) -> dict[str, int]:
-    """Return the options of the stage `truth`: {"side": pixels} if predictions are scored on a square, else {}.
-
-    Only binary stages can choose a square (see Stage.side).
-    """
+    """Return the options of the stage `truth`: {"side": pixels} if a binary stage sets Stage.side, else {}."""
     sides = [stage.kind().side(stage.settings()) for stage in config.stages() if stage.kind().binary]
     return next(({"side": side} for side in sides if side), {})
 
@@ -101,8 +92,8 @@ def _before(pools: Sequence[Pool], stage: StageConfig) -> list[Pool]:
 def _with_metrics(pools: Sequence[Pool], config: RunConfig) -> list[Pool]:
     """Return the pools, with the option `metrics` of the stage `measure` set to the names of the run's metrics.
 
-    The run's metrics are the metrics that the config lists, and built-in metrics (see metrics.regular). A built-in
-    metric is included if earlier stages write all columns that the metric reads.
+    The run's metrics are the metrics of the config, and each metric of metrics.regular whose columns earlier stages
+    write.
     """
     columns = set(MANIFEST)
     settled = []

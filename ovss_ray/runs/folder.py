@@ -93,8 +93,7 @@ class RunFolder:
     def command(self, kept: Callable[[], bool] = lambda: True) -> Iterator[dict[str, Any]]:
         """Record a command and its outcome in history.json. Yields the command's entry, which the caller may extend.
 
-        `kept` returns whether the command still holds the folder's lease. If `kept` returns False, the outcome is not
-        written, since another command has the lease and writes the history.
+        If `kept` returns False, another command has taken the folder's lease. The outcome is then not written.
         """
         entry: dict[str, Any] = {"begun": datetime.now(UTC).isoformat(timespec="seconds"), "ended": "cut off"}
         commands = [*self.history(), entry]
@@ -116,8 +115,8 @@ class RunFolder:
     def claim(self, config: RunConfig, identity: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
         """Reserve the folder for this run, or resume the run in it.
 
-        If the folder has a different run that has no records yet, that run is overwritten. Raises OvssError if the
-        folder has records of a different run, or a config.yaml that belongs to no run.
+        A different run without records is overwritten. Raises OvssError if the folder has records of a different run,
+        or a config.yaml that belongs to no run.
         """
         before = self.json("identity.json")
         begun = any(files.names(self.records(name), ".parquet") for name in before.get("benchmarks", ()))
@@ -140,8 +139,7 @@ class RunFolder:
 def differing(before: Any, now: Any, path: str = "") -> Iterator[str]:
     """Yield a message for each difference between two JSON-like values.
 
-    Each message begins with the place of the difference, such as "stages.0.options". If `before` and `now` are parts of
-    larger values, `path` is the place of the two parts.
+    A message begins with the place of the difference below `path`, such as "stages.0.options".
     """
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted({*before, *now}):

@@ -23,9 +23,7 @@ FILE = "lease.json"
 BEAT = 10.0
 """Seconds between two renewals of a lease"""
 STALE = 60.0
-"""Seconds without a renewal after which another command takes the lease over.
-
-The other command measures the time by its own clock, since the clocks of two machines may differ."""
+"""Seconds without a renewal after which another command takes the lease over"""
 LOOK = 1.0
 """Seconds between two reads of a lease that may be stale"""
 
@@ -45,9 +43,9 @@ class Lease:
             raise OvssError(self.loss)
 
     def renew(self) -> None:
-        """Write the time of the renewal to the lease file. Errors of reading and writing are ignored.
+        """Write the current time to the lease file, or notice that another command has taken the lease over.
 
-        If another command has taken the lease over, write nothing. From then on, `check` raises OvssError.
+        Errors of reading and writing are ignored.
         """
         with suppress(OvssError):  # the next renewal may succeed; if none does, another command may take over
             holder = _read(self.uri)
@@ -61,7 +59,7 @@ class Lease:
             files.write(self.uri, _bytes(self.content))
 
     def kept(self) -> bool:
-        """Renew the lease. Return False if another command has taken the lease over, else True."""
+        """Renew the lease. Return whether this process still holds the lease."""
         self.renew()
         return not self.loss
 
@@ -82,10 +80,9 @@ class Lease:
 def held(folder: RunFolder, say: Callable[[str], None]) -> Iterator[Lease]:
     """Hold the lease of a run folder during the block.
 
-    If the lease belongs to a command on this machine that has ended, the lease is taken over at once. If the lease
-    belongs to a command on another machine, the end of that command cannot be seen. Then this function waits for STALE
-    seconds, and `say` receives a message about the wait. If the lease is not renewed in this time, the lease is taken
-    over. Raises OvssError if the command with the lease is alive, or if the folder cannot be written.
+    A lease whose command has ended is taken over. A command on another machine counts as ended after STALE seconds
+    without a renewal. `say` prints a line about this wait. Raises OvssError if the command still runs, or if the
+    folder cannot be written.
     """
     lease = Lease(folder.file(FILE))
     while not _create(lease.uri, _bytes(lease.content)):
@@ -101,14 +98,12 @@ def held(folder: RunFolder, say: Callable[[str], None]) -> Iterator[Lease]:
 
 
 def _create(uri: str, data: bytes) -> bool:
-    """Write the file of a lease, unless the file exists. Return whether the file was written.
+    """Write the lease file, unless the file exists. Return whether the file was written.
 
-    If several processes call this at the same moment, only one of them writes the file. This holds for a local path,
-    also if several machines share the path, and for S3. On other remote stores, two processes may both write the file.
-    The file then has the lease of the second process. The command of the first process finds this lease at its next
-    renewal, and ends. Raises OvssError with the file's name if the file cannot be written.
+    On remote stores other than S3, simultaneous calls may both return True. Raises OvssError if the write fails.
     """
     if "://" in uri:
+        # two commands may both write; the first one then finds the other lease at its next renewal, and ends
         return files.create(uri, data)
     path = Path(uri).expanduser()
     try:
@@ -128,11 +123,9 @@ def _create(uri: str, data: bytes) -> bool:
 
 
 def _remove(uri: str, ended: dict[str, Any]) -> None:
-    """Delete the lease of a command that has ended. `ended`: content of this lease.
+    """Delete the lease file if its content is still `ended`, the lease of a command that has ended.
 
-    If the lease file has other content than `ended`, the file is kept, since another command now holds the lease.
-
-    If several processes call this at the same moment on a local path, only one of them deletes the file.
+    Raises OvssError if the file cannot be deleted.
     """
     if "://" in uri:
         if _read(uri) == ended:
@@ -141,7 +134,7 @@ def _remove(uri: str, ended: dict[str, Any]) -> None:
     path = Path(uri).expanduser()
     aside = path.with_name(f"{FILE}.{uuid.uuid4().hex[:8]}.part")
     try:
-        path.rename(aside)
+        path.rename(aside)  # only one of several processes succeeds, and then looks into the file
         if _read(str(aside)) == ended:
             aside.unlink()
         else:
@@ -153,10 +146,11 @@ def _remove(uri: str, ended: dict[str, Any]) -> None:
 
 
 def _wait_for_end(uri: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """Wait until the holder of a lease has ended or seems to have ended.
+    """Wait up to STALE seconds for the end of a lease's holder. Return the lease; {} if it was deleted.
 
-    Return the content of the lease; {} if it was deleted during the wait. Raises OvssError if the holder is alive.
+    Raises OvssError if the holder still runs.
     """
+    # the times in the lease are not used, since the clocks of two machines may differ
     first, since = _read(uri), time.monotonic()
     ended = _ended(first)
     if ended is None and first:
@@ -191,10 +185,9 @@ def _ended(holder: dict[str, Any]) -> bool | None:
 
 
 def _process() -> dict[str, Any]:
-    """Return the host, process id and start time of this process, and the text `boot`.
+    """Return the host, process id and start time of this process, and an id of the machine's boot.
 
-    Two processes have different values of `boot` if the machine was restarted between them. On Linux, processes in
-    different containers also have different values.
+    On Linux, the id of the boot also differs between containers.
     """
     boot = [str(psutil.boot_time())]
     with suppress(OSError):

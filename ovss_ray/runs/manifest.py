@@ -41,15 +41,12 @@ WORDS = ("benchmark", "vocabulary", "part", "error")
 """Columns in which most rows have the same value"""
 _PER_IMAGE = pa.schema([*(col for col in SCHEMA if col.name not in WORDS), *((name, pa.string()) for name in STAMPS)])
 WHOLE = pa.schema([*SCHEMA, *((name, pa.string()) for name in (*STAMPS, *records.DIGESTS))])
-"""Schema of a manifest: SCHEMA, then the stamps and the digests of the photograph and the label file.
-
-For stamps, see versions.STAMPS. If a file may have changed since its image was scored, the file's digest is stored (see
-changes.py). For all other files, the digest is ""."""
+"""Schema of a manifest: SCHEMA, then the columns STAMPS and DIGESTS (see changes.py). An unknown digest is ""."""
 FORMS = (SCHEMA, pa.schema(list(WHOLE)[: len(SCHEMA) + len(STAMPS)]), WHOLE)
 """Schemas that a manifest may have, oldest first: SCHEMA, SCHEMA with stamps, SCHEMA with stamps and digests"""
 
 DRAWN = "drawn"
-"""Value in place of a file's stamp (see files.stamp), for images of `scenes`: they are drawn and have no files"""
+"""Stamp of an image that has no file, since the benchmark `scenes` draws its images"""
 REMOTE = 32
 """Number of threads that read headers of remote images; most of the time, they wait for the server"""
 AT_ONCE = 256
@@ -72,12 +69,10 @@ def build(name: str, benchmark: Benchmark, root: str, selection: Selection) -> p
 
 
 def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> Listed:
-    """Return the selected images of a benchmark.
+    """Return the selected images of a benchmark. `left_out` is empty, unless a whole split is selected.
 
-    For some splits, `benchmark.counts` has the expected number of images. If such a split is selected as a whole, the
-    number of images is checked. If any other split is selected as a whole, `left_out` lists the files that belong to no
-    image. In all other cases, `left_out` is empty. Raises OvssError if data are missing, or if the number of images is
-    wrong.
+    If `benchmark.counts` lists this split, the number of images is checked, and `left_out` is also empty. Raises
+    OvssError if data are missing, or if the number of images is wrong.
     """
     if selection.ids is not None and benchmark.listed:
         items = logged(benchmark.listed(root, selection.split, selection.ids))
@@ -102,22 +97,18 @@ def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> 
 
 
 def table(name: str, benchmark: Benchmark, images: Listed) -> pa.Table:
-    """Return the table of images, sorted by aspect ratio and height, so that a batch has images of one shape.
+    """Return the manifest of the images, sorted by aspect ratio, then by decreasing height.
 
-    Images of the same aspect ratio may have different sizes. If their short sides are scaled to one length, these
-    images get the same shape. The table is memory-mapped from a temporary file: only the pages that are read occupy
-    memory.
+    Most columns are memory-mapped from a temporary file.
     """
     columns = f"image_id, image, truth, part, height, width, {', '.join(STAMPS)}, ratio"
     sized = Rows(row, columns, _sized(benchmark, images.items))
+    # images of one aspect ratio get the same shape if their short sides are scaled to one length
     return _table(name, benchmark, sized.in_order("ratio, height DESC, image_id"))
 
 
 def _sized(benchmark: Benchmark, items: Rows[Item]) -> Iterator[tuple[Any, ...]]:
-    """Yield a row per item: id, two paths, `Item.part`, H and W of the photograph in pixels, two stamps, W / H.
-
-    The paths and stamps (see files.stamp) are those of the photograph and the label file.
-    """
+    """Yield a row per item: id, photograph, label file, part, H and W in pixels, both stamps, aspect ratio W / H."""
     stream = iter(items)
     batch = list(islice(stream, AT_ONCE))
     local = all(files.is_local(item.image) for item in batch)
@@ -132,27 +123,21 @@ def _sized(benchmark: Benchmark, items: Rows[Item]) -> Iterator[tuple[Any, ...]]
 
 
 def _look(benchmark: Benchmark, item: Item) -> tuple[int, int, str, str]:
-    """Return H and W of an item's photograph, then the stamps of its photograph and label file (see files.stamp).
-
-    Both stamps are DRAWN for an item of the benchmark `scenes`.
-    """
+    """Return H and W of an item's photograph, then the stamps of the photograph and the label file."""
     stamps = (DRAWN, DRAWN) if benchmark.drawn else (files.stamp(item.image), files.stamp(item.truth))
     return *_size(benchmark, item), *stamps
 
 
 def _size(benchmark: Benchmark, item: Item) -> tuple[int, int]:
-    """Return H and W from a file's header, or 0, 0 if the image is unreadable.
-
-    An unreadable image comes first in the manifest, since its aspect ratio is 0. The run then fails on this image.
-    """
+    """Return H and W from the header of a photograph, or 0, 0 if the photograph is unreadable."""
     try:
         return benchmark.size(item.image)
     except OvssError:
-        return 0, 0
+        return 0, 0  # the image is the first in the manifest, since its aspect ratio is 0, and the run fails on it
 
 
 def _table(name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]]) -> pa.Table:
-    """Return rows as a table in chunks. Columns WORDS are in memory, others in a file (io/arrays/mapped_tables.py)."""
+    """Return the rows as a manifest. The columns WORDS are in memory, the other columns in a memory-mapped file."""
     words: dict[str, list[pa.Array]] = {column: [] for column in WORDS}
     table = mapped_tables.mapped(_PER_IMAGE, _parts(name, benchmark, rows, words))
     for column, chunks in words.items():
@@ -163,10 +148,7 @@ def _table(name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]]) -> 
 def _parts(
     name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]], words: Mapping[str, list[pa.Array]]
 ) -> Iterator[pa.Table]:
-    """Yield tables of up to CHUNK images with the columns _PER_IMAGE, and append the columns WORDS to `words`.
-
-    `words` maps each column of WORDS to a list of arrays, one array per table.
-    """
+    """Yield tables of up to CHUNK images with the columns _PER_IMAGE, and append the columns WORDS to `words`."""
     while batch := list(islice(rows, CHUNK)):
         ids, images, truths, parts, heights, widths, *stamps, _ = zip(*batch, strict=True)
         columns = zip((ids, images, truths, heights, widths, *stamps), _PER_IMAGE, strict=True)
@@ -216,10 +198,9 @@ def _compare(before: pa.Table, now: pa.Table, uri: str) -> None:
 
 
 def load(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """Return a manifest that `save` wrote, or some of its columns. Raises OvssError if it is damaged.
+    """Return a manifest that `save` wrote, or some of its columns. Raises OvssError if it cannot be read.
 
-    The content of a long manifest is memory-mapped from a temporary file (see io/arrays/mapped_tables.py). A remote
-    file is first read into memory.
+    A long manifest is memory-mapped from a temporary file.
     """
     source = addresses.local(uri) or pa.BufferReader(files.read(uri))
     try:

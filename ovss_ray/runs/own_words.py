@@ -1,7 +1,4 @@
-"""The user's own class names ("own words") of a run, mapped to the labels of its benchmarks (docs/own_words.md).
-
-They come from files and lists in the config. If each image has own words, the stage `given_words` is added to the run.
-"""
+"""The user's own class names ("own words"), mapped to the labels of a run's benchmarks (docs/own_words.md)."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -28,10 +25,9 @@ Places = Mapping[str, Sequence[int]]
 
 
 def resolve(vocabulary: Mapping[str, str | WordList], benchmarks: Mapping[str, Benchmark]) -> dict[str, OwnWords]:
-    """Return benchmark → own words, for the benchmarks of a run that have any. Each file is read once.
+    """Return benchmark → own words, for the benchmarks with an entry in `vocabulary` (see RunConfig.vocabulary).
 
-    `vocabulary` maps a benchmark, or word_list.EVERY for all benchmarks, to a file or to words. Raises OvssError for a
-    benchmark not in the run, an invalid file, or words that do not fit the benchmark.
+    Raises OvssError for an entry of another benchmark, an invalid file, or words that do not fit the benchmark.
     """
     entries = _entries(vocabulary, list(benchmarks))
     read = {file: word_list.read(file) for file in dict.fromkeys(e for e in entries.values() if isinstance(e, str))}
@@ -62,9 +58,8 @@ def _entries(vocabulary: Mapping[str, str | WordList], benchmarks: Sequence[str]
 def with_images(config: RunConfig) -> RunConfig:
     """Return the config with the stage `given_words` added, if a file of the vocabulary lists words for each image.
 
-    If there is no such file, return `config` unchanged. Otherwise, the stage is the first stage and reads the words
-    from the file. The vocabulary of the result has only `map` (word → label) and the templates. Raises OvssError unless
-    all benchmarks use the same file and the same `add`. Also raises OvssError if another stage gives each image words.
+    If there is no such file, return `config` unchanged. Raises OvssError unless all benchmarks have the same file and
+    the same WordList.add. Also raises OvssError if another stage provides words.
     """
     entries = _entries(config.vocabulary, config.benchmarks) if config.benchmarks else {}
     read = {name: word_list.read(entry)[0] if isinstance(entry, str) else entry for name, entry in entries.items()}
@@ -92,11 +87,8 @@ def with_images(config: RunConfig) -> RunConfig:
 
 
 def _without_images(words: WordList) -> WordList:
-    """Return a WordList with only `map` and the templates of `words`. The stage `given_words` reads the file `images`.
-
-    If `map` has words, these words are also the `names` of the result, and `add` is True. So the words are added to the
-    benchmark's classes. If `map` is empty, the result has no names, and the benchmark keeps its classes.
-    """
+    """Return a WordList with only `map` and the templates of `words`, and with the keys of `map` as names."""
+    # without names, the benchmark keeps its classes; with names, the names are added to the classes
     return WordList(names=tuple(words.map), add=bool(words.map), map=words.map, templates=words.templates)
 
 
@@ -125,23 +117,20 @@ def of(words: WordList, benchmark: Benchmark, file: str = "", sha256: str = "") 
 
 
 def _classes(words: WordList, benchmark: Benchmark) -> tuple[Names, ...]:
-    """Return the classes to segment, each as a tuple of synonyms.
+    """Return the classes to segment, each as a tuple of synonyms. Raises OvssError if words are repeated.
 
-    If `add` is False, the classes are the user's words. If `add` is True, the classes are the benchmark's classes,
-    followed by the user's new words. A word is new if no class of the benchmark has the same first synonym.
-
-    If the user lists exactly the benchmark's classes, the benchmark's classes are returned. Raises OvssError if two
-    words in any other list of the user have the same first synonym.
+    If `add` is True, the benchmark's classes come first, followed by the user's new words.
     """
     if isinstance(words.names, str):
         listed = catalog.load(words.names).vocabulary.classes
     else:
         listed = Vocabulary.of(words.names).classes
-        if _same(listed, benchmark):
+        if _same(listed, benchmark):  # the benchmark's own classes may have equal first names
             return benchmark.vocabulary.classes
         _check_repeated(listed)
     if not words.add:
         return listed
+    # a word is new if no class of the benchmark has the same first name
     present = {_folded(names[0]) for names in benchmark.vocabulary.classes}
     return (*benchmark.vocabulary.classes, *(names for names in listed if _folded(names[0]) not in present))
 
@@ -170,9 +159,8 @@ def _all_folded(classes: Sequence[Names]) -> list[list[str]]:
 def _index(classes: Sequence[Names], words: WordList, benchmark: Benchmark) -> tuple[int, ...]:
     """Return the index of the label of each class, or NONE for a class without a label.
 
-    If `map` has a class, `map` decides. Otherwise, a class from the benchmark's own list keeps its label. A class of
-    the user has the label that the class names (see `_label`). If the class names no label, the class has the label
-    `unmapped`. If `unmapped` is None, the class then has no label.
+    The label comes from `map`, else from the benchmark's own class list, else from the class's names, else from
+    `unmapped`.
     """
     places, kept = _places(benchmark), len(benchmark.vocabulary) if words.add else 0
     mapped = _mapped(classes, words, places, benchmark)
@@ -191,10 +179,9 @@ def _index(classes: Sequence[Names], words: WordList, benchmark: Benchmark) -> t
 
 
 def _mapped(classes: Sequence[Names], words: WordList, places: Places, benchmark: Benchmark) -> dict[int, int]:
-    """Return a dict with an item for each class in `map`: position in `classes` → index of the class's label.
+    """Return position in `classes` → index of the label, for the classes in `map`; NONE for a label that is null.
 
-    If `map` maps a word to null, the index is NONE. Raises OvssError for unknown words, and for unknown or ambiguous
-    labels.
+    Raises OvssError for unknown words, and for unknown or ambiguous labels.
     """
     synonyms: dict[str, list[int]] = {}
     first: dict[str, list[int]] = {}
@@ -222,10 +209,7 @@ def _target(target: str | int, where: str, places: Places, benchmark: Benchmark)
 
 
 def _label(names: Names, places: Places) -> int | None:
-    """Return the index of the label that a word names; None if no label has any of its spellings.
-
-    The first spelling that is the name of a label decides. Raises OvssError if several labels have this spelling.
-    """
+    """Return the index of the label that a class names, or None. Raises OvssError if several labels have the name."""
     name = next((name for name in _spelled(names) if _folded(name) in places), None)
     if name is None:
         return None
@@ -244,13 +228,9 @@ def _spelled(names: Names) -> list[str]:
 
 
 def _places(benchmark: Benchmark) -> dict[str, list[int]]:
-    """Return folded name (see `_folded`) → indices of the labels that the name can mean.
+    """Return name → indices of the labels that the name can mean. For the form of names, see `_folded`.
 
-    The first of three rules that finds a label decides. A rule may find several labels:
-
-    - If labels are equal to the name, the name means these labels.
-    - If classes of the benchmark have the name as a synonym, the name means the labels of these classes.
-    - If the name is a part of labels with commas, the name means these labels: "auto" means "car, auto, motorcar".
+    A name is a whole label, else a synonym of a class, else a part of a label with commas.
     """
     levels: list[dict[str, list[int]]] = [{}, {}, {}]
     parts, classes, whole = levels
@@ -271,10 +251,7 @@ def _folded(name: str) -> str:
 
 
 def _warn(name: str, mapped: OwnWords, words: WordList, benchmark: Benchmark) -> None:
-    """Log a warning that lists labels without a word, and a warning that lists words without a label.
-
-    If `map` maps a word to null, the user wants no label for this word. So the word is not listed.
-    """
+    """Log warnings that list labels without a word, and words without a label. Omit words that `map` maps to null."""
     if mapped.vocabulary is None:
         return
     intended = {_folded(word) for word, label in words.map.items() if label is None}

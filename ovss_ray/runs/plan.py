@@ -49,7 +49,7 @@ class RunPlan:
     manifests: Mapping[str, pa.Table]
     pools: tuple[Pool, ...]
     keeps: tuple[set[str], ...]
-    """columns that must be kept after each stage, since later stages read them; one set per stage"""
+    """columns to keep after each stage, one set per stage"""
     sources: tuple[tuple[Path, ...], ...]
     """per stage of the config, the files that its results depend on, such as weights"""
     left_out: Mapping[str, tuple[LeftOut, ...]] = field(default_factory=dict)
@@ -208,10 +208,7 @@ def _vocabularies(benchmark: Benchmark) -> list[Vocabulary]:
 
 
 def _pools(config: RunConfig, folder: RunFolder, images: int | None) -> tuple[list[Pool], list[set[str]]]:
-    """Return all pools, and for each stage the columns that later stages need.
-
-    `images`: number of images of the run; None: not known yet.
-    """
+    """Return all pools, and the columns to keep after each stage. `images`: number of images, or None if unknown."""
     save = None
     if config.keep_predictions != "none":
         every = math.ceil((images or 1) / KEPT) if config.keep_predictions == "auto" else 1
@@ -226,9 +223,6 @@ def _pools(config: RunConfig, folder: RunFolder, images: int | None) -> tuple[li
 
 
 def _sources(stage_files: tuple[Path, ...]) -> dict[str, Any]:
-    """Return a dict about a stage's files for the report: name, sha256, and whether they are fake weights.
-
-    If there are several files, the name states their number and an example.
-    """
+    """Return name and sha256 of a stage's files for the report, and whether a file has fake weights."""
     name = str(stage_files[0]) if len(stage_files) == 1 else f"{len(stage_files)} files such as {stage_files[0]}"
     return {"file": name, "sha256": digests.sha256_of(stage_files), "fake": any(map(zoo.is_fake, stage_files))}

@@ -31,7 +31,7 @@ ROOM = 32_000_000
 
 P = TypeVar("P")
 Part = tuple[str, np.ndarray]
-"""Address of a part file (a file of records), and indices of the rows that count, (n,) int64."""
+"""Address of a part file (a file of records), and indices (n,) int64 of the rows that count (see `settle`)."""
 Read = Callable[[str, list[str] | None], pa.Table]
 """Function: address of a part file, and names of columns (None: all columns) → records of the file."""
 
@@ -47,9 +47,9 @@ SCHEMA = pa.schema(
     ],
     metadata={"ovss_ray.records": VERSION},
 )
-"""Columns of every record. Each additional metric of a config has a further column of the same name.
+"""Columns of a record. Each additional metric of a config adds a column of the same name.
 
-A part file has no column for a metric without any value. Only `confusion` always has a column."""
+A part file has no column for a metric without values, except `confusion`."""
 
 
 def table(batch: Batch) -> pa.Table:
@@ -67,10 +67,7 @@ def _with_own(columns: frozenset[str]) -> pa.Schema:
 
 
 def _column(batch: Batch, field: pa.Field) -> pa.Array:
-    """Return one column of the records; a missing text is "".
-
-    An image that failed after its measurement, for example in saving, gets no metric values.
-    """
+    """Return one column of the records. A missing text is "". An image with an error has no metric values."""
     values: Iterable[Any] = batch.get(field.name, [None] * len(batch["error"]))
     if field.type == pa.string():
         return pa.array([str(value or "") for value in values], field.type)
@@ -81,10 +78,9 @@ def _column(batch: Batch, field: pa.Field) -> pa.Array:
 
 
 def append(folder: str, records: pa.Table) -> str:
-    """Write the records atomically as one part file, and return its name.
+    """Write the records atomically as one part file. Return the file's name, a hash of its content.
 
-    The name is the hash of the content. So equal records are written to the same file, and other records never replace
-    this file. Raises OvssError if the folder cannot be written.
+    Raises OvssError if the folder cannot be written.
     """
     schema = _with_own(frozenset(records.column_names))
     part = records.select(schema.names).cast(schema)
@@ -133,28 +129,26 @@ def read_part(uri: str, columns: list[str] | None = None) -> pa.Table:
 
 @dataclass(frozen=True)
 class Settled:
-    """Result of `settle`: the rows of records that count, and numbers of changed files and old records."""
+    """Result of `settle`: the records that count, and numbers of images by the state of their records."""
 
     parts: list[Part]
     changed: int = 0
     """number of images that have a good record (without an error) from before a change of the image's files"""
     due: int = 0
-    """number of images that have good records, of which none counts any more. These images are scored again"""
+    """number of images that are scored again, since none of their good records counts any more"""
     undigested: int = 0
     """number of good records without digests, from an earlier version; these records count"""
     together: int = 0
-    """number of images in `due` whose own files have not changed. The results of these images are in a compact
-    file. This compact file cannot be used any more, for example since another image has changed"""
+    """number of `due` images with unchanged files. Their compact file cannot be used any more (see compact.py)"""
     compact: tuple[str, ...] = ()
     """addresses of the compact files in `parts`. The only row of a compact file has the index 0"""
 
 
 def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -> Settled:
-    """Return the records of a folder that count: at most one per image. The order of part files does not matter.
+    """Return the records of a folder that count, at most one per image (see versions.MATCHED).
 
-    `among` is the manifest. Records of images that are not in the manifest do not count. The manifest may have digests
-    of the current files (see changes.py). If `among` is None, no image is excluded, and no file counts as
-    changed. If an image has several records, the record of the best rank counts (see versions.MATCHED).
+    `among` is the manifest. Records of other images do not count. If `among` is None, no image is excluded, and no file
+    counts as changed.
     """
     uris = parts(folder)
     known = _all(uris, among, read)
@@ -187,11 +181,13 @@ def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -
 
 
 def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part) -> pa.Table:
-    """Return a table with one row per record. A compact file counts as one record for each of its images.
+    """Return a table with a row per record, and a row per image of a compact file. Columns:
 
-    Columns: `image_id`. `place` (int64): 2³² × index of the part file in `uris`, plus the record's row in the file.
-    `good` (bool): the record has no error. `digested` (bool): the record has digests. `whole` (bool): the record is
-    from a compact file. If any image of the manifest has a digest in a column of DIGESTS, the table has this column.
+    - `image_id`, and each column of DIGESTS in which the manifest has a digest
+    - `place`, int64: 2³² × index of the part file in `uris` + row in this file
+    - `good`, bool: without an error
+    - `digested`, bool: with digests
+    - `whole`, bool: from a compact file
     """
     facts = {"place": pa.int64(), **dict.fromkeys(("good", "digested", "whole"), pa.bool_())}
     schema = pa.schema({**dict.fromkeys(("image_id", *versions.changed(manifest)), pa.string()), **facts})
@@ -235,10 +231,9 @@ class _Held:
 def fold(
     folder: str, among: pa.Table | None, of: Callable[[pa.Table], P], room: int = ROOM
 ) -> tuple[Settled, P | None]:
-    """Return the result of `settle`, and the sum over the records that count (see `settle`).
+    """Return the result of `settle`, and the sum of `of(table)` over tables of the records that count.
 
-    `of` returns the summand of one table of records. If no record counts, the sum is None. If all records
-    take up to about `room` bytes, they are held in memory. Otherwise, the part files are read twice.
+    If no record counts, the sum is None. If the records take more than about `room` bytes, part files are read twice.
     """
     read = _Held(room)
     settled = settle(folder, among, read)
@@ -246,7 +241,7 @@ def fold(
 
 
 def add(parts: Iterable[Part], of: Callable[[pa.Table], P], read: Read = read_part) -> P | None:
-    """Return the sum of `of` over tables of the rows that count. If there are no tables, return None."""
+    """Return the sum of `of(table)` over tables of the records in `parts`. If `parts` is empty, return None."""
     total: Any = None
     tables = ((read(uri, None), rows) for uri, rows in parts)
     for table in _together(part if len(rows) == len(part) else part.take(rows) for part, rows in tables):
@@ -271,7 +266,7 @@ def _together(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 def read(folder: str, among: pa.Table | None = None) -> Iterator[pa.Table]:
     """Yield the records of a folder that count (see `settle`), in one table per part file.
 
-    The table of a compact file has a single row, with one sum for many images (see compact.py).
+    The table of a compact file has a single row (see compact.py).
     """
     for uri, rows in settle(folder, among).parts:
         yield read_part(uri).take(rows)
@@ -280,9 +275,8 @@ def read(folder: str, among: pa.Table | None = None) -> Iterator[pa.Table]:
 def missing(manifest: pa.Table, folder: str, before: Collection[str] | None = None) -> pa.Table:
     """Return the rows of the manifest that still need scoring.
 
-    A row is left out if its image has a usable record without an error (see compact.resolved). A row is also left out
-    if this command has written any record of its image. `before` names the part files that existed when this command
-    began. If `before` is None, all part files count as files from before this command.
+    A row is omitted if its image has a usable record without an error, or any record of this command. `before`:
+    addresses of the part files from before this command; None: all part files are from before.
     """
     uris = parts(folder)
     known = _all(uris, manifest)

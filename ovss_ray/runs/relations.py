@@ -7,9 +7,8 @@ The file is YAML or JSON. Each section is named like a benchmark, and lists chil
       chair: [seat, armchair]
       12: 17
 
-A class is written as its label, as a name in its label, or as its index (see structures.relations.Relations.of). The
-folder of a run stores the indices, in the file relations.json of each benchmark. Thus the report of a run does not
-depend on the user's file.
+A class is written as a label, as one name of a label, or as an index. For example, "road" is a name of the label
+"road, route".
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,10 +25,9 @@ FORM = "Write a section for each benchmark, such as `ade20k:150: {grass: plant, 
 
 
 def read(file: str | Path, labels: Mapping[str, Sequence[str]]) -> dict[str, Relations]:
-    """Return benchmark → its relations, for those benchmarks of a run that have a section in a file.
+    """Return benchmark → its relations, for the benchmarks in `labels` that have a section in the file.
 
-    `labels`: benchmark → its labels. Raises OvssError for an invalid file, or a section that does not fit its
-    benchmark. It is also raised if no benchmark of the run has a section.
+    `labels`: benchmark → its labels. Raises OvssError if the file is invalid, or if it has none of these sections.
     """
     sections = {catalog.absolute(name): section for name, section in _sections(file).items()}
     related = {name: _related(file, name, sections[name], labels[name]) for name in labels if name in sections}
@@ -51,9 +49,9 @@ def save(folder: RunFolder, related: Mapping[str, Relations]) -> None:
 
 
 def load(folder: RunFolder, benchmark: str, labels: int) -> Relations | None:
-    """Return the relations of a benchmark that are stored in the folder of a run; None if none are.
+    """Return the stored relations of a benchmark with `labels` labels; None if none are stored.
 
-    `labels` is the number of labels. Raises OvssError for a damaged file, or for label indices not below `labels`.
+    Raises OvssError if the stored file is damaged, or if an index belongs to no label.
     """
     raw = folder.json(folder.relations(benchmark))
     if not raw:

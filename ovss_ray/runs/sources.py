@@ -21,19 +21,19 @@ Source = str | Path | Mapping[str, Any] | RunConfig
 Overrides = Sequence[str] | Mapping[str, Any]
 """Changes of a config: a list such as ["san.precision=bf16"], or a mapping such as {"san.precision": "bf16"}."""
 Words = str | Path | Vocabulary | Sequence[str | Sequence[str]] | Mapping[str, Any]
-"""Own words in one of four forms: a file, a Vocabulary, a list of names, or a dict with fields of WordList as keys.
+"""Own words for all benchmarks, or a dict from the name of a benchmark to own words.
 
-If benchmarks have different words, a dict maps the name of each benchmark to words in one of these forms."""
+Own words are a file, a Vocabulary, a list of names, or a dict with fields of WordList."""
 _DOCUMENT_END = "...\n"
 
 
 def plan_runs(
     source: Source, out: str | Path | None, overrides: Overrides, settings: Mapping[str, Any]
 ) -> dict[str, RunPlan]:
-    """Return name → plan, for the run of a config or for the runs that the config compares.
+    """Return config name → plan. A source with the key `compare` has several configs.
 
-    `settings`: key of the config → value; None leaves the key unchanged. If there are several runs, each run has a
-    folder OUT/NAME. Raises OvssError for an invalid config, and if a check of a plan fails (see plan.plan_run).
+    `settings`: key of the config → value, or None for no change. If `out` is None, a folder in runs/ is used. Several
+    runs have folders OUT/NAME. Raises OvssError if a config is invalid or a check fails.
     """
     present = {key: value for key, value in settings.items() if value is not None}
     keys = {key: str(value) if isinstance(value, Path) else value for key, value in present.items()}
@@ -48,9 +48,9 @@ def plan_runs(
 
 
 def _configs(source: Source, overrides: Overrides, keys: Mapping[str, Any]) -> dict[str, RunConfig]:
-    """Return config name → config, with all changes applied. A source with the key `compare` has several configs.
+    """Return name → config with all changes. A source with the key `compare` has several configs.
 
-    `overrides`: changes as after --set. `keys`: top-level keys of the config with new values, such as {"limit": 10}.
+    `keys`: top-level keys of the config with new values, such as {"limit": 10}.
     """
     if isinstance(overrides, str):
         raise OvssError(f"overrides: a list such as [{overrides!r}] or a mapping is expected, not {overrides!r}")
@@ -61,9 +61,9 @@ def _configs(source: Source, overrides: Overrides, keys: Mapping[str, Any]) -> d
 
 
 def _default_folder(source: Source, configs: Mapping[str, RunConfig]) -> str:
-    """Return runs/CONFIG-BENCHMARKS-SELECTION. Raises OvssError for a config without a name.
+    """Return a path in runs/ with the names of config, benchmarks, selected images and own words.
 
-    Runs that differ in the selection of images, or in own words, have different folders.
+    Raises OvssError if the source has no name.
     """
     if not isinstance(source, str | Path):
         raise OvssError(f"a config passed as a {type(source).__name__} has no name for a default folder. Pass out=DIR")
@@ -76,11 +76,7 @@ def _default_folder(source: Source, configs: Mapping[str, RunConfig]) -> str:
 
 
 def _named(words: str | WordList) -> str:
-    """Return a short name for the user's words, as a part of the folder's name.
-
-    If `words` is the path of a file, return the name of this file without the ending. If `words` is a WordList, return
-    the first 8 characters of the digest of the words.
-    """
+    """Return the stem of a file's name, or the first 8 hex digits of a WordList's sha256."""
     return Path(words).stem if isinstance(words, str) else words.sha256[:8]
 
 

@@ -1,8 +1,4 @@
-"""Comparison of records with the current photograph and label file of their images.
-
-If an image has several records, the record of the best rank counts. A record of files that have since changed does not
-count.
-"""
+"""Comparison of records with the current files of their images, and ranks of the records of one image."""
 
 import numpy as np
 import pyarrow as pa
@@ -14,20 +10,18 @@ DIGESTS = ("image_digest", "truth_digest")
 """Columns for the digests of the photograph and the label file that a worker read; empty for a file not read."""
 
 STAMPS = ("image_stamp", "truth_stamp")
-"""Columns for the stamps of the photograph and the label file (see files.stamp).
-
-The stamps are taken when the run lists its images, before a worker reads the files."""
+"""Columns for the stamps of photograph and label file when the run lists its images (see files.stamp)."""
 
 
 MATCHED, UNKNOWN, FAILED, STALE = range(4)
-"""Ranks of the records of one image, best first. A good record is one without an error.
+"""Ranks of the records of one image, best first. Only the best record counts, unless its rank is STALE.
 
-MATCHED: a good record whose digests match the current files, as far as known.
-UNKNOWN: a good record without digests, from an earlier version.
+MATCHED: a record with digests of its files, which are not known to have changed.
+UNKNOWN: a record without digests, from an earlier version.
 FAILED: a record with an error.
-STALE: a good record of files that have changed since. It does not count."""
+STALE: a record without an error, whose files have changed since."""
 RANK, PART = 61, 32
-"""Bits of a record's int64 key at which its rank and its part number begin. Its row number begins at bit 0."""
+"""Lowest bits of the rank and of the part file's number in a record's key (see `keys`)."""
 NO_RECORD = np.iinfo(np.int64).max
 
 
@@ -37,12 +31,10 @@ def digested(known: pa.Table) -> np.ndarray:
 
 
 def stale(known: pa.Table, manifest: pa.Table | None, place: np.ndarray) -> np.ndarray:
-    """Return (n,) bool: True for a good record whose photograph or label file has changed since.
+    """Return (n,) bool: True for a record without an error, whose photograph or label file has changed since.
 
-    `place` (n,): row of each record in the manifest, or −1. The manifest has the current digest of each file that may
-    have changed (see changes.py). Other files have the digest "", and count as unchanged. If a file may have changed,
-    a good record of the image is stale in two cases: the record has another digest of this file, or the record has no
-    digests at all.
+    `place` (n,): row of the record's image in the manifest, or −1. If the manifest has a digest of a file, a record
+    with another digest of this file is stale. A record without any digest is then also stale.
     """
     stale = np.zeros(len(known), bool)
     for name in changed(manifest):
@@ -68,7 +60,7 @@ def changed(manifest: pa.Table | None) -> list[str]:
 
 
 def keys(known: pa.Table, stale: np.ndarray) -> np.ndarray:
-    """Return the key of each record, (n,) int64: its rank, part and row. The smallest key of an image counts."""
+    """Return the key of each record, (n,) int64: rank · 2⁶¹ + part · 2³² + row. The smallest key of an image counts."""
     good, with_digests = known["good"].to_numpy(), known["digested"].to_numpy()
     rank = np.where(with_digests, MATCHED, UNKNOWN).astype(np.int8)
     rank[~good] = FAILED

@@ -43,7 +43,7 @@ FLUSH = 1.0
 
 
 def run(configs: Mapping[str, RunConfig], host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM, then refuse new requests, answer those in progress, and return.
+    """Serve until SIGINT or SIGTERM, then answer the requests in progress, and return.
 
     A second signal exits at once. Raises OvssError if the service cannot start, or if its cluster shuts down.
     """
@@ -74,10 +74,7 @@ def run(configs: Mapping[str, RunConfig], host: str, port: int) -> None:
 
 @contextmanager
 def _at_once() -> Iterator[None]:
-    """Exit at once, with the status INTERRUPTED, if a second signal arrives during the block.
-
-    Ray Serve then deletes the application in the background. A cluster that this command started is shut down.
-    """
+    """Exit at once, with the status INTERRUPTED, if a second signal arrives during the block."""
     try:
         yield
     except KeyboardInterrupt:
@@ -85,16 +82,13 @@ def _at_once() -> Iterator[None]:
             signal.signal(stop, signal.SIG_IGN)
         print("ovss: stopped at once. Requests in progress are lost", file=sys.stderr, flush=True)
         with suppress(RayServeException, RayError):
-            ray_internals.delete_application(NAME)
+            ray_internals.delete_application(NAME)  # Ray Serve deletes it in the background
         sys.exit(INTERRUPTED)
 
 
 def _check_free() -> None:
-    """Raise OvssError if Ray Serve already runs on the cluster.
-
-    A running Serve would ignore the requested host and port. When this command ends, it shuts Serve down. This would
-    also stop the applications that already run there.
-    """
+    """Raise OvssError if Ray Serve already runs on the cluster."""
+    # a running Serve would ignore the requested host and port, and the end of this command would stop its applications
     if actors := _actors():
         raise OvssError(
             f"Ray Serve is already running on this cluster ({len(actors)} actors). To deploy this service there, type "
@@ -111,13 +105,10 @@ def _actors() -> list[dict[str, str]]:
 
 
 def _start(http_options: Mapping[str, object]) -> None:
-    """Start Ray Serve. If the first attempt fails, make a second one. Raises OvssError if both fail.
-
-    The first attempt may fail on a busy machine, since Serve replaces an HTTP proxy that is slow to start.
-    """
+    """Start Ray Serve. If the first attempt fails, make a second one. Raises OvssError if both fail."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # replaces Ray's handler, which exits at once
-    for tries in (1, 2):
+    for tries in (1, 2):  # on a busy machine, Serve may replace an HTTP proxy that is slow to start
         try:
             return serve.start(proxy_location="HeadOnly", http_options=dict(http_options), logging_config=QUIET)
         except FAULTS as failure:
@@ -184,16 +175,17 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 def _drain(service: DeploymentHandle, seconds: float) -> None:
     """Make the service refuse new requests, and wait until all requests in progress are answered.
 
-    `seconds`: maximum duration of a request. Errors are ignored, since a dead service has no requests in progress.
+    `seconds`: maximum duration of a request.
     """
     print("ovss: finishing requests in progress. A second signal exits at once", flush=True)
+    # Errors are ignored, since a dead service has no requests in progress.
     with suppress(RayServeException, RayError, TimeoutError):
         service.drain.remote().result(timeout_s=seconds + FLUSH)
     time.sleep(FLUSH)
 
 
 def _wait(service: DeploymentHandle) -> NoReturn:
-    """Print a line for each replica that was lost or has started, until a signal arrives.
+    """Print a line for each lost or started replica, until a signal arrives.
 
     Raises OvssError if the cluster has shut down.
     """
@@ -208,10 +200,7 @@ def _wait(service: DeploymentHandle) -> NoReturn:
 
 
 def _lines(service: DeploymentHandle) -> tuple[str, int, list[str]] | None:
-    """Return the result of Ingress.lines, which lists the replicas that were lost or have started.
-
-    If the HTTP process does not answer within LOOK seconds, return None. If the request fails, also return None.
-    """
+    """Return the result of Ingress.lines, or None if the HTTP process does not answer within LOOK seconds."""
     reply = service.lines.remote()
     try:
         lines: tuple[str, int, list[str]] = reply.result(timeout_s=LOOK)
@@ -235,10 +224,8 @@ def _runs(state: DeploymentStatusOverview) -> bool:
 
 
 def _answering() -> DeploymentHandle | None:
-    """Return a handle of the HTTP deployment if one of its replicas runs, else None.
-
-    The replica may answer requests up to a second before Ray Serve reports that the service has started.
-    """
+    """Return a handle of the HTTP deployment if one of its replicas runs, else None."""
+    # A replica may answer requests up to a second before Ray Serve reports that the service has started.
     with suppress(*FAULTS):
         if (http := _http()) and _runs(http):
             return serve.get_deployment_handle(pools.HTTP, NAME)
@@ -246,14 +233,13 @@ def _answering() -> DeploymentHandle | None:
 
 
 def _missing(news: News) -> Sequence[str]:
-    """Return the status lines to print if the HTTP process does not answer.
+    """Return the new status lines to print if the HTTP process does not answer.
 
-    The lines report that the process is lost, and the error that prevents a new process from starting. Lines that were
-    just printed are not repeated. If the process still runs, return no lines: the process may only be too busy.
+    If the HTTP process still runs, return no lines.
     """
     http = _http()
     if http is None or _runs(http):
-        return ()
+        return ()  # a process that runs may only be too busy to answer
     failed = "\n" in http.message  # with a traceback
     return news.silent(_brief(http.message) if failed else "")
 

@@ -13,13 +13,13 @@ from ovss_ray.io import files
 from ovss_ray.serve.deployments import share
 
 GRACE = 5.0
-"""Seconds by which Ray Serve's timeout exceeds the service's own, which is `limits.upload` + `limits.seconds`"""
+"""Seconds that are added to `limits.upload` + `limits.seconds` for Ray Serve's request timeout"""
 
 
 def http_options(configs: Mapping[str, RunConfig], host: str, port: int) -> dict[str, object]:
     """Return the HTTP options of Ray Serve: host, port, and request timeout in seconds.
 
-    Raises OvssError if the configs have different limits.
+    Raises OvssError if the configs have different limits, or if the name of a model is invalid.
     """
     limits = share.limits(configs)
     return {"host": host, "port": port, "request_timeout_s": limits.upload + limits.seconds + GRACE}
@@ -28,10 +28,10 @@ def http_options(configs: Mapping[str, RunConfig], host: str, port: int) -> dict
 def write(
     file: Path, names: Sequence[str], overrides: Sequence[str], configs: Mapping[str, RunConfig], host: str, port: int
 ) -> None:
-    """Write a config file of Ray Serve.
+    """Write a config file of Ray Serve that starts the service.
 
-    Shipped configs are written by name, other configs by absolute path. These paths must exist on every node. Raises
-    OvssError if the file cannot be written.
+    `names`: names of shipped configs, or paths that exist on every node. `overrides`: changes, each KEY.SUB=VALUE.
+    Raises OvssError if the file cannot be written, or in the cases of `http_options`.
     """
     arguments: dict[str, object] = {
         "config": [files.absolute(name) if Path(name).is_file() else name for name in names]

@@ -20,10 +20,9 @@ class Prompting(TypedDict, total=False):
     templates: Sequence[str]
     """sentences with {} for the name; default: those of the model"""
     map: Mapping[str, str | None] | None
-    """requested class → class of the answer
+    """requested class → class of the answer, such as "horse" → "animal"
 
-    An entry such as "unicorn" → None means that the pixels of "unicorn" get no class in the answer. A requested class
-    without an entry keeps its name. If the option `map` is missing or None, all requested classes keep their names.
+    Pixels of a class that maps to None get no class. A class without an entry keeps its name.
     """
     add: bool
     """True: the classes are added to the words that the model finds in the image"""
@@ -54,9 +53,9 @@ def words(classes: Classes | None, benchmark: str | None, model: str | None, **m
 
 
 def regions(classes: Classes | None, benchmark: str | None, model: str | None, top: int, ranked: int) -> Fields:
-    """Return the form fields of a request for all regions. Raises OvssError if `classes` is a string.
+    """Return the form fields of a `regions` request. Raises OvssError if `classes` is a string.
 
-    `top`: number of class names for each region. `ranked`: number of best regions for each class; 0: no ranking.
+    `top`: number of class names per region. `ranked`: number of best regions per class; 0: no ranking.
     """
     fields = [*words(classes, benchmark, model), ("top", str(top))]
     return fields + ([("ranked", str(ranked))] if ranked else [])
@@ -65,9 +64,8 @@ def regions(classes: Classes | None, benchmark: str | None, model: str | None, t
 def question(points: Points, box: Sequence[float] | None, multimask: bool | None) -> Fields:
     """Return the form fields of a prompt.
 
-    `box`: x0, y0, x1, y1 in pixels of the upright image. If `multimask` is True, the answer has three masks, for an
-    ambiguous prompt. If it is False, the answer has one mask. If it is None, the service decides. A single point
-    without a box then gets three masks, and any other prompt gets one mask.
+    `box`: x0, y0, x1, y1 in pixels of the upright image. `multimask`: True for three masks, False for one mask. If
+    `multimask` is None, a single point without a box gets three masks, and any other prompt gets one mask.
     """
     pointed = [[float(x), float(y), int(label)] for x, y, label in points]
     fields: Fields = [("points", json.dumps(pointed))] if pointed else []

@@ -16,18 +16,17 @@ AS_JSON = ("points", "box", "map", "base")
 PREFIX = re.compile(r"data:image/[\w.+-]+;base64,")
 """Beginning of a data URL. Browsers write this text before an image in base64"""
 DIGEST = re.compile("[0-9a-f]{64}")
-"""Pattern of the sha256 of an image, by which a prompt names an earlier image"""
+"""Pattern of the SHA-256 of an earlier image, which a prompt request may contain instead of an image"""
 EXAMPLE = '{"image": "BASE64", "classes": ["sky", ["tree", "bush"]]}'
 
 
 def read(body: bytes, allowed: Collection[str]) -> tuple[bytes, dict[str, Any]]:
     """Return the bytes of the image, and the other fields with the values that a form would have.
 
-    The field `image` of the document contains an image in base64. `allowed` lists the names of the other fields. If
-    "image" is in `allowed`, the field `image` may contain the sha256 of an earlier image. If it does, the returned
-    bytes are empty, and the returned fields include `image` with the sha256.
+    `allowed`: names of the other fields. If `allowed` has "image", the document may contain the SHA-256 of an earlier
+    image instead of an image. In this case, return b"", and return the SHA-256 as the field `image`.
 
-    Raises HTTPException: 415 if the body is not a JSON object; 422 for an unknown field, or if the image is missing or
+    Raises HTTPException: 415 if the body is not a JSON object; 422 for unknown fields, or if the image is missing or
     not base64.
     """
     try:

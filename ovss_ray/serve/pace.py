@@ -9,16 +9,16 @@ LARGE = 200_000
 WEIGHT = 0.5
 """Weight of the latest batch in the learned factor, 0 to 1"""
 HALF = 60.0
-"""Half-life of the learned factor's distance from 1, in seconds since the latest batch of at least LARGE pixels"""
+"""Seconds in which `Pace.factor` moves halfway to 1, such as from 3 to 2, if no large batch comes"""
 SHARE = 0.7
-"""Fraction of a request's time that its stages may take; the rest is for decoding, waiting and writing the answer"""
+"""Fraction of the time limit that the stages may take; the rest is for decoding, waiting and writing the answer"""
 LEAST = 250_000
-"""Number of pixels. An image up to this size is not refused because of a slow pace"""
+"""Number of pixels of the largest image that is never refused because of a slow pace"""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Time of one image in seconds: `factor` · (`fixed` + `each` · megapixels). The factor is learned."""
+    """Seconds for one image: `factor` · (`fixed` + `each` · megapixels). Measured batches update `factor`."""
 
     fixed: float
     each: float
@@ -32,7 +32,7 @@ class Pace:
         return images * self.fixed + self.each * pixels / 1e6
 
     def now(self) -> "Pace":
-        """Return the present pace, whose factor returns to 1 with time since the latest large batch (see HALF)."""
+        """Return the pace with the present factor, which approaches 1 while no large batch comes (see HALF)."""
         age = time.monotonic() - self.when
         return replace(self, factor=1 + (self.factor - 1) * 0.5 ** (age / HALF))
 
@@ -48,19 +48,18 @@ class Pace:
         return replace(self, factor=factor, when=time.monotonic())
 
     def pixels(self, seconds: float, most: int) -> int:
-        """Return the number of pixels of the largest image to accept.
+        """Return the number of pixels of the largest image whose stages take at most SHARE · `seconds`.
 
-        An image of this size takes the fraction SHARE of `seconds`. The result is at least LEAST, except if `most` is
-        smaller. The result is never above `most`. If the time does not depend on the image's size, return `most`.
+        A number below LEAST becomes LEAST. Then a number above `most` becomes `most`. If `each` is 0, return `most`.
         """
         room, each = SHARE * seconds - self.factor * self.fixed, self.factor * self.each
         return min(most, max(LEAST, int(1e6 * room / each))) if each else most
 
 
 def slowest(paces: Iterable[Pace]) -> Pace | None:
-    """Return a new pace that is at least as slow as each of the paces. Return None if there are no paces.
+    """Return a new pace that is at least as slow as each of the paces; None: there are no paces.
 
-    `fixed` is the largest `factor` · `fixed` of all paces. `each` is the largest `factor` · `each`. `factor` is 1.
+    The factor of the new pace is 1.
     """
     current = list(paces)
     if not current:

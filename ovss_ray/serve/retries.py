@@ -1,8 +1,7 @@
-"""Repetition of failed requests by the client, with delays and up to a limit of time.
+"""Repetition of failed requests by the client, with random delays and up to a time limit.
 
-A service that restarts refuses connections, then answers 404 or 503 until its models are loaded. A client with enough
-patience loses no request meanwhile. Random delays spread the clients over time when a service is back. Without delays,
-all clients would return in the same second.
+If the service restarts within the time limit, no request is lost. Random delays prevent the return of all clients in
+the same second.
 """
 
 import itertools
@@ -16,21 +15,19 @@ from typing import Any
 import urllib3
 
 STATUSES = (408, 429, 500, 502, 503, 504)
-"""HTTP status codes after which a request is repeated: the service is busy or not ready, or a proxy reports an error"""
+"""HTTP status codes after which a request is repeated, since the cause may be temporary"""
 DEADLINE = "deadline"
-"""Code of a refusal if the service was too slow for the request. A second attempt would be too slow again."""
+"""Code of a refusal because the computation took too long. The client does not repeat the request."""
 INTERNAL = "internal"
-"""Code of a refusal because of an error in the service itself. The error may occur again in a second attempt."""
+"""Code of a refusal because of an error in the service itself (see TRIES)"""
 TRIES = 3
 """Maximum number of attempts if each one ends in an INTERNAL error"""
 FIRST, LONGEST = 0.2, 10.0
-"""Maximum seconds of the random delay: FIRST before the second attempt, then doubled each time, up to LONGEST"""
+"""Maximum random delay in seconds before attempts 2, 3, 4, …: FIRST, 2 · FIRST, 4 · FIRST, …, up to LONGEST"""
 RETRY_AFTER = 30.0
-"""Maximum seconds of a service's Retry-After that the client obeys"""
+"""Maximum seconds that the client waits because of the header Retry-After"""
 NOTICE = 3.0
-"""Seconds after which the client logs a warning with the service's address, if the service is not reachable yet
-
-Until the service is deployed, Ray Serve answers with the status 404. This status counts as not reachable, too."""
+"""Seconds after which the client logs a warning if the service is not reachable or not deployed yet"""
 LOG = logging.getLogger("ovss_ray.client")
 
 Attempt = Callable[[float], urllib3.BaseHTTPResponse]
@@ -40,9 +37,8 @@ Attempt = Callable[[float], urllib3.BaseHTTPResponse]
 def send(attempt: Attempt, address: str, seconds: float, patience: float) -> urllib3.BaseHTTPResponse:
     """Send a request until its answer is final, and return the last answer.
 
-    No attempt begins later than `patience` seconds after the first one. If `patience` is 0, there is a single attempt.
-    The timeout of the first attempt is `seconds`. The timeout of a later attempt is `seconds` or the time left of
-    `patience`, whichever is shorter. A time left below 1 s counts as 1 s.
+    `patience`: seconds after which no further attempt begins; 0: a single attempt. `seconds`: timeout of an attempt. A
+    repeated attempt has a shorter timeout if less of `patience` is left.
 
     Raises urllib3's HTTPError if the last attempt had no answer.
     """
@@ -58,6 +54,7 @@ def send(attempt: Attempt, address: str, seconds: float, patience: float) -> url
         spent = time.monotonic() - begun
         if spent + pause > patience or (answer and final(answer.status, answer.data, number)):
             break
+        # until the service is deployed, Ray Serve answers 404
         if (answer is None or answer.status == 404) and spent > NOTICE and not warned:
             reason = failure if answer is None else f"status 404: {answer.data[:80]!r}"
             LOG.warning("no service at %s yet (%s); trying again for %.0f s", address, reason, patience - spent)
@@ -89,8 +86,7 @@ def passing(status: int, document: Mapping[str, Any], number: int) -> bool:
 def delay(answer: urllib3.BaseHTTPResponse | None, number: int) -> float:
     """Return the seconds to wait after attempt `number`, counted from 0: Retry-After plus a random delay.
 
-    Of Retry-After, at most RETRY_AFTER seconds count. The random delay is uniform between 0 and a bound that doubles
-    with each attempt ("full jitter": Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+    The random delay is the "full jitter" of Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
     later = 0.0
     if answer is not None:

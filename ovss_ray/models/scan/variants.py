@@ -44,7 +44,7 @@ class Variant:
     """hidden channels of the MLP from a query to its proposal embedding"""
     queries: int = 100
     calibration_layers: int = 5
-    """number of layers of FusionDecoder, and also of QueryTransformer (both in calibration.py)"""
+    """number of layers of FusionDecoder; QueryTransformer has the same number"""
     short_side: int = 640
     long_side: int = 2560
     multiple: int = 32
@@ -55,20 +55,19 @@ class Options:
     """Parameters of inference. The defaults are those of the official configurations."""
 
     mask_threshold: float = 0.4
-    """probability above which a pixel belongs to a query's binary mask, from which the query's crop is made"""
+    """probability above which a pixel belongs to a query's binary mask; only crops depend on binary masks"""
     ensemble_weight: float | None = 0.7
-    """weight w of the crops in the class scores, from 0 to 1; None: the scores of the proposals alone
+    """weight w of the crops in the class scores proposals^(1 − w) · crops^w, from 0 to 1
 
-    If w is above 0, the scores are the geometric mean proposals^(1 − w) · crops^w. If w is 0, the scores are those of
-    the crops alone. The official code has the same exception to the formula. If w is None, no crops are used.
+    If w is None, the scores ignore the crops. If w is 0, the scores ignore the proposals, as in the official code.
     """
     replace_ratio: float = 0.15
-    """fraction of a crop's background tokens that the contextual shift replaces after each block in Variant.replaced"""
+    """fraction of a crop's background tokens that the contextual shift replaces after a block, from 0 to 1"""
     fusion: Literal["product", "log"] = "product"
-    """rule that joins the scores of proposals and crops, used if `ensemble_weight` is above 0
+    """normalisation of a query's class scores, if `ensemble_weight` is above 0
 
-    product: the geometric mean. log: the geometric mean, scaled so that the scores of a query have the sum 1 − p. The
-    number p is the proposal's probability of "void". The official code uses log for ADE-847 and PC-459.
+    product: no normalisation. log: the scores have the sum 1 − P("void"). The official code uses log for ADE-847 and
+    PC-459.
     """
     seed: int = 0
     """seed of the contextual shift's random draws, which also depend on the pixels of the image"""
@@ -122,5 +121,4 @@ WEIGHTS: Mapping[str, Weights] = {
     "scan_vitL": by_hand("SCAN.pth", _LICENCE, _PAGE),
     "scan_vitB": by_hand("", _LICENCE, _PAGE),
 }
-"""Checkpoint name → file and source. The page of the code links to the file of scan_vitL on Google Drive. The authors
-published no file for scan_vitB."""
+"""Checkpoint name → file and source. The authors published no file for scan_vitB."""

@@ -1,8 +1,6 @@
 """Best class of each pixel in a block of tiles, computed with or without pruning of classes.
 
-A class is pruned in a tile if its highest possible score is below another class's lowest possible score. Then it is
-not the best class of any pixel. Both scores are products of class probabilities with bounds of the tile's mask
-probabilities. With trained masks a tenth of the classes remains in a tile on average, often only one class.
+A class is pruned in a tile only if another class scores higher at all pixels of the tile.
 Dimensions: Q masks, K classes, C × R tiles of a block, P pixels, n tiles.
 """
 
@@ -14,13 +12,11 @@ from torch import Tensor
 
 from ovss_ray.models.semantic.tiles import PIXELS, Block, Tiles
 
+# For narrower matrices, CPUs use kernels that round differently.
 LEAST = 16
-"""Minimum number of columns of a matrix product. For narrower products, CPUs use kernels that round differently"""
+"""Minimum number of columns of a matrix product"""
 ALIKE = 0.8
-"""Minimum ratio of the smallest to the largest number of classes per tile in a group of tiles.
-
-For example, a group may have tiles with 80 to 100 classes. A tile with fewer than LEAST classes is grouped as if
-the tile had LEAST classes."""
+"""Minimum ratio of the smallest to the largest number of classes per tile in a group of tiles"""
 
 
 class All:
@@ -37,10 +33,7 @@ class All:
         return self.of_masks(masks.flatten(0, 2)).view(masks.shape[:3])
 
     def of_masks(self, masks: Tensor) -> Tensor:
-        """Return the index (P,) int64 of the class with the highest score, for each of P pixels.
-
-        `masks` (P, Q) are the values of Q masks at each pixel. The scores (P, K) are `masks` times `probabilities`.
-        """
+        """Return the best class (P,) int64 of each pixel, from mask probabilities (P, Q); the lowest index on ties."""
         classes = self.probabilities.shape[1]
         return _best(masks, lambda begin, end: self.probabilities[:, begin:end], classes, self.budget)
 
@@ -78,20 +71,21 @@ class Pruned(All):
         return labels.view(-1, rows, PIXELS)
 
     def kept(self, bounds: Tensor) -> Tensor:
-        """Return which classes remain in n tiles, (n, K) bool, from bounds (2, n, Q) of the mask probabilities.
+        """Return which classes remain in each tile, (n, K) bool.
 
-        Scores are compared with a margin: the largest possible rounding error of scores and bounds. So rounding
-        removes no class that could be the best.
+        `bounds` (2, n, Q) are lower and upper bounds of the mask probabilities in each tile.
         """
+        # A class is pruned if its highest possible score is below another class's lowest possible score. The margin is
+        # the largest rounding error of both scores, so that rounding removes no class that could be the best.
         low, high = bounds @ self.probabilities
         floor = low.amax(1, keepdim=True)
         margin = (bounds.shape[2] + 8) * 2.0**-22
         return ~(high < floor - margin * floor.clamp(min=1))  # so a class with NaN is kept
 
     def of_tiles(self, masks: Tensor, classes: Tensor) -> Tensor:
-        """Return the best class (n, 256) of each pixel in n tiles.
+        """Return the best class (n, 256) int64 of each pixel in n tiles, from mask probabilities (n, 256, Q).
 
-        `masks` (n, 256, Q) are the mask probabilities. Row i of `classes` (n, k) has the classes that remain in tile i.
+        Row i of `classes` (n, k) has the remaining classes of tile i.
         """
         if 2 * classes.shape[1] > len(self.rows):
             return self.of_masks(masks.flatten(0, 1)).view(masks.shape[:2])
@@ -105,10 +99,7 @@ def _on(tensor: Tensor, indices: np.ndarray) -> Tensor:
 
 
 def _groups(counts: np.ndarray, budget: int) -> Iterator[np.ndarray]:
-    """Yield the indices (n,) of tiles with similar numbers of classes, group by group, most classes first.
-
-    The class scores of a group take at most `budget` bytes. A single tile may take more.
-    """
+    """Yield the tile indices (n,) of each group. The scores of several tiles take at most `budget` bytes."""
     order = np.argsort(-counts, kind="stable")
     sizes = np.maximum(counts[order], LEAST)
     begin = 0
@@ -120,21 +111,15 @@ def _groups(counts: np.ndarray, budget: int) -> Iterator[np.ndarray]:
 
 
 def _places(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return (n, k) integers: for each of n tiles, the positions of the tile's classes in a list.
-
-    The list has all classes of the first tile, then all classes of the second tile, and so on. `begins` (n,) is the
-    position of each tile's first class. `counts` (n,) is each tile's number of classes. k is the highest count, but at
-    least LEAST. If a tile has fewer than k classes, its last position is repeated.
-    """
+    """Return (n, k) int64, k ≥ LEAST: row i has `counts[i]` numbers from `begins[i]` on, then repeats the last one."""
     steps = np.arange(max(LEAST, int(counts.max())))
     return begins[:, None] + np.minimum(steps, counts[:, None] - 1)
 
 
 def _best(masks: Tensor, columns: Callable[[int, int], Tensor], count: int, budget: int) -> Tensor:
-    """Return the index of the highest score of each pixel, (…) int64; on ties, the lowest index.
+    """Return the index (…) int64 of the highest score at each pixel; the lowest index on ties.
 
-    The scores (…, count) are masks (…, Q) times class probabilities (…, Q, count). `columns(begin, end)` returns the
-    columns begin..end of the class probabilities. The scores are computed in chunks of about `budget` bytes.
+    The scores are `masks` (…, Q) @ `columns(0, count)`, computed in parts of about `budget` bytes.
     """
     chunk = max(1, budget // (4 * masks.shape[:-1].numel()))
     score, best = _top(masks @ columns(0, min(chunk, count)))

@@ -1,8 +1,8 @@
 """Mask probabilities of a photograph's pixels, in tiles of 16 × 16, from masks at low resolution.
 
-Masks (Q, h, w) are resized to the network's padded input. Then they are cropped to the resized photograph, and resized
-to the original photograph (see Geometry). Both resizes are linear and act on rows and columns separately. The
-photograph is extended to whole tiles: its last row and column are repeated.
+Masks are resized to the network's padded input, cropped to the resized photograph, and resized to the original
+photograph. The photograph's last row and column are repeated until all tiles are complete.
+Dimensions: Q masks, h w cells of a mask, C × R tiles, n tiles along an axis.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,6 +18,7 @@ SIDE = 16
 """Side of a tile in pixels"""
 PIXELS = SIDE * SIDE
 
+# SAN computes the sigmoid at the size of the original photograph, SCAN at the size of the resized photograph.
 Sigmoid = Literal["original", "resized"]
 """Size at which the sigmoid of masks is computed: of the original photograph, or of the resized photograph"""
 
@@ -35,27 +36,25 @@ class Geometry:
 
 
 Masks = Callable[[int, int, Tensor], Tensor]
-"""Function masks(top, end, columns) that returns the probabilities (C, R, 256, Q) of Q masks in C × R tiles.
+"""Function masks(top, end, columns) that returns mask probabilities (C, R, 256, Q) of tiles with 256 pixels.
 
-A tile has 256 pixels. The tiles are in R rows of tiles, from `top` to `end` − 1. `columns` (C,) int64 on the CPU has
-the indices of the C columns of tiles.
+The rows of tiles are `top` to `end` − 1. `columns` (C,) int64 is on the CPU.
 """
 
 
 class Cells(NamedTuple):
-    """Ranges of mask-grid cells that n tiles along an axis depend on.
+    """Ranges of mask cells that the tiles along an axis depend on, as tensors (n,) int64 on the CPU.
 
-    Tile i depends on the cells from `first[i]` to `last[i]`, including `last[i]`. Both tensors are (n,) int64 on the
-    CPU.
+    Tile i depends on the cells `first[i]` to `last[i]`, including `last[i]`.
     """
 
     first: Tensor
     last: Tensor
 
     def indices(self, begin: int, end: int) -> Tensor:
-        """Return the indices (n, T) of the cells on which the n tiles with the indices `begin`..`end` − 1 depend.
+        """Return the cells (n, T) int64 that each of the tiles `begin` to `end` − 1 depends on.
 
-        T is the number of cells of the tile with the most cells. A tile with fewer cells repeats its last cell.
+        Tiles with fewer than T cells repeat the last cell.
         """
         first, last = self.first[begin:end, None], self.last[begin:end, None]
         return torch.minimum(first + torch.arange(int((last - first).max()) + 1), last)
@@ -96,11 +95,9 @@ class Tiles:
             yield Block(left, min(left + wide, columns), top, min(top + high, rows))
 
     def bounds(self, block: Block) -> Tensor:
-        """Return lower and upper bounds (2, C, R, Q) of the mask probabilities of a block.
-
-        A bilinear resize returns weighted means, and the sigmoid is monotonic. So a tile's probabilities lie
-        between those of the smallest and the largest cell that the tile depends on.
-        """
+        """Return lower and upper bounds (2, C, R, Q) of the mask probabilities of a block's tiles."""
+        # A bilinear resize returns weighted means, and the sigmoid is monotonic. So a tile's probabilities lie between
+        # those of the smallest and the largest cell that the tile depends on.
         columns = self.across.indices(block.left, block.right)
         strips = _cells(self.grid, self.down.indices(block.top, block.end), 0)  # R, T, w, Q
         begin, end = int(columns[0, 0]), int(columns[-1, -1]) + 1
@@ -110,10 +107,7 @@ class Tiles:
 
 
 def _cells(x: Tensor, indices: Tensor, axis: int) -> Tensor:
-    """Return the cells of `x` that `indices` (n, T) selects along `axis`.
-
-    In the result (…, n, T, …), the dimensions n and T take the place of `axis`. `indices` is on the CPU.
-    """
+    """Return the cells of `x` at `indices` (n, T) along `axis`. In the result, two axes (n, T) replace `axis`."""
     return x.index_select(axis, indices.flatten().to(x.device)).unflatten(axis, indices.shape)
 
 
@@ -123,17 +117,14 @@ def tiles(mask_logits: Tensor, geometry: Geometry, sigmoid: Sigmoid) -> Tiles:
 
 
 def probabilities(mask_logits: Tensor, geometry: Geometry) -> Tensor:
-    """Return the mask probabilities (Q, h', w') of mask logits (Q, h, w).
-
-    The resized photograph has h' × w' pixels. Each mask is resized as a separate image with one channel. If an image
-    has three channels, torch may use a different kernel, whose results differ in the last bits.
-    """
+    """Return mask probabilities (Q, h', w') for the resized photograph of h' × w' pixels, from logits (Q, h, w)."""
+    # Each mask is an image with one channel. For three channels, torch may use a kernel that rounds differently.
     resized = F.interpolate(mask_logits[:, None], geometry.padded, mode="bilinear", align_corners=False)[:, 0]
     return resized[:, : geometry.resized[0], : geometry.resized[1]].sigmoid()
 
 
 def _continued(count: int) -> Tensor:
-    """Return the indices 0 to count − 1. The last index is repeated until their number is a multiple of SIDE."""
+    """Return the indices 0 to count − 1. The last index is repeated up to a multiple of SIDE indices."""
     return torch.arange(-(-count // SIDE) * SIDE).clamp(max=count - 1)
 
 
@@ -156,10 +147,7 @@ def _of_logits(mask_logits: Tensor, geometry: Geometry) -> Tiles:
 
 
 def _resize(cells: int, geometry: Geometry, axis: int) -> Tensor:
-    """Return a matrix (n, cells) on the CPU that resizes an axis from mask cells to pixels of whole tiles.
-
-    The matrix combines three operations: a resize, a crop, and a second resize. The weights are those of torch.
-    """
+    """Return a matrix (pixels, cells) on the CPU that resizes an axis from mask cells to pixels of whole tiles."""
     identity = torch.eye(cells)[None]
     padded = F.interpolate(identity, geometry.padded[axis], mode="linear", align_corners=False)
     cropped = padded[..., : geometry.resized[axis]]
@@ -168,20 +156,13 @@ def _resize(cells: int, geometry: Geometry, axis: int) -> Tensor:
 
 
 def _touched(resize: Tensor) -> Cells:
-    """Return the ranges of mask cells that the tiles along an axis depend on.
-
-    `resize` is the result of `_resize`: row i has the weights of all cells in pixel i of the axis. A tile has SIDE
-    pixels.
-    """
+    """Return the mask cells that the tiles along an axis depend on, from the matrix of `_resize`."""
     touched = resize.unflatten(0, (-1, SIDE)).any(1).int()
     return Cells(touched.argmax(1), resize.shape[1] - 1 - touched.flip(1).argmax(1))
 
 
 class _Samples(NamedTuple):
-    """The linear resize of one axis to n samples. The tensors are on the CPU.
-
-    A sample is a value of the resized axis: the weighted mean of two neighbouring cells of the original axis.
-    """
+    """The linear resize of one axis to n samples. A sample is the weighted mean of two neighbouring cells."""
 
     before: Tensor
     """(n,) int64: index of the left or upper cell of each sample"""
@@ -218,10 +199,7 @@ class _Axis(NamedTuple):
     first: _Samples
     """resize from the mask grid to the padded input"""
     second: _Samples
-    """resize from the pixels of the resized photograph to the pixels of the original photograph
-
-    The sample of the last pixel is repeated until the number of samples is a multiple of SIDE.
-    """
+    """resize from the resized photograph to the whole tiles of the original photograph"""
 
     def cells(self) -> Cells:
         """Return the cells that each tile depends on."""
@@ -229,11 +207,7 @@ class _Axis(NamedTuple):
         return Cells(self.first.before[begin], self.first.after[end])
 
     def part(self, tiles: Tensor) -> "_Axis":
-        """Return both resizes, limited to the pixels of some tiles.
-
-        `tiles` (n,) int64: the indices of these tiles, in ascending order. The first resize returns only the
-        samples that the second resize reads.
-        """
+        """Return both resizes, limited to the pixels of `tiles` (n,) int64: indices of tiles in ascending order."""
         pixels = (SIDE * tiles.cpu()[:, None] + torch.arange(SIDE)).flatten()
         second = self.second.of_pixels(pixels)
         begin, end = int(second.before[0]), int(second.after[-1]) + 1

@@ -22,10 +22,9 @@ IDS = 50
 
 
 def of(number: int, name: str, benchmark: BenchmarkReport) -> dict[str, Any]:
-    """Return the data that a page's template shows in the section of a benchmark.
+    """Return the data from a benchmark's report that a page shows in the section of the benchmark.
 
-    The data come only from the benchmark's report. Data that need the records, such as the gallery, are not included
-    (see run_page). `name` is the benchmark's name. If `number` is 1, the HTML id of the section is "benchmark-1".
+    If `number` is 1, the HTML id of the section is "benchmark-1".
     """
     headings = values.class_headings(benchmark)
     return {
@@ -43,11 +42,7 @@ def of(number: int, name: str, benchmark: BenchmarkReport) -> dict[str, Any]:
 
 
 def notes(name: str, benchmark: BenchmarkReport) -> list[str]:
-    """Return sentences about a benchmark, each with the prefix "NAME: ".
-
-    The sentences state facts that help to interpret the values. For example, the classes may be words of the user, or
-    the files of some images may have changed.
-    """
+    """Return sentences that help to interpret the values of a benchmark. Each sentence has the prefix "NAME: "."""
     files = benchmark.files
     sentences = [terminal.own_words(benchmark.words)] if benchmark.words else []
     sentences += [terminal.counted(benchmark.counts)] if benchmark.counts else []
@@ -82,9 +77,9 @@ def _headings(headings: Mapping[str, str], benchmark: BenchmarkReport) -> list[s
 
 
 def class_rows(headings: Mapping[str, str], benchmark: BenchmarkReport) -> list[list[dict[str, Any]]]:
-    """Return a row of cells per class: name with colour, and values under `headings`.
+    """Return a row of cells per class: name with colour, and the value for each key of `headings`.
 
-    If the report has a bootstrap, two cells follow: interval of IoU, and number of photographs.
+    With a bootstrap, a row also has the interval of IoU and the number of photographs.
     """
     rows = []
     for label, score in enumerate(benchmark.classes):
@@ -141,11 +136,10 @@ def confusion_rows(listed: Sequence[Confusion], labels: Sequence[str]) -> list[d
 
 
 def matrix(partial: Partial | None, listed: Sequence[Confusion], labels: Sequence[str], most: int) -> dict[str, Any]:
-    """Return {"columns": names, "rows": rows} of the confusion matrix of at most `most` classes.
+    """Return {"columns": class names, "rows": rows} of a confusion matrix of at most `most` classes.
 
-    The classes are those of the costliest confusions (see confusions.matrix). Each row is a pair: name of the true
-    class, and one cell per column. A cell has the percentage as "value". The key "right" of a cell is True if the true
-    and the predicted class are the same. If `partial` is None, both lists are empty.
+    A row is (name of the true class, cells). A cell is {"value": percent, "right": True if the prediction is correct}.
+    If `partial` is None, both lists are empty.
     """
     if partial is None:
         return {"rows": [], "columns": []}
@@ -163,9 +157,9 @@ def matrix(partial: Partial | None, listed: Sequence[Confusion], labels: Sequenc
 
 
 def histogram(mious: np.ndarray) -> dict[str, Any] | None:
-    """Return the bars of a histogram of the images' mIoU. The highest bar is 130 SVG units high.
+    """Return the bars of a histogram of the images' mIoU; None if no image has an mIoU.
 
-    `mious` (n,) is in percent, and NaN for an image without an mIoU. Returns None if no image has an mIoU.
+    `mious` (n,) is in percent, and NaN for an image without an mIoU.
     """
     known = mious[~np.isnan(mious)]
     if not len(known):
@@ -177,6 +171,7 @@ def histogram(mious: np.ndarray) -> dict[str, Any] | None:
         "bins": [
             {
                 "count": int(count),
+                # in SVG units: the template has room for 130
                 "height": 130.0 * int(count) / int(counts.max()),
                 "words": f"{place * width} to {(place + 1) * width} %: {count} images",
             }
@@ -187,7 +182,7 @@ def histogram(mious: np.ndarray) -> dict[str, Any] | None:
 
 
 def times(report: Report) -> list[dict[str, Any]]:
-    """Return a table per benchmark: seconds of each stage, mean per image and total of all scored images."""
+    """Return a table per benchmark, with a row per stage: mean seconds per image, and total seconds."""
     tables = []
     for number, (name, seconds) in enumerate(report.run.seconds.items()):
         scored, longest = report.benchmarks[name].images.scored, max(seconds.values(), default=0.0) or 1.0

@@ -20,19 +20,15 @@ from ovss_ray.reports.totals import Reading
 from ovss_ray.runs.folder import RunFolder
 
 Runs = Mapping[str, tuple[Report, Mapping[str, Reading]]]
-"""Folder of a run → (report of the run, {benchmark: content of the benchmark's records}).
-
-The contents include the cells of each image's confusion matrix.
-"""
+"""Folder of a run → (report of the run, {benchmark: Reading with confusion cells})."""
 Differences = Mapping[tuple[str, str], Paired]
-"""(folder of a run, benchmark) → paired differences of this run to the first run. The first run has no entry."""
+"""(folder of a run other than the first, benchmark) → paired differences of this run to the first run."""
 
 
 def write(uri: str, runs: Runs, differences: Differences, unlike: bool = False, images: int = 101) -> None:
     """Write the page to a file. `images` is the total number of images in all galleries.
 
-    If `unlike` is False, raises OvssError for a run that cannot be paired with the first run. If `unlike` is True, the
-    page states why the run cannot be paired.
+    Raises OvssError if a run cannot be paired with the first run. With `unlike`, the page states the reason instead.
     """
     reasons = [f"{run}, {name}: {paired.refused}" for (run, name), paired in differences.items() if paired.refused]
     if reasons and not unlike:
@@ -63,7 +59,7 @@ def render(runs: Runs, differences: Differences, images: int = 101) -> str:
 def _view(
     number: int, name: str, names: Sequence[str], runs: Runs, differences: Differences, images: int, room: int
 ) -> dict[str, Any]:
-    """Return the section of a benchmark: a table of values, tables of differences for each further run, a gallery."""
+    """Return the section of a benchmark. `images` and `room` (bytes) limit the gallery."""
     of_runs = [report.benchmarks.get(name) for report, _ in runs.values()]
     headings = {
         key: words
@@ -101,7 +97,7 @@ def _view(
 def _pair(
     identifier: str, name: str, other: str, run: str, runs: Runs, paired: Paired, headings: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the differences of a run to the first run: a row per metric, and a row per class, largest change first."""
+    """Return the differences of a run to the first run: a row per metric, and a row per class."""
     first = next(iter(runs.values()))[0].benchmarks.get(name)
     second = runs[run][0].benchmarks.get(name)
     rows = [(headings.get(key, key), *_numbers(of)) for key, of in (paired.values or {}).items()]
@@ -178,11 +174,8 @@ def _gallery(name: str, runs: Runs, images: int, room: int) -> tuple[list[str], 
 
 
 def _most_different(cells: Sequence[Cells]) -> list[str]:
-    """Return the ids of images that all runs have scored, largest difference of mIoU first.
-
-    For each image, the mIoU in every run is compared with the mIoU in the first run. The largest absolute difference
-    decides the order. A missing mIoU counts as 0.
-    """
+    """Return the ids of images that all runs have scored, largest difference of mIoU first."""
+    # difference to the first run; a missing mIoU counts as 0
     mious = [dict(zip(of.ids, np.nan_to_num(of.image_miou).tolist(), strict=True)) for of in cells]
     shared = [image for image in mious[0] if all(image in of for of in mious)]
     return sorted(shared, key=lambda image: (-max(abs(of[image] - mious[0][image]) for of in mious), image))

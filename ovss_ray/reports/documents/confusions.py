@@ -1,7 +1,4 @@
-"""The confusions that lower mIoU most, over all images of a benchmark.
-
-A confusion consists of the pixels of one label that were predicted as another label, or as no class.
-"""
+"""The confusions that lower mIoU most, over all images of a benchmark."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +9,7 @@ from ovss_ray.metrics.confusion import Partial
 from ovss_ray.reports.resampling import Cells
 
 NO_CLASS = "no class"
-"""Name that reports show for the prediction NONE, a pixel without a predicted class."""
+"""Text that reports show as the prediction of pixels without a predicted class."""
 EXAMPLES = 3
 """Number of example images of a confusion."""
 
@@ -66,15 +63,12 @@ def costliest(partial: Partial, cells: Cells | None, most: int) -> list[Confusio
 
 
 def _costs(partial: Partial, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Return the cost of each of m confusions, (m,) float64 points of mIoU.
-
-    The cost is the gain in mIoU if the pixels were predicted correctly. Then they would be hits of the true label, and
-    the union of the predicted label would not contain them.
-    """
+    """Return the cost of each confusion (see Confusion.cost), (m,) float64 points of mIoU, for m confusions."""
     n = len(partial.counts)
     hits, present = partial.hits.astype(float), partial.truth_pixels > 0
     union = (partial.truth_pixels + partial.prediction_pixels - partial.hits).astype(float)
     pixels = partial.counts[truth, prediction].astype(float)
+    # if the pixels were correct, they would be hits of the true label, and leave the union of the predicted label
     gain = pixels / union[truth]
     named = np.minimum(prediction, n - 1)
     counted = (prediction < n) & present[named]
@@ -97,12 +91,12 @@ def _images(cells: Cells, pairs: set[tuple[int, int]], labels: int) -> dict[tupl
 
 
 def matrix(partial: Partial, confusions: Sequence[Confusion], most: int) -> tuple[list[int], list[int], np.ndarray]:
-    """Return a part of the confusion matrix: labels of its rows, labels of its columns, values.
+    """Return a part of the confusion matrix: labels of the rows, labels of the columns, values.
 
-    The rows are the labels of the costliest confusions, in ascending order. There are at most `most` rows. The columns
-    are the same labels. If pixels of these labels have no predicted class, a last column counts such pixels. The label
-    of the last column is then n, the number of labels of the benchmark.
-    Values are percent of all pixels of the row's label, (rows, columns) float64.
+    The rows are labels of `confusions`, at most `most`, in ascending order. The first confusions have precedence. The
+    columns are the same labels. If pixels of a row have no predicted class, a last column has the label n, the number
+    of labels.
+    Values are percent of the pixels of the row's label, (rows, columns) float64.
     """
     n = len(partial.counts)
     labels: dict[int, None] = {}

@@ -32,11 +32,9 @@ def share(images: int, benchmarks: int) -> int:
 
 
 def build(album: Album, cells: Sequence[Cells], reasons: Mapping[str, Sequence[str]], room: int = ROOM) -> Gallery:
-    """Return a gallery of the images in `reasons`.
+    """Return a gallery. `reasons`: image id → reasons to show the image, in the order of the gallery.
 
-    `reasons`: image id → reasons to show the image. The most important image is the first entry. `cells` has the
-    confusion matrices of each run's images. If the pictures have more than `room` bytes in total, the last images are
-    left out, with a note.
+    `cells`: confusion matrices of each run. If the pictures exceed `room` bytes in total, the last images are left out.
     """
     places = [{name: k for k, name in enumerate(of_run.ids)} for of_run in cells]
     images: list[dict[str, Any]] = []
@@ -73,10 +71,9 @@ def _notes(album: Album, images: Sequence[Mapping[str, Any]], left_out: int, roo
 
 
 def classes_of(cells: Cells, image: int) -> list[list[int]]:
-    """Return [label, pixels in the truth, pixels in the prediction, pixels in both] for each label of an image.
+    """Return [label, true pixels, predicted pixels, correct pixels] for each label of an image, most pixels first.
 
-    The list starts with the label that has the most pixels in the truth plus pixels in the prediction. The labels of
-    the benchmark have the numbers 0 to L − 1. The number L stands for pixels without a predicted class.
+    `image` is an index into `cells.ids`. The label `cells.labels` stands for pixels without a predicted class.
     """
     of_image = slice(*np.searchsorted(cells.image, [image, image + 1]))  # the cells are sorted by image
     truth, prediction, pixels = (of[of_image] for of in (cells.truth, cells.prediction, cells.pixels))

@@ -106,7 +106,7 @@ class Album:
         return Item(*(text or "" for text in rows[0].values())) if rows else None
 
     def _prediction(self, run: int, image_id: str, part: str) -> np.ndarray | None:
-        """Return a saved label map as indices of labels, (H, W) uint16; None if it is missing or unreadable."""
+        """Return a saved label map as label indices, (H, W) uint16; None if missing or unreadable."""
         uri = files.join(self._runs[run][0].predictions(self._name), f"{image_id}.png")
         if not files.exists(uri):
             return None
@@ -115,11 +115,7 @@ class Album:
     def _asked(self, run: int, part: str) -> Question:
         """Return the Question of a run's label maps: their classes, and the label that each class counts as.
 
-        `part` is the class of a few-shot episode, and "" for other images. The Question of an episode is from the
-        benchmark. The Question of other images is from the run's file benchmark.json. Files of earlier versions lack
-        the key `index`. With such a file, the benchmark is the source for all images. Without a benchmark (see
-        `_benchmark`), the file is the source for all images.
-        Raises OvssError if each image has its own words.
+        `part`: class of a few-shot episode, as in Item.part. Raises OvssError if each image has its own words.
         """
         folder, reading = self._runs[run]
         config, card = folder.config(), reading.card
@@ -131,6 +127,7 @@ class Album:
         labels, benchmark = tuple(card["labels"]), self._benchmark
         if benchmark and binary(config):
             benchmark = benchmark.for_binary()
+        # the card (benchmark.json) has no episodes, and has no `index` if an earlier version wrote it
         if benchmark and (part in benchmark.parts or "index" not in card):
             return Question(labels, *benchmark.question(part))
         index = card.get("index", range(len(labels)))
@@ -172,7 +169,7 @@ def _table() -> np.ndarray:
 
 
 def _scale(size: tuple[int, ...]) -> tuple[int, int]:
-    """Return the size (H, W) of an image's picture, with no side over SIDE. `size` (H, W) is that of the image."""
+    """Return the size (H, W) of a picture, with no side over SIDE. `size`: (H, W) of the image."""
     factor = min(1.0, SIDE / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 

@@ -33,7 +33,7 @@ def facts(report: Report, config: RunConfig) -> str:
 
 
 def precisions(config: RunConfig) -> list[str]:
-    """Return a line per stage with a network: its precision, and a note that TensorFloat-32 is off (models.runtime)."""
+    """Return a line per stage with a network: the precision, and a note that TensorFloat-32 is off."""
     stages = {stage.use: getattr(stage.settings(), "precision", None) for stage in config.stages()}
     return [
         f"precision of {stage}: {precision}, TensorFloat-32 (TF32) off"

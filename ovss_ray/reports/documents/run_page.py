@@ -31,10 +31,9 @@ IMAGES = 101
 
 
 def write(folder: RunFolder, report: Report, readings: Mapping[str, Reading], images: int = IMAGES) -> str:
-    """Write the page into the folder of a run, and return its address.
+    """Write the page into the folder of a run, and return the address of the page.
 
-    `readings` are the result of `totals.read(folder, cells=True)`. `images` is the total number of images in all
-    galleries; 0 for a page without images.
+    `readings`: benchmark → Reading with confusion cells. `images`: total number of images in all galleries.
     """
     uri = folder.file(FILE)
     files.write(uri, render(folder, report, readings, images).encode())
@@ -135,7 +134,7 @@ def _gallery(
     images: int,
     room: int,
 ) -> Gallery:
-    """Return the gallery of a benchmark. A gallery that cannot have images has a note with the reason."""
+    """Return the gallery of a benchmark. If the gallery has no images, a note states the reason."""
     if not images:
         return Gallery(notes=("The page was requested without images.",))
     if cells is None or partial is None or not cells.ids:

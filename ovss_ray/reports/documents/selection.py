@@ -17,16 +17,9 @@ def selected(
 ) -> dict[str, list[str]]:
     """Return image id → the reasons why the gallery shows the image, for at most `most` images.
 
-    Each reason selects at most max(1, most // 5) images. The reasons are applied in this order:
-
-    - "worst", "best": lowest and highest mIoU
-    - "random": smallest checksum of the image id
-    - "confusion": example of one of the `confusions`
-    - "class": image with the most wrong pixels of a class with a low IoU (see `_of_classes`)
-
-    If fewer than `most` images are selected, the images with the lowest mIoU are added, with the reason "more". `iou`
-    is the IoU of each label, (L,) percent. `saved` has the ids of the images with a saved label map. Only these images
-    are selected. If `saved` is empty or None, all images can be selected. Images with equal values are sorted by id.
+    The reasons "worst", "best", "random", "confusion" and "class" each select at most max(1, most // 5) images. If
+    fewer than `most` images are selected, the images with the lowest mIoU are added, with the reason "more".
+    `iou` (L,) is the IoU of each label in percent. If `saved` has image ids, only images with these ids are selected.
     """
     places = [k for k, name in enumerate(cells.ids) if not saved or name in saved]
     scored = [k for k in places if not np.isnan(cells.image_miou[k])]
@@ -52,10 +45,9 @@ def selected(
 
 
 def _of_classes(cells: Cells, iou: np.ndarray) -> list[str]:
-    """Return the ids of example images for the WORST_CLASSES classes with the lowest IoU, lowest IoU first.
+    """Return the id of an example image for each of the WORST_CLASSES classes with the lowest IoU.
 
-    The example of a class is the image with the most wrong pixels: false negatives plus false positives of the class.
-    A class without wrong pixels has no example.
+    The example is the image with the most false negatives and false positives of the class.
     """
     order = [int(label) for label in np.argsort(iou, kind="stable") if not np.isnan(iou[label])][:WORST_CLASSES]
     return [name for label in order for name in _most_wrong(cells, label)]

@@ -12,22 +12,22 @@ NOT_MEASURED = "–"
 
 
 def known(benchmarks: Collection[BenchmarkReport]) -> list[metrics.Table]:
-    """Return all built-in and derived metrics, and the user's metrics of `benchmarks`, in the order of their tables."""
+    """Return all built-in and derived metrics, and the user's metrics of `benchmarks`, sorted by `Table.place`."""
     users = {name for benchmark in benchmarks for name in benchmark.measured if "." in name}
     every = (*metrics.built_in(), *metrics.derived(), *map(metrics.load, sorted(users)))
     return sorted(every, key=lambda metric: metric.place)
 
 
 def with_values(benchmarks: Collection[BenchmarkReport]) -> list[metrics.Table]:
-    """Return the metrics that have a value in one of the benchmarks, in the order of their tables."""
+    """Return the metrics that have a value in at least one of the benchmarks, sorted by `Table.place`."""
     keys = {key for benchmark in benchmarks for key in benchmark.metrics}
     return [metric for metric in known(benchmarks) if metric.headings.keys() & keys]
 
 
 def class_headings(benchmark: BenchmarkReport) -> dict[str, str]:
-    """Return key → heading for the values of each class in a report, such as {"iou": "IoU"}.
+    """Return key → heading for the columns of a table of classes, such as {"iou": "IoU"}.
 
-    Values of metrics that were not measured are left out.
+    A metric that was not measured has no columns.
     """
     present = benchmark.classes[0].model_dump() if benchmark.classes else {}
     measured = [of for of in known([benchmark]) if of.measured_as in benchmark.measured or not benchmark.measured]
@@ -59,9 +59,8 @@ def interval(ends: Ends | None) -> str:
 def covered(benchmark: BenchmarkReport, metric: metrics.Table | None = None) -> str:
     """Return the numbers of scored and of expected images, such as "100/100", or "98/100, not final".
 
-    If `metric` is given, the first number counts only the images that this metric has measured. If the benchmark is
-    not final, the text ends with "not final". The text has the same ending if the metric has not measured all scored
-    images.
+    If `metric` is given, the first number is the number of images that this metric has measured. The text ends with
+    "not final" if the benchmark is not final, or if a scored image was not measured.
     """
     scored = benchmark.images.scored
     measured = benchmark.measured.get(metric.measured_as, scored) if metric else scored

@@ -1,11 +1,8 @@
 """Published figures of methods, from papers, repositories and logs.
 
-The file figures.json has values of mIoU, SG-IoU, instance_iou and instance_accuracy. The metrics
-instance_iou and instance_accuracy are for methods that receive a prompt for each instance, such as a point. The file
-vocabulary_free.json has figures of vocabulary-free methods. These figures are not comparable with an ordinary mIoU.
-
-A method may have several figures for a benchmark. For example, two sources may give different figures, or one source
-may give more digits.
+The file vocabulary_free.json has figures of vocabulary-free methods. These figures are not comparable with an ordinary
+mIoU. The file figures.json has all other figures. A method may have several figures for a benchmark, for example from
+two sources.
 """
 
 import functools
@@ -31,20 +28,18 @@ class Figure:
     miou: float
     """value of the metric (see `convention`) in percent, with the digits of the source"""
     convention: str
-    """"either", "unknown", or a metric of a report: miou, miou_classic, sg_miou_classic, fold_miou, fold_miou_hsnet,
-    instance_iou, instance_accuracy.
+    """name of the metric in a report, such as "miou" or "miou_classic"; or "either" or "unknown"
 
-    "either": miou and miou_classic are equal, since every class has pixels in the truth. "unknown": miou and
-    miou_classic differ, and the source does not state which of the two its figure is.
+    "either" means that miou and miou_classic are equal on the benchmark. "unknown" means that the two metrics differ,
+    and that the source does not state which metric was computed.
     """
     where: str
     """source of the figure: repository@commit and file"""
     kind: str
     """kind of the source: "log", "README", "figure", "aggregator" or "second-hand"
 
-    A "log" is the output of an evaluation. A "figure" is a picture of a table. An "aggregator" is a website that lists
-    the results of many papers. A "second-hand" source is a summary by other people. The summary was not checked
-    against the paper, so its values are listed, but never compared.
+    A "figure" is a picture of a table. An "aggregator" is a website with the results of many papers. A "second-hand"
+    value was quoted by other people, and not checked in the paper. Second-hand values are listed, but never compared.
     """
     note: str = ""
 
@@ -57,9 +52,8 @@ class Figure:
 def of(benchmark: str) -> tuple[Figure, ...]:
     """Return the figures published for a benchmark, best first, SG-IoU last; empty if there are none.
 
-    A benchmark and its variants have the same figures, since some sources state neither class names nor label files.
-    For example, the variant ade20k:150@catseg with its own class names has the figures of ade20k:150. The variant
-    pascal_context:59-json with its own label files has the figures of pascal_context:59.
+    Variants of a benchmark have the figures of the benchmark. For example, ade20k:150@catseg has the figures of
+    ade20k:150.
     """
     base = class_lists.base(benchmark)
     matching = (figure for figure in figures() if figure.benchmark == base)
@@ -74,10 +68,9 @@ def figures() -> tuple[Figure, ...]:
 
 
 def method(stage: str, variant: str) -> tuple[str, str] | None:
-    """Return the pair (method, backbone) for a stage with a variant, as named in figures.json.
+    """Return (method, backbone) for a stage with a variant; None if figures.json has no entry for the variant.
 
-    For example, the stage `san` with the variant `san_vit_b_16` gives ("SAN", "CLIP ViT-B/16"). If figures.json does
-    not list the stage with this variant, return None.
+    For example, `method("san", "san_vit_b_16")` is ("SAN", "CLIP ViT-B/16").
     """
     return next((tuple(known) for *names, known in _content()["methods"] if names == [stage, variant]), None)
 
@@ -86,7 +79,7 @@ def method(stage: str, variant: str) -> tuple[str, str] | None:
 class FreeFigure:
     """A published figure of a vocabulary-free method, or of another method in the same source.
 
-    It is comparable only with figures of the same metric, setting and mapping, and never with an ordinary mIoU.
+    Only figures with the same metric, setting and mapping are comparable.
     """
 
     method: str

@@ -1,12 +1,7 @@
 """Comparison of a run's values with published figures of the same method, if the run is comparable with them.
 
-A run has a published method if its config has a single stage, and figures.json lists the stage and `variant`. For
-example, `san` with `san_vit_b_16` is SAN with CLIP ViT-B/16. Other stages and variants have no published figures.
-Examples are SAM with AlphaCLIP, the small networks trained here, and label maps of other systems.
-
-Published figures are for all images of a benchmark's default split, with the published checkpoint and class names. A
-benchmark without an @ in its name has the published class names. If a run differs in one of these points, it is not
-comparable. Then the figures are listed with this reason, and without a difference.
+A run is comparable if its checkpoint, images, labels, class names and resolution are the published ones. For other
+runs, the published figures are listed with reasons, and without differences.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,11 +23,9 @@ METRICS = {
     "fold_miou": "fold_miou",
     "fold_miou_hsnet": "fold_miou_hsnet",
 }
-"""Convention of a published mIoU → metric of a report with this convention.
-
-The convention "either" means that miou and miou_classic are equal (see Figure.convention)."""
+"""Convention of a published figure (see Figure.convention) → metric of a report."""
 OTHER_LABELS = {f"pascal_context:{k}": f"pascal_context:{k}-json" for k in (59, 60)}
-"""Benchmark whose labels differ from those of the published figures → benchmark with the published labels."""
+"""Benchmark whose labels are not the published ones → benchmark with the published labels."""
 FIRST = {f"coco20i:{fold}": 1000 for fold in range(4)}
 """Benchmark → n, if the published figures cover only the first n images"""
 
@@ -42,15 +35,9 @@ def published_for(
 ) -> Published | None:
     """Return the published figures of a run's method for a benchmark, each with the run's value of the same metric.
 
-    If the run's method has no published figures for the benchmark, return None. `measured` is the benchmark's part of
-    the report. `weights` are the weights in the report's environment. METRICS has the metric for each
-    convention. A figure's `difference` is the run's value minus the published value, in percentage points. The
-    difference is None in four cases:
-
-    - `not_comparable` has reasons
-    - the convention of the figure is not in METRICS
-    - the figure is second-hand
-    - the run has no value of the metric
+    Returns None if the run has several stages, or no published figures for the benchmark. `measured` has the run's
+    results on the benchmark. `weights` is `environment["weights"]` in the report. Second-hand figures have no
+    difference.
     """
     variant = str(getattr(stages[0].settings(), "variant", "")) if len(stages) == 1 else ""
     known = published.method(stages[0].use, variant)
@@ -84,9 +71,9 @@ def _compared(figure: Figure, metrics: Mapping[str, float | None], comparable: b
 
 
 def _about_weights(variant: str, used: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield texts for `Published.not_comparable` if the run's weights are not known to be the published checkpoint.
+    """Yield texts for `Published.not_comparable` if the weights are not known to be the published checkpoint.
 
-    The published checkpoint is recognised by its sha256. If its sha256 is not published, its file name is used instead.
+    If no sha256 is published, file names are compared.
     """
     theirs = zoo.weights_of(variant)
     if not theirs.file:
@@ -109,10 +96,7 @@ def _trust(variant: str) -> str:
 
 
 def _about_images(name: str, measured: BenchmarkReport) -> Iterator[str]:
-    """Yield texts for `Published.not_comparable` if images, labels, classes or templates are not the published ones.
-
-    Also yield a text if the benchmark is not final.
-    """
+    """Yield texts for `Published.not_comparable` about images, labels, class names, templates and missing results."""
     split, images = measured.selection.split, measured.images
     known, words = catalog.load(name), name.partition("@")[2]
     if split != known.split:

@@ -1,8 +1,7 @@
 """The service on Ray Serve: one deployment for each pool of each model, and one for HTTP.
 
-`ovss serve CONFIG` runs the service on this machine (see serve/command.py). On a cluster, type `serve run
-ovss_ray.serve.deployments.app:build config=my.yaml`. Alternatively, write a Serve config with
-`import_path: ovss_ray.serve.deployments.app:build` and `args: {config: /shared/my.yaml}`.
+On one machine, run `ovss serve CONFIG`. On a cluster, run
+`serve run ovss_ray.serve.deployments.app:build config=my.yaml`.
 """
 
 import logging
@@ -54,28 +53,23 @@ Requests that run a model have a lower limit, `limits.waiting`."""
 STARTS = 3
 """Maximum number of attempts to start a replica"""
 WORDS = Vocabulary.of(["thing", "background"])
-"""Class names for the warm-up (see batch.warm), if the config lists no benchmark whose class names could be used"""
+"""Class names for the warm-up (see batch.warm) of a model whose config lists no benchmark"""
 HEALTH: dict[str, Any] = {
     "health_check_period_s": 2.0,
     "health_check_timeout_s": 10.0,
-    "graceful_shutdown_wait_loop_s": 0.5,
+    "graceful_shutdown_wait_loop_s": 0.5,  # with Serve's default of 2 s, a replica would stop later
 }
 """Options of Ray Serve for health checks and for stopping, in seconds.
 
-Serve checks each replica every 2 s, with a timeout of 10 s. After three failed checks, Serve replaces the replica. A
-stopping replica checks every 0.5 s whether it has requests left. With Serve's default of 2 s, it would stop later."""
-LATE = 2
-"""Factor: a batch counts as hung after LATE × `limits.seconds` without progress.
-
-After this time, all its requests have timed out. If the config sets a shorter time in `deadline`, that time is used."""
+Serve replaces a replica after three failed checks."""
+LATE = 2  # after twice `limits.seconds`, all requests of a batch have timed out
+"""Multiple of `limits.seconds` after which a batch without progress counts as hung, unless `deadline` is shorter"""
 SERVE_RUN = "serve"
-"""Program name of the command `serve run`. In this program, `build` prints an error in one line, without a traceback"""
+"""File name of the program that runs `build` under the command `serve run`"""
 LOOK = 2.0
-"""Seconds between two checks of a cluster that is too small, see `Arguments.patience`"""
+"""Seconds between two checks of the cluster's size (see `Arguments.patience`)"""
 QUIET = LoggingConfig(enable_access_log=False, log_level="ERROR")
-"""Log settings of Ray Serve. The access log is off, since it contains data about clients.
-
-Instead, the logger admission.LOG records size and duration of each request."""
+"""Log settings of Ray Serve. The access log is off, since it contains data about clients."""
 
 
 class Arguments(Settings):
@@ -94,10 +88,10 @@ class NotDeployed(OvssError, RayServeException):
 
 
 def build(arguments: Arguments) -> Application:
-    """Return the service as a Ray Serve application. The API key is read from $OVSS_API_KEY.
+    """Return the service as a Ray Serve application.
 
-    Under `serve deploy`, raises NotDeployed if a config is invalid or does not fit the cluster. Under `serve run`, this
-    function prints the error as one line, and exits with status 2.
+    Raises NotDeployed if a config is invalid or does not fit the cluster. Under `serve run`, the function instead
+    prints the error and exits with status 2.
     """
     try:
         return _built(arguments)
@@ -137,13 +131,13 @@ class Served:
     words: Vocabulary
     """class names for the warm-up image, and for prompts that name no classes"""
     parts: Sequence[Parts]
-    """one entry per pool: kind of answer → stages of this pool that compute the answer"""
+    """stages and output columns of each pool, by kind of answer"""
 
 
 def application(served: Mapping[str, RunConfig]) -> Application:
-    """Return the service as a Ray Serve application for the connected cluster. `served`: name of a model → its config.
+    """Return the service as a Ray Serve application for the connected cluster.
 
-    Raises OvssError if the cluster is too small, or if the configs cannot be served together.
+    `served`: name of a model → config. Raises OvssError if the cluster is too small or the configs cannot be served.
     """
     limits, plans = share.limits(served), {name: batch.plan(config) for name, config in served.items()}
     needed = {name: sources(config) for name, config in served.items()}
@@ -294,6 +288,6 @@ def _ingress(models: Sequence[Served], limits: Limits, access: Access) -> Any:
 
 
 def _route(model: Served) -> Route:
-    """Return the deployments of a model's pools in order, each with its stages per kind of answer (see batch.Parts)."""
+    """Return the deployment and the Parts of each pool of a model, in order."""
     names = [_name(model.description["name"], number) for number in range(len(model.parts))]
     return [(serve.get_deployment_handle(name), parts) for name, parts in zip(names, model.parts, strict=True)]

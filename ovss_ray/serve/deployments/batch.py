@@ -31,13 +31,11 @@ PROMPTERS = {"sam": "sam_prompt", "ovsam_everything": "ovsam_prompt"}
 """Stage that proposes regions → stage that replaces it if a request has a prompt (points or a box)"""
 
 LARGER = 8
-"""Height of the larger test image in `pace` divided by the height of the small one. The widths have the same ratio.
-
-The larger image has 0.8 megapixels."""
+"""Number of copies of SPECIMEN along each side of the larger test image in `pace`. This image has 0.8 megapixels."""
 COLD = 15.0
-"""Seconds: if the warm-up takes longer, the pace is not measured, since further images would delay the start"""
+"""Seconds. If the last run in `warm` takes longer, `pace` is not called, since the call would delay the start"""
 SLOW = 3.0
-"""Seconds: if the first test image in `pace` takes longer, the larger one is skipped, since it might take minutes"""
+"""Seconds. If the small test image in `pace` takes longer, the larger image is skipped"""
 
 POINTED = "ovsam_everything, ovsam_everything_tiny or sam_alpha_clip_tiny"
 """Shipped configs that answer prompts"""
@@ -60,17 +58,10 @@ Parts = Mapping[Kind, Part]
 def plan(config: RunConfig) -> list[Parts]:
     """Return, for each pool of a config, the stages and output columns that each kind of answer needs.
 
-    Every config has the kind `segment`. If a stage gives each image its own words, there is also the kind `words`. The
-    kinds `regions`, `prompt` and `masks` need a stage that is a key of PROMPTERS. They also need a stage that writes
-    the column `scores`, which may be the same stage. Each kind gets only the stages that the answer needs, with one
-    exception. If no stage gives words, the kind `segment` gets all stages.
+    Every config can answer `segment`. Answers of the kind `words` need a stage that finds words in an image. The kinds
+    `regions`, `prompt` and `masks` need a stage that is a key of PROMPTERS. These kinds also need the column `scores`.
 
-    Raises OvssError in four cases:
-
-    - no stage reads an image
-    - a stage predicts label maps of a fixed square size
-    - a stage needs data that a request does not have, such as ground truth
-    - every stage that predicts label maps also finds the words of the image itself
+    Raises OvssError if the stages cannot answer requests, for example because a stage needs ground truth.
     """
     stages = config.stages()
     _check(stages)
@@ -94,7 +85,7 @@ def plan(config: RunConfig) -> list[Parts]:
 
 
 def _check(stages: Sequence[StageConfig]) -> None:
-    """Raise OvssError for stages that cannot be served (see `plan`)."""
+    """Raise OvssError if the stages cannot answer requests."""
     if not any("image" in stage.reads() for stage in stages):
         raise OvssError(
             f"no stage reads column 'image', so the config cannot be served; stages: "
@@ -107,25 +98,25 @@ def _check(stages: Sequence[StageConfig]) -> None:
         )
     if prompted := [stage.use for stage in stages if {*TRUE} & set(stage.reads())]:
         raise OvssError(
-            f"the stage {prompted[0]} prompts with the true instances of a benchmark, which a request does not have. "
+            f"the stage {prompted[0]} needs the true instances of a benchmark, which a request does not have. "
             f"To answer points and boxes, serve a config that proposes regions, such as {POINTED}"
         )
     if (painters := [stage for stage in stages if "prediction" in stage.writes()]) and all(
         stage.gives_words() for stage in painters
     ):
         raise OvssError(
-            f"the stage {painters[0].use!r} always segments an image into words that it finds itself. A request could "
-            "not choose the classes. Serve a config that segments in a separate stage, such as vocabulary_free_tiny"
+            f"the stage {painters[0].use!r} segments an image into words that the stage itself finds, so a request "
+            "cannot choose the classes. Serve a config that finds words and segments in separate stages, such as "
+            "vocabulary_free_tiny"
         )
 
 
 def _parts(
     groups: Sequence[Sequence[StageConfig]], inputs: Iterable[str], outputs: set[str], all_of_them: bool = False
 ) -> list[Part]:
-    """Return, for each pool, the stages to run, and the columns to pass on.
+    """Return, for each pool, the stages on which a column in `outputs` depends, and the columns to pass on.
 
-    If `all_of_them` is True, all stages are run. Otherwise, a stage is run only if a column in `outputs` depends on the
-    stage. `groups`: the stages of each pool. `inputs`: columns of a request.
+    `groups`: stages of each pool. If `all_of_them` is True, all stages are returned.
     """
     kept_stages: list[list[StageConfig]] = []
     live = set(outputs)
@@ -144,10 +135,7 @@ def _parts(
 
 
 def _pointing(stage: StageConfig) -> StageConfig:
-    """Return the stage to run in place of `stage` for prompts (see PROMPTERS). It uses the same network.
-
-    A stage that is not in PROMPTERS is returned unchanged.
-    """
+    """Return the stage with which PROMPTERS replaces `stage`, or `stage` itself if PROMPTERS does not list it."""
     return prompter(stage) if stage.use in PROMPTERS else stage
 
 
@@ -157,9 +145,9 @@ def prompting(stages: Iterable[str]) -> str:
 
 
 def prompter(proposer: StageConfig, **options: int) -> StageConfig:
-    """Return the stage that answers prompts with the network of `proposer`.
+    """Return the prompt stage that PROMPTERS lists for `proposer`.
 
-    The stage gets those options of `proposer` that both stages have, and the further `options`.
+    The prompt stage gets every option of `proposer` that the prompt stage also has. `options` take precedence.
     """
     stage = StageConfig(use=PROMPTERS[proposer.use])
     shared = proposer.settings().model_dump(include=set(stage.kind().Config.model_fields))
@@ -167,9 +155,9 @@ def prompter(proposer: StageConfig, **options: int) -> StageConfig:
 
 
 def run(stages: Mapping[str, Stage], requests: Sequence[tuple[Row, Vocabulary]], keep: Collection[str]) -> list[Row]:
-    """Run stages on requests as one batch. Return one row per request, with the columns `keep`.
+    """Run stages on requests as one batch, and return one row per request, with the columns `keep`.
 
-    The requests may have different vocabularies. If a stage fails on a request, the row's `error` has the message.
+    If a stage fails on a request, the row's `error` has the message.
     """
     names = requests[0][0]
     batch = {name: column(row[name] for row, _ in requests) for name in names}
@@ -187,9 +175,9 @@ class Memory(Protocol):
 
 
 def recall(memory: Memory, row: Row) -> Row:
-    """Return the row of a prompt request with its image, taken from the cache `memory` if possible.
+    """Return the row of a prompt request, with the image from the cache `memory` or else from the request.
 
-    `error` is set if the image was neither sent nor cached, or if a point is outside the image.
+    If both lack the image, or if a point is outside the image, the column `error` has a message.
     """
     remembered = memory.image(row["prompts"]["image"])
     image = row["image"] if remembered is None else remembered
@@ -199,9 +187,9 @@ def recall(memory: Memory, row: Row) -> Row:
 
 
 def warm(stages: Mapping[str, Stage], vocabularies: Sequence[Vocabulary]) -> float:
-    """Run the stages on a test image, once for each vocabulary. Raises OvssError if a stage fails.
+    """Run the stages on a test image, once for each vocabulary, and return the seconds of the last run.
 
-    Networks are then compiled and caches filled before the first request. Return the seconds of the last run.
+    The runs compile networks and fill caches. Raises OvssError if a stage fails.
     """
     needed, begun = _needed(stages), time.perf_counter()
     for words in vocabularies:
@@ -216,10 +204,9 @@ def warm(stages: Mapping[str, Stage], vocabularies: Sequence[Vocabulary]) -> flo
 
 
 def pace(stages: Mapping[str, Stage], words: Vocabulary) -> Pace:
-    """Return the seconds per image as a function of its size, measured with a small and a larger test image.
+    """Return the pace of the stages, measured with a small and a larger test image.
 
-    The stages must be warm. If the small image takes more than SLOW seconds, the time is assumed not to depend on the
-    image's size.
+    The stages must be warm. If the small image takes more than SLOW seconds, only this image is measured.
     """
     sizes, seconds = (1, LARGER), list[float]()
     for size in sizes:
@@ -246,8 +233,7 @@ def _needed(stages: Mapping[str, Stage]) -> set[str]:
 def _specimen(needed: Collection[str], words: Vocabulary, image: np.ndarray = SPECIMEN, name: str = "specimen") -> Row:
     """Return a row of a test image with the columns `needed`, as if earlier stages had written them.
 
-    `name` is the image's key in caches: with a new name, no stage finds the image in its cache.
-    The row has one region, which covers the whole image and has equal scores for all classes.
+    `name`: key of the image in the caches of stages.
     """
     boxes, bits = regions.pack([np.ones(image.shape[:2], bool)])
     scores = np.zeros((1, len(words)), np.float32)

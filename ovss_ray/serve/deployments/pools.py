@@ -20,27 +20,23 @@ from ovss_ray.serve.row import Delayed, Kind, Row, TooSlow
 from ovss_ray.structures.vocabulary import Vocabulary
 
 Route = Sequence[tuple[DeploymentHandle, Parts]]
-"""The deployments of a model's pools in order, each with its stages and columns per kind of answer (see batch.Parts)"""
+"""Deployment and Parts of each pool of a model, in order (see batch.Parts)"""
 HTTP = "http"
 """Name of the deployment that answers the HTTP requests"""
 ANSWER = 1.0
-"""Seconds of a request's remaining time that are reserved for returning the answer
-
-If a request has less than 10 s left, a tenth of the remaining time is reserved instead."""
+"""Seconds reserved for returning the answer, or a tenth of the request's remaining time if that is shorter"""
 PATIENCE = 5.0
 """Timeout in seconds for collecting the metrics of all replicas. Prometheus itself stops waiting after 10 s."""
 
 
 async def through(route: Route, retry: int, row: Row, words: Vocabulary, kind: Kind) -> Row:
-    """Send a row through the pools that a `kind` of answer needs. Ray passes the row directly from pool to pool.
+    """Send a row through the pools that a `kind` of answer needs, and return the resulting row.
 
-    Return the row with the columns of the last pool. Raises HTTPException with one of these statuses:
+    `retry`: seconds for the header Retry-After. Raises HTTPException:
 
     - 429: the queue of a pool is full
-    - 503: a worker died or was unavailable, or the time limit passed while the row mostly waited
+    - 503: a worker was lost, or all workers were busy until the deadline
     - 504: the stages are too slow for this request
-
-    `retry`: value of the header Retry-After, in seconds, for 429 and 503.
     """
     later = {"Retry-After": str(retry)}
     left = remaining()
@@ -50,7 +46,7 @@ async def through(route: Route, retry: int, row: Row, words: Vocabulary, kind: K
         if batch.prompting(parts[kind].stages):
             handle = handle.options(multiplexed_model_id=row["prompts"]["image"])  # see routing.ByImage
         if parts[kind].stages:
-            result = handle.remote(result, words, kind, seconds)
+            result = handle.remote(result, words, kind, seconds)  # Ray passes the row directly from pool to pool
     try:
         return await result
     except BackPressureError as failure:
@@ -69,10 +65,9 @@ async def through(route: Route, retry: int, row: Row, words: Vocabulary, kind: K
 
 
 async def figures(handles: Sequence[DeploymentHandle]) -> dict[str, list[Figures] | None]:
-    """Return name of a pool → list of Figures, one for each replica of the pool.
+    """Return name of a pool → Figures of each replica of the pool.
 
-    If no replica of a pool runs, the value of the pool is an empty list. The value is None if the request to the pool's
-    replicas failed or timed out. The value is also None if this version of Ray lacks the API for such a request.
+    If no replica of a pool runs, the list is empty. If the Figures cannot be obtained, the value is None.
     """
     of_pools = await asyncio.gather(*map(_figures_of, handles))
     return {handle.deployment_name: replicas for handle, replicas in zip(handles, of_pools, strict=True)}

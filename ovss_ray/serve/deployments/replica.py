@@ -1,10 +1,6 @@
-"""A replica (worker process) of one pool. It holds the stages, and runs them in a thread on batches of requests.
+"""A replica (worker process) of one pool, which runs the pool's stages on batches of requests.
 
-A batch consists of the requests that arrived while the previous batch was computed. No request waits for later
-requests, and batches grow with the load. All requests of a batch have the same kind of answer.
-
-Ray Serve's own decorator for batches, serve.batch, is not used. In Ray 2.60, it closes a batch after 10 ms, even while
-another batch is computed. Under load, many small batches would wait in a queue.
+A batch consists of requests that arrived while the previous batch was computed.
 """
 
 import asyncio
@@ -57,8 +53,7 @@ class Figures:
 class Replica:
     """Worker process of the service that holds the stages of one pool.
 
-    The constructor runs the stages on test images, and measures their pace. Ray Serve sends requests only after the
-    constructor has returned.
+    Ray Serve sends requests only after the constructor has run the stages on test images.
     """
 
     def __init__(
@@ -66,8 +61,8 @@ class Replica:
     ) -> None:
         """Build the stages, and run them on a test image for each vocabulary in `words`.
 
-        `deadline`: seconds without progress after which a batch counts as hung. `remembered`: maximum bytes of images
-        and embeddings that are cached for further prompts.
+        `deadline`: maximum seconds of a batch without progress. `remembered`: maximum bytes of cached images and
+        embeddings.
         """
         self.pool = pool
         # Stages are not thread-safe, and CUDA graphs must be replayed in the thread that recorded them.
@@ -108,20 +103,17 @@ class Replica:
         return self.thread.submit(computed).result()
 
     def _prompter(self, pool: Placed, remembered: int) -> Stage:
-        """Return the stage for prompts, with the network of the stage that proposes regions.
-
-        The network is shared, since a GPU may not have room for two.
-        """
+        """Return the prompt stage, which shares the network of the stage that proposes regions."""
+        # A GPU may not have room for two networks.
         proposer = next(stage for stage in pool.stages if stage.use in PROMPTERS)
         config = batch.prompter(proposer, memory=remembered)
         return config.build(network=self.stages[proposer.use].network)
 
     async def __call__(self, row: Row, words: Vocabulary, kind: Kind, seconds: float | None = None) -> Row:
-        """Run the stages that are needed for a `kind` of answer on a row, and return the resulting row.
+        """Run the stages for a `kind` of answer on a row, and return the resulting row.
 
-        The row is computed in a batch with other waiting rows. `seconds` is the time limit for waiting and
-        computation together. If `seconds` is None, there is no limit. If the limit passes, one of two errors is raised.
-        Raises TooSlow if the row was in computation for at least half of `seconds`. Otherwise raises Delayed.
+        `seconds`: time limit for waiting and computation; None: no limit. After the limit, raises TooSlow if the
+        computation took at least half of `seconds`, else Delayed.
         """
         answer = asyncio.get_running_loop().create_future()
         self.waiting.append((row, words, kind, answer))
@@ -137,6 +129,8 @@ class Replica:
 
     async def _work(self) -> None:
         """Process waiting requests batch by batch; skip cancelled ones."""
+        # serve.batch is not used. In Ray 2.60, it closes a batch after 10 ms, even while another batch is computed.
+        # Under load, many small batches would wait in a queue.
         if self.resting:
             self.resting.cancel()
         while self.waiting:
@@ -145,10 +139,9 @@ class Replica:
         self.resting = asyncio.get_running_loop().call_later(REST, self.thread.submit, give_back)
 
     def _next(self) -> list[Pending]:
-        """Return the next batch, with requests of one kind only.
+        """Return the next batch, in which all requests have the same kind of answer.
 
-        If any clicks wait and the previous batch had none, the batch consists of clicks. Else it has the kind of the
-        oldest waiting request.
+        Clicks (see CLICKS) go first, except after a batch of clicks. Otherwise, the oldest request goes first.
         """
         open_requests = [request for request in self.waiting if not request[3].done()]
         clicks = [request for request in open_requests if request[2] in CLICKS]
@@ -180,10 +173,9 @@ class Replica:
     def _run(
         self, requests: list[tuple[Row, Vocabulary]], kind: Kind, answers: Sequence[asyncio.Future[Row]] = ()
     ) -> list[Row]:
-        """Return the computed rows. If all futures in `answers` are done before the end, stop and return no rows.
+        """Return the computed rows, or an empty list if all futures in `answers` are done before the end.
 
-        `answers` has one future per request. A future is done early if its request times out or is cancelled.
-        If `answers` is empty, all rows are computed.
+        A future is done early if its request times out or is cancelled. If `answers` is empty, all rows are computed.
         """
         begun = self.moved = time.monotonic()
         stages = self._stages(kind)
@@ -224,7 +216,7 @@ class Replica:
     def check_health(self) -> None:
         """Raise RuntimeError if a batch has made no progress for `deadline` seconds. Serve then replaces this replica.
 
-        A slow batch makes progress each time that it begins the next tile of an image (see errors.in_parts).
+        A batch makes progress at each tile of an image (see errors.in_parts).
         """
         if self.moved is not None and (spent := time.monotonic() - self.moved) > self.deadline:
             raise RuntimeError(
@@ -234,9 +226,7 @@ class Replica:
 
 
 def give_back() -> None:
-    """Make glibc return free memory to the operating system. After large batches, this is about 100 MB.
-
-    Without glibc, do nothing.
-    """
+    """Make glibc return free memory to the operating system. Without glibc, do nothing."""
+    # After large batches, glibc holds about 100 MB of free memory.
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)

@@ -1,12 +1,7 @@
 """Routing of requests: all requests for an image go to the same replica, which then has the image in memory.
 
-The router uses rendezvous hashing (Thaler and Ravishankar, 1998). For each replica, the image's digest and the
-replica's name are hashed together. The image belongs to the replica with the highest hash. All routers agree without
-communication, so even an immediate second click reaches the same replica. If a replica is added or removed, only the
-images of that replica move.
-
-Two features of Ray Serve were not suitable. Model multiplexing learns only after a delay what a replica has loaded.
-ConsistentHashRouter (experimental in Ray 2.60) may choose a busy replica for a request without an image.
+By rendezvous hashing (Thaler and Ravishankar, 1998), all routers choose the same replica without communication. If a
+replica is added or removed, only the images of that replica move.
 """
 
 import hashlib
@@ -17,6 +12,8 @@ from ray.serve.request_router import PendingRequest, RequestRouter, RunningRepli
 from ovss_ray.engine.cluster.ray_internals import report_missing
 
 
+# Two features of Ray Serve were not suitable. Model multiplexing learns only after a delay what a replica has loaded.
+# ConsistentHashRouter (experimental in Ray 2.60) may choose a busy replica for a request without an image.
 class ByImage(RequestRouter):
     """Router that chooses a replica by the image's SHA-256, which requests carry as `multiplexed_model_id`.
 
@@ -26,11 +23,10 @@ class ByImage(RequestRouter):
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """Return one list of replicas. Ray Serve chooses the replica with the shortest queue from this list.
+        """Return a list with one inner list of replicas, from which Ray Serve chooses the one with the shortest queue.
 
-        For a request with an image, the list has only the replica of the image. For other requests, the list has two
-        random replicas. If only one replica exists, the list has this replica. If the queues of all replicas in the
-        list are full, Serve calls this method again.
+        For a request with an image, the inner list has only the replica of the image. Otherwise, the inner list has up
+        to two random replicas.
         """
         image = ""
         if pending_request is not None:
@@ -41,9 +37,9 @@ class ByImage(RequestRouter):
 
 
 def _image(request: PendingRequest) -> str:
-    """Return the SHA-256 of a request's image; "" for a request without an image.
+    """Return the SHA-256 of a request's image, or "" for a request without an image.
 
-    Also mark the request, so that Ray Serve waits for the chosen replica even if that replica is busy.
+    Also make Ray Serve wait if the replica of the image is busy.
     """
     try:
         request.routing_context.should_backoff = True

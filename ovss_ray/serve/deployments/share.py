@@ -13,13 +13,16 @@ from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
 
 BATCH = 8
-"""Maximum number of requests per batch, for pools with `batch: auto`"""
+"""Maximum number of requests per batch if a pool has `batch: auto`"""
 NAMES = re.compile(r"[\w.-]+")
 """Pattern of valid model names, which appear in URLs and in the names of deployments"""
 
 
 def limits(configs: Mapping[str, RunConfig]) -> Limits:
-    """Return the limits of a service. Raises OvssError if configs have different limits or an invalid name."""
+    """Return the limits that all configs of a service share. `configs`: name of a model → config.
+
+    Raises OvssError if the limits differ, or if the name of a model is invalid.
+    """
     for name in configs:
         if not NAMES.fullmatch(name):
             raise OvssError(
@@ -36,10 +39,9 @@ def limits(configs: Mapping[str, RunConfig]) -> Limits:
 
 
 def place(configs: Mapping[str, RunConfig], size: Size, weights: float) -> dict[str, list[Placed]]:
-    """Return the pools of each model, with workers, CPUs and GPUs as numbers. All models share one cluster.
+    """Return name of a model → pools, with numbers in place of "auto". The pools of all models share the cluster.
 
-    The result maps the name of a model to a list of pools. `size`: resources of the cluster. `weights`: total bytes of
-    the files of the largest model. Raises OvssError if the cluster is too small for all pools together.
+    `weights`: bytes of the files of the largest model. Raises OvssError if the cluster is too small.
     """
     pools = [(name, pool) for name, config in configs.items() for pool in config.pools]
     batched = [_batched(pool) for _, pool in pools]
@@ -56,19 +58,16 @@ def _batched(pool: Pool) -> Pool:
 
 
 def _parted(pools: list[Pool], gpus: float) -> list[Pool]:
-    """Return the pools, with `gpus: auto` replaced by a number of GPUs per worker.
+    """Return the pools. On a cluster with GPUs, a pool that can use a GPU gets a number in place of `gpus: auto`.
 
-    Only pools that have `gpus: auto` and a stage for GPUs are changed. If the cluster has no GPU, no pool is changed.
-
-    - If the cluster has at least one GPU for each of these pools, `gpus` becomes 1.0.
-    - If there are fewer GPUs, pools share a GPU: `gpus` becomes a fraction such as 0.5. Then `workers: auto` becomes 1.
+    The number is 1.0 if there is a GPU for each of these pools, else a fraction such as 0.5.
     """
     free = [pool for pool in pools if pool.gpus == "auto" and any(stage.kind().gpu for stage in pool.stages)]
     if not gpus:
         return pools
     part = len(free) > gpus
     changes: dict[str, Any] = {"gpus": int(100 / -(-len(free) // gpus)) / 100 if part else 1.0}
-    single = {"workers": 1} if part else {}
+    single = {"workers": 1} if part else {}  # one worker for each pool that shares a GPU
     return [
         pool.model_copy(update=changes | (single if pool.workers == "auto" else {})) if pool in free else pool
         for pool in pools

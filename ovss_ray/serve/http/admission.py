@@ -24,9 +24,9 @@ from ovss_ray.serve.watch import Watch
 from ovss_ray.structures.vocabulary import Vocabulary
 
 Send = Callable[[Row, Vocabulary, Kind], Awaitable[Row]]
-"""Function that runs a model's stages on a row and returns the resulting row.
+"""Function that runs a model's stages on a row and returns the resulting row
 
-It raises HTTPException: 429 if the workers are busy, 503 if a worker died, 504 if a stage is too slow."""
+Raises HTTPException 429, 503 or 504 (see pools.through)."""
 UNTIL: ContextVar[float] = ContextVar("UNTIL", default=math.inf)
 """Deadline of the current request, as a value of time.monotonic()"""
 LOG = logging.getLogger("ovss_ray.serve")
@@ -74,10 +74,9 @@ class Desk:
         """names of the benchmarks in the configs"""
 
     def model(self, name: str | None, answer: str) -> Model:
-        """Return the model called `name`; without a name, the first model that can give this kind of `answer`.
+        """Return the model called `name`; if `name` is None, the first model that can give this kind of `answer`.
 
-        Raises HTTPException 422 if `name` is unknown, or if the model `name` cannot give this kind of answer. Without
-        a name, raises HTTPException 422 if no model can give this kind of answer.
+        Raises HTTPException 422 if there is no such model, or if the model cannot give this kind of answer.
         """
         able = [model for model in self.models.values() if answer in model.description["answers"]]
         if name is not None and name not in self.models:
@@ -98,13 +97,15 @@ class Desk:
     async def place(self, request: Request) -> AsyncIterator[None]:
         """Receive the body of a request, then count the request as in progress until the `with` block ends.
 
-        While a body is being received, the request does not count. So slow senders do not block other requests. Raises
-        HTTPException: 400 if the client closes the connection; 408 if the body is late; 429 if `limits.waiting`
-        requests are in progress; 503 if the block takes longer than `limits.seconds`, or if the service is being
-        stopped.
+        Raises HTTPException:
+
+        - 400: the client closes the connection
+        - 408: the body is late
+        - 429: `limits.waiting` requests are in progress
+        - 503: the block takes longer than `limits.seconds`, or the service is being stopped
         """
         later = {"Retry-After": str(self.limits.retry)}
-        await self.receive(request)
+        await self.receive(request)  # before the request counts, so that slow senders do not block other requests
         if self.draining:
             raise Refused(503, STOPPING, "stopping", later)
         if self.waiting >= self.limits.waiting:
@@ -142,21 +143,21 @@ class Desk:
             await asyncio.sleep(0.05)
 
     def pixels_now(self, model: Model, kind: Kind) -> int:
-        """Return the number of pixels of the largest image that a model can process within `limits.seconds`.
+        """Return the number of pixels of the largest image that a model can at present process in `limits.seconds`.
 
-        The speed of the model is measured in the running service. The result is at most `limits.pixels`.
+        The result is at most `limits.pixels`.
         """
         return self.watch.pixels(model.pools, kind, self.limits.seconds, self.limits.pixels)
 
     @asynccontextmanager
     async def image(self, data: bytes, model: Model, kind: Kind) -> AsyncIterator[np.ndarray]:
-        """Decode the image of a request to a model, and yield it as (H, W, 3) uint8 RGB.
+        """Decode an image, and yield it as (H, W, 3) uint8 RGB. Wait while other images fill `limits.held`.
 
-        First, wait until this image and the images in memory together have at most `limits.held` pixels. If no other
-        image is in memory, there is no wait.
+        Raises HTTPException:
 
-        Raises HTTPException: 413 if the image exceeds `limits.pixels`, `limits.side` or the result of `pixels_now`; 413
-        for a JPEG with too many scans; 415 if the image is not a JPEG, PNG or WebP; 422 if the image is damaged.
+        - 413: the image is too large (see `limits` and `pixels_now`), or a JPEG has too many scans
+        - 415: the image is not a JPEG, PNG or WebP
+        - 422: the image is damaged
         """
         height, width = photograph.size(data, self.limits)
         pixels = height * width
@@ -181,17 +182,14 @@ class Desk:
             self._rest()
 
     def _rest(self) -> None:
-        """Start a timer that gives free memory back to the operating system after REST seconds.
-
-        A timer that is already running is replaced.
-        """
+        """Start or restart the timer that returns free memory to the operating system after REST seconds."""
         if self.resting:
             self.resting.cancel()
         loop = asyncio.get_running_loop()
         self.resting = loop.call_later(REST, loop.run_in_executor, None, give_back)
 
     async def send(self, model: Model, request: Row, words: Vocabulary, kind: Kind) -> Row:
-        """Run a model's stages on a row, and return the resulting row.
+        """Run a model's stages on the row of a request, and return the resulting row.
 
         Raises HTTPException: 404 if the request names an image that is no longer cached, 422 if a stage failed.
         """
@@ -203,7 +201,7 @@ class Desk:
         return answer
 
     async def warm(self) -> None:
-        """Run every model on a test image. If all succeed, set `ready`; else repeat this after `limits.retry` s."""
+        """Run every model on a test image every `limits.retry` seconds until all succeed. Then set `ready`."""
         while not self.ready:
             try:
                 answers = [

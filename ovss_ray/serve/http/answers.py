@@ -26,7 +26,7 @@ Output = Literal["png", "rle", "polygons", "overlay"]
 PALETTE_CLASSES = 255
 """Maximum number of classes in an 8-bit PNG with a palette. More classes need a 16-bit PNG"""
 OVERLAY_WEIGHT = 0.5
-"""Weight of the class's colour in an overlay, 0 to 1. The remaining weight is that of the image"""
+"""Opacity of the classes' colours in an overlay, 0 to 1"""
 
 
 class Runs(BaseModel):
@@ -62,7 +62,7 @@ class Found(BaseModel):
 
 
 class Word(BaseModel):
-    """A word with which an image was segmented: found by the model, or added by the request."""
+    """A class name that the model found in the image, or that the request added."""
 
     name: str
     synonyms: list[str] = Field(description="further names")
@@ -89,8 +89,7 @@ class Answer(BaseModel):
 def build(row: Mapping[str, Any], vocabulary: Vocabulary, output: Output) -> Answer:
     """Return the answer for a row that a model has computed.
 
-    If `output` is "rle" or "polygons", the answer contains a mask of each class. Otherwise, the answer has no masks,
-    and `with_picture` can add a PNG.
+    The answer has a mask of each class if `output` is "rle" or "polygons". The answer has no PNG (see `with_picture`).
     """
     labels: np.ndarray = row["prediction"]
     counts = np.bincount(labels.ravel(), minlength=NONE + 1)
@@ -119,8 +118,8 @@ def build(row: Mapping[str, Any], vocabulary: Vocabulary, output: Output) -> Ans
 def picture(row: Mapping[str, Any], vocabulary: Vocabulary, image: np.ndarray, output: Output, note: str = "") -> bytes:
     """Return a PNG file that shows the predicted classes of an image (H, W, 3) uint8 RGB.
 
-    If `output` is "png", the pixels are class indices. Else the PNG is the image, overlaid with the classes' colours.
-    `note` is stored as the PNG's text chunk "ovss_ray".
+    If `output` is "png", the pixels are class indices. Otherwise, the classes' colours are blended with the image.
+    `note`: text chunk "ovss_ray" of the PNG.
     """
     labels = row["prediction"]
     drawn = indexed(labels, vocabulary) if output == "png" else overlay(labels, vocabulary, image)
@@ -137,10 +136,9 @@ def with_picture(answer: Answer, output: Output, png: bytes) -> Answer:
 
 
 def _scores(row: Mapping[str, Any], labels: np.ndarray) -> dict[int, float]:
-    """Return class index → weighted mean of the probabilities of the regions of this class.
+    """Return class index → mean probability of the class's regions, each weighted by its pixels in the label map.
 
-    A region belongs to its most probable class. The weight of a region is its number of pixels with this class in the
-    label map. If the weights of a class are all 0, the result does not contain the class.
+    Classes without such pixels are left out.
     """
     called, sure = named(row["scores"])
     if "merged" in row:
@@ -157,10 +155,9 @@ def _scores(row: Mapping[str, Any], labels: np.ndarray) -> dict[int, float]:
 
 
 def indexed(labels: np.ndarray, vocabulary: Vocabulary) -> Image.Image:
-    """Return the label map (H, W) as an image of class indices.
+    """Return the label map (H, W) uint16 as an image of class indices.
 
-    If the vocabulary has at most PALETTE_CLASSES classes, the image has 8 bits per pixel and a palette of colours.
-    Otherwise, the image has 16 bits per pixel and no palette.
+    The image has 8 bits per pixel and a palette, or 16 bits per pixel (see PALETTE_CLASSES).
     """
     if len(vocabulary) > PALETTE_CLASSES:
         return Image.fromarray(np.ascontiguousarray(labels))
@@ -186,7 +183,8 @@ def overlay(labels: np.ndarray, vocabulary: Vocabulary, image: np.ndarray) -> Im
 
 @lru_cache(maxsize=8)
 def colours(count: int) -> np.ndarray:
-    """Return class colours (count, 3) float64, 0 to 255: hues spaced by the golden ratio, in three shades."""
+    """Return class colours (count, 3) float64, 0 to 255. Consecutive classes differ in hue and in shade."""
     shades = [(0.85, 0.95), (0.55, 0.85), (0.95, 0.65)]
+    # multiples of the golden ratio spread the hues evenly for any count
     rgb = [colorsys.hsv_to_rgb(0.618034 * k % 1, *shades[k % len(shades)]) for k in range(count)]
     return np.array(rgb) * 255

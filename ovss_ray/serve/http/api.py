@@ -38,10 +38,10 @@ def build(
     models: Sequence[Model], limits: Limits, key: bytes | None, ask: Ask | None = None, keys: Sequence[Key] = (),
     origins: Sequence[str] = (),
 ) -> FastAPI:  # fmt: skip
-    """Return the FastAPI application that serves the models. `key`: SHA-256 of an API key without quota, or None.
+    """Return the FastAPI application that serves the models.
 
-    `keys`: further API keys, which may have quotas. Without any key, requests need no key. `ask`: function that returns
-    the state of all replicas; None if models run without Ray. `origins`: web origins whose pages may use the service.
+    `key`: SHA-256 of an API key, 32 bytes. `keys`: further API keys, some with quotas. Without API keys, requests need
+    none. `ask`: function that returns the state of the replicas; None without Ray. `origins`: see guard.add.
     """
     desk = Desk(models, limits)
 
@@ -89,7 +89,7 @@ async def _failed(request: Request, failure: Exception) -> Response:
 
 
 async def _invalid(request: Request, failure: Exception) -> Response:
-    """Return the response, status 422, to invalid query or form fields. It does not quote the values that were sent."""
+    """Return a response with status 422 to a request with invalid fields. The response does not quote the values."""
     faults = failure.errors() if isinstance(failure, RequestValidationError) else ()
     detail = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in faults)
     return refusal.answer(HTTPException(422, detail), request.scope)
@@ -108,7 +108,7 @@ def _status(app: FastAPI, desk: Desk) -> None:
         "/v1/ready", summary="Report whether the service can segment", responses={k: ERRORS[k] for k in (422, 503)}
     )
     async def ready(model: str | None = None) -> dict[str, str]:
-        """Report whether all models, or the `model` named in the query, have a worker for each of their stages."""
+        """Report whether each stage of `model` has a worker. By default, report this for all models."""
         later = {"Retry-After": str(desk.limits.retry)}
         if model is not None and model not in desk.models:
             raise HTTPException(422, f"unknown model {model[:40]!r}; available: {', '.join(desk.models)}")
@@ -118,7 +118,7 @@ def _status(app: FastAPI, desk: Desk) -> None:
             raise HTTPException(503, "the stages are being loaded", later)
         served = [desk.models[model]] if model else list(desk.models.values())
         if missing := [pool for each in served for pool in desk.watch.unready(each.pools)]:
-            raise HTTPException(503, f"no worker of {', '.join(missing)} runs; another one is being started", later)
+            raise HTTPException(503, f"no worker of {', '.join(missing)} runs; a new worker is being started", later)
         return {"status": "ready"}
 
     @app.get("/v1/models", summary="List the models and the limits")
@@ -143,16 +143,17 @@ def _log(route: str, begun: float, data: bytes, pixels: int, classes: int) -> No
 
 
 def _json(answer: BaseModel) -> Response:
-    """Return an answer as JSON. Call this function in a thread, since many masks would block the event loop."""
+    """Return an answer as JSON. Call this function in a thread."""
+    # many masks take long, and would block the event loop outside of a thread
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def _masks(
     answer: mask_answers.Regions | mask_answers.Prompted, fields: questions.Masks, names: Sequence[str]
 ) -> Response:
-    """Return masks as JSON: a COCO document if `fields.output` is "coco", else the answer itself.
+    """Return an answer as JSON in the format `fields.output`. Call this function in a thread.
 
-    `names`: the requested classes. Call this function in a thread.
+    `names`: the requested classes.
     """
     return _json(coco.document(answer, names, fields.file_name) if fields.output == "coco" else answer)
 
@@ -166,15 +167,14 @@ def _segment(app: FastAPI, desk: Desk) -> None:
         openapi_extra={"requestBody": questions.body(questions.Segment)},
     )
     async def segment(request: Request, query: Annotated[questions.Segment, Query()]) -> Response:
-        """Segment an image into the requested classes. Send the image's bytes with query parameters, or a form.
+        """Segment an image into the requested classes. Send the image's bytes with query parameters, a form, or JSON.
 
-        Some models can find words in the image. If the request has neither classes nor a benchmark, the image is
-        segmented into the found words. If the request has classes and `add=1`, the image is segmented into the found
-        words and the classes. In both cases, the answer lists the words as `words`. With `map`, several requested
-        classes become one class of the answer.
+        Some models can find words in an image. They segment the image into these words if the request has neither
+        classes nor a benchmark. With `add=1`, they segment the image into the found words and the requested classes.
+        The field `words` of the answer then lists all words.
 
-        With the header `Accept: image/png`, the response is a PNG. Its text chunk "ovss_ray" has the answer's other
-        fields.
+        If `output` is png or overlay, the header `Accept: image/png` requests a PNG file as the response. Its text
+        chunk "ovss_ray" has the rest of the answer as JSON.
         """
         begun = time.perf_counter()
         async with desk.place(request):
@@ -203,11 +203,10 @@ def _segmented(
     result: Row | None, words: Vocabulary | None, image: np.ndarray, output: Output, bare: bool, corners: int,
     listed: Sequence[Word] | None,
 ) -> Response:  # fmt: skip
-    """Return the response for the row `result` that a model has computed. Call this function in a thread.
+    """Return the response of /v1/segment. Call this function in a thread.
 
-    If the model found no words in the image, `result` is None. `bare`: whether the response is a PNG instead of JSON.
-    `listed`: value for the answer's field `words`. Raises HTTPException 422 for polygons with more than `corners`
-    corners in all.
+    `result`: row with the label map, or None if the model found no words. `bare`: whether the response is a PNG.
+    `listed`: words for the answer. Raises HTTPException 422 for polygons with more than `corners` corners in all.
     """
     result = result or own_words.unnamed(image)
     words = words or Vocabulary.of(["nothing"])
@@ -236,8 +235,7 @@ def _regions(app: FastAPI, desk: Desk) -> None:
     async def regions(request: Request, query: Annotated[questions.Regions, Query()]) -> Response:
         """Return the masks that SAM proposes without a prompt, each with its most probable classes.
 
-        Masks may overlap. With `ranked`, the answer also lists the best regions of each class. With `output=coco`,
-        the answer is a COCO document. With `count`, it has only `count` of the regions, from region `first` on.
+        Masks may overlap. The largest mask comes first. To receive the masks page by page, set `first` and `count`.
         """
         begun = time.perf_counter()
         async with desk.place(request):
@@ -272,8 +270,7 @@ def _prompt(app: FastAPI, desk: Desk) -> None:
     async def prompt(request: Request, query: Annotated[questions.Prompt, Query()]) -> Response:
         """Send an image with points, a box or both. For later prompts, send the image's sha256 as `image`.
 
-        If the service no longer caches the image, the status is 404. With classes or a benchmark, the masks get class
-        names. With `output=coco`, the answer is a COCO document.
+        If the service no longer has the image, the status is 404. With classes or a benchmark, masks get class names.
         """
         begun = time.perf_counter()
         async with desk.place(request):

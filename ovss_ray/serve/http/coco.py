@@ -1,7 +1,7 @@
-"""COCO documents of masks: images, annotations with run lengths, and categories, as pycocotools reads them.
+"""COCO documents of masks, in the format at https://cocodataset.org/#format-data.
 
-The keys are those of the data format at https://cocodataset.org/#format-data. As in COCO's results, annotations also
-have a `score`. The web page writes documents of the same form (static/coco.js).
+pycocotools can read the documents. As in COCO's results, annotations also have a `score`. In the web page,
+static/coco.js writes the same documents.
 """
 
 from collections.abc import Sequence
@@ -66,8 +66,8 @@ class Coco(BaseModel):
 def document(answer: Regions | Prompted, names: Sequence[str], file_name: str | None) -> Coco:
     """Return the COCO document of an answer.
 
-    `names`: the requested classes; if empty, all masks have the category UNNAMED. `file_name`: name of the image in the
-    document; None: its sha256.
+    `names`: the requested classes. If `names` is empty, all masks have the category UNNAMED. `file_name`: name of the
+    image; None: the sha256 of the image.
     """
     masks = answer.regions if isinstance(answer, Regions) else answer.masks
     present = [mask for mask in masks if mask.area]

@@ -23,14 +23,12 @@ from ovss_ray.serve.intake.keys import Quota, Ring
 from ovss_ray.serve.refusal import Refused
 
 PUBLIC = ("/v1/health", "/v1/ready", "/", "/docs")
-"""Paths that need no API key: two for load balancers, the web page (it asks for the key), and the API's description"""
+"""Paths that need no API key: two for load balancers, the web page, and the description of the API"""
 FILES = ("/page/static/", "/page/example/")
-"""Path prefixes of the web page's files, which need no API key, since browsers fetch them without one"""
+"""Path prefixes of the web page's files. Browsers fetch files without an API key, so the files need none"""
+# In DNS rebinding, an attacker's host name has the address of this machine. The Host header shows that name.
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-"""Host names that the Host header of a request may contain if no API key is set.
-
-If a browser sends a request of an attacker's web page, the header has the host name of that page. So the check of the
-header stops DNS rebinding."""
+"""Host names that the Host header may contain if no API key is set. The restriction prevents DNS rebinding"""
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?", re.IGNORECASE)
 """Pattern of a Host header: a name or address and perhaps a port, but no user name"""
 ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?", re.IGNORECASE)
@@ -54,7 +52,7 @@ PAGE = {
 EXPOSED = ["Location", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "X-Request-ID"]
 """Response headers that scripts may read in web pages of the origins in $OVSS_CORS_ORIGINS"""
 SEVERAL = ("/v1/batch/", "/v1/jobs/")
-"""Path prefixes of requests with several images; each image counts against a quota as a request of its own"""
+"""Path prefixes of requests with several images. Each image counts against a quota, the request itself does not"""
 DRAIN = 5.0
 """Maximum seconds for reading the rest of a refused request"""
 
@@ -67,7 +65,7 @@ def digest(key: str) -> bytes:
 def origins(text: str | None) -> tuple[str, ...]:
     """Return the web origins in `text`, the comma-separated value of $OVSS_CORS_ORIGINS.
 
-    If `text` is None or empty, the result is empty. Raises OvssError if an entry of the list is not an origin.
+    Raises OvssError if an entry is not an origin.
     """
     listed = tuple(origin.strip() for origin in (text or "").split(",") if origin.strip())
     for origin in listed:
@@ -105,20 +103,18 @@ def add(app: FastAPI, keys: Ring, limits: Limits, origins: Sequence[str]) -> Non
 class Guard:
     """ASGI middleware that admits or refuses each request.
 
-    If the service has API keys, a request needs a valid key, except for public paths. If the service has no API key, a
-    request must meet two conditions. The request must come from this machine, and must not come from a web page of
-    another origin.
+    If the service has API keys, a request needs a valid key, except for public paths. If the service has no API key, it
+    accepts requests from this machine only. It then also refuses requests from web pages of other origins.
     """
 
     def __init__(self, app: ASGIApp, keys: Ring, body: int, bodies: int, origins: Collection[str] = ()) -> None:
-        """Prepare the checks. `keys`: accepted API keys. `body`: maximum bytes of a request's body.
+        """Prepare the checks. `keys`: accepted API keys. `body`: maximum bytes of the body of a request.
 
-        `bodies`: maximum bytes of the bodies of all requests that are being received or answered. Without this limit,
-        many slow senders could fill the memory. `origins`: web origins whose pages may send requests, in addition to
-        the service's own page.
+        `bodies`: maximum bytes of the bodies of all requests in progress. `origins`: web origins whose pages may send
+        requests, in addition to the service's own page.
         """
         self.app, self.keys, self.body, self.origins = app, keys, body, origins
-        self.room = _Room(bodies)
+        self.room = _Room(bodies)  # otherwise, many slow senders could fill the memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on to the application, or refuse it with status 400, 401, 403, 413 or 429."""
@@ -160,8 +156,8 @@ class Guard:
             if not _loopback((scope.get("client") or [""])[0]):
                 raise HTTPException(
                     403,
-                    "the service has no API key, so it accepts requests from its own machine only. Set OVSS_API_KEY "
-                    "and start the service again",
+                    "the service has no API key, so it accepts requests only from the machine on which it runs. "
+                    "Set OVSS_API_KEY and start the service again",
                 )
             name = headers.get("host", "").lower()
             if name.rpartition(":")[0] not in LOCAL_HOSTS and name not in LOCAL_HOSTS:
@@ -195,10 +191,9 @@ class _Room:
 
 
 class _Counted:
-    """Receiver of a request's body that counts its bytes.
+    """Receiver of a request's body of at most `most` bytes.
 
-    `most`: maximum bytes of this body. Raises HTTPException 413 if the header Content-Length states more bytes, or if
-    more bytes arrive. Raises HTTPException 429 if the bodies of all requests together exceed `room.most` bytes.
+    Raises HTTPException 413 for a larger body, and 429 if the bodies of all requests exceed `room.most` bytes.
     """
 
     def __init__(self, receive: Receive, most: int, headers: Headers, room: _Room) -> None:
@@ -224,23 +219,20 @@ class _Counted:
 
 
 def _foreign(scope: Scope, headers: Headers, host: str) -> bool:
-    """Return whether the request was sent by a web page of another origin.
+    """Return whether a web page of another origin sent the request. A link to the page "/" does not count.
 
-    The headers Origin and Sec-Fetch-Site, which browsers set, show this. If a user of another page follows a link to
-    the page "/" of this service, the result is False. `host`: the Host header in lower case.
+    `host`: the Host header in lower case.
     """
     link = scope["path"] == "/" and scope["method"] in ("GET", "HEAD") and headers.get("sec-fetch-mode") == "navigate"
+    # browsers set Sec-Fetch-Site and Origin, and web pages cannot change them
     if headers.get("sec-fetch-site") == "cross-site" and not link:
         return True
     return any(origin.lower().rpartition("://")[2] != host for origin in headers.getlist("origin"))
 
 
 async def _drain(receive: Receive, most: int) -> bool:
-    """Read and discard the rest of a body. Return whether the end of the body was reached.
-
-    Reading stops after about `most` bytes, or after DRAIN seconds. If the rest were not read, a client that is still
-    sending might miss the answer.
-    """
+    """Read and discard up to about `most` bytes of a body, within DRAIN seconds. Return whether the body has ended."""
+    # if the rest were not read, a client that is still sending might miss the answer
     received, more = 0, True
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN):

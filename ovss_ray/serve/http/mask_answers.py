@@ -1,6 +1,6 @@
 """Answers of /v1/regions and /v1/prompt: masks with class names. Dimensions: R regions, K classes.
 
-A row is a dict with the results of a model for one image: column → value (see serve.row).
+A row has the results of a model for one image (see serve.row).
 """
 
 import math
@@ -84,7 +84,7 @@ class Prompted(About):
 
 
 def about(row: Mapping[str, Any], image: str, model: str) -> dict[str, Any]:
-    """Return the fields of About for a row. `image`: sha256 of the image. `model`: name of the model."""
+    """Return field name → value for the fields of About. `image`: sha256 of the image."""
     height, width = row["size"].tolist()
     return {"image": image, "width": width, "height": height, "model": model, "seconds": row["seconds"]}
 
@@ -93,11 +93,10 @@ def everything(
     row: Mapping[str, Any], words: Vocabulary, image: str, model: str, top: int, most: int, ranked: int = 0,
     page: slice = WHOLE,
 ) -> Regions:  # fmt: skip
-    """Return the largest regions of a row, at most `most` of them. Each has its most probable classes, at most `top`.
+    """Return the regions of a row, the largest first. Empty regions are left out.
 
-    Empty regions are left out. The largest region comes first. `page`: slice of these regions that the answer lists.
-    `ranked`: number of best regions that the answer names for each class; 0: none. The best regions are chosen before
-    the slice is taken, so `page` does not affect them. `image`: sha256 of the image.
+    `top`: maximum number of classes per region. `most`: maximum number of regions. `page`: slice that selects regions
+    for the answer. `ranked`: number of best regions per class, from all pages; 0: none. `image`: sha256 of the image.
     """
     areas = _areas(row)
     order = [i for i in np.argsort(-areas, kind="stable").tolist() if areas[i]]
@@ -110,14 +109,14 @@ def everything(
 def rank(scores: np.ndarray, words: Vocabulary, ranked: int) -> list[Ranking]:
     """Return for each class the `ranked` regions with the highest probability of this class.
 
-    `scores`: logits (R, K) float32, whose softmax over K gives the probabilities. Regions with equal probabilities are
-    ordered by logit. With a single class, all probabilities are 1, so only the logits decide.
+    `scores`: logits (R, K) float32. Regions with equal probabilities are ordered by logit.
     """
     norms = np.array([_log_sum_exp(row) for row in scores], np.float64)
     rankings = []
     for k, name in enumerate(words.names):
         logits = scores[:, k].astype(np.float64)
         odds = logits - norms
+        # with a single class, all probabilities are 1, so the logits decide
         best = np.lexsort((-logits, -odds))[:ranked].tolist()
         places = [Place(region=i, score=float(np.exp(odds[i]))) for i in best]
         rankings.append(Ranking(index=k, name=name, regions=places))
@@ -131,10 +130,10 @@ def _log_sum_exp(logits: np.ndarray) -> float:
 
 
 def prompted(row: Mapping[str, Any], words: Vocabulary, image: str, model: str, top: int) -> Prompted:
-    """Return the answer to a prompt: all masks of the row, the mask with the highest predicted IoU first.
+    """Return the answer to a prompt. The mask with the highest predicted IoU comes first.
 
-    If the row has scores, each mask gets its `top` most probable classes. Otherwise, the masks get no class names.
-    `image`: sha256 of the image.
+    `top`: maximum number of classes per mask. A row without scores gives masks without classes. `image`: sha256 of the
+    image.
     """
     order = np.argsort(-row["predicted_iou"], kind="stable").tolist()
     masks = _masks(row, order, _areas(row), words, top)
@@ -147,9 +146,9 @@ def _areas(row: Mapping[str, Any]) -> np.ndarray:
 
 
 def _masks(row: Mapping[str, Any], order: list[int], areas: np.ndarray, words: Vocabulary, top: int) -> list[Mask]:
-    """Return some regions of a row, each with its `top` most probable classes.
+    """Return the regions with the indices `order`, each with its `top` most probable classes.
 
-    `order`: indices of these regions; the result has the same order. `areas`: pixels of every region, (R,) int64.
+    `areas`: pixels of every region, (R,) int64.
     """
     masks, (height, width) = Masks(row["boxes"], row["bits"]), row["size"].tolist()
     boxes = row["boxes"].tolist()
@@ -166,12 +165,8 @@ def _masks(row: Mapping[str, Any], order: list[int], areas: np.ndarray, words: V
 
 
 def _names(row: Mapping[str, Any], region: int, words: Vocabulary, top: int) -> list[Name]:
-    """Return the `top` most probable classes of a region. Of classes with equal scores, the lower index comes first.
-
-    Some models write the column `top_scores`, with three probabilities of each class. These probabilities become the
-    fields `score`, `head` and `clip` of a Name. For other models, `score` is the softmax of the row's `scores`.
-    """
-    if "top_classes" in row:
+    """Return the `top` most probable classes of a region, the most probable class first."""
+    if "top_classes" in row:  # some models write the best classes with three probabilities each
         listed = zip(row["top_classes"][region].tolist(), row["top_scores"][region].tolist(), strict=True)
         return [
             Name(index=k, name=words.names[k], score=score, head=head, clip=None if math.isnan(clip) else clip)

@@ -21,36 +21,34 @@ EXAMPLE = '{"sedan": "car", "suv": "car", "unicorn": null}'
 
 @dataclass(frozen=True)
 class Merged:
-    """Classes of an answer, and the table that maps the classes of the request to them."""
+    """Classes of an answer, and a table from the classes of the request to the classes of the answer."""
 
     words: Vocabulary
-    """classes of the answer: targets of the mapping, and requested classes that are not mapped"""
+    """classes of the answer: targets of the mapping, and requested classes that the mapping does not mention"""
     table: np.ndarray
     """(65535,) uint16: class index of the request → class index of the answer; 65534 (NONE): no class"""
 
     def applied(self, row: Row) -> Row:
-        """Map `prediction` of a row from classes of the request to classes of the answer; return the new row.
+        """Return a copy of the row with the classes of the answer in the label map `prediction`.
 
-        The new row also has the column `merged`, whose value is `table`.
+        The copy also has `table` as the column `merged`.
         """
         return {**row, "prediction": self.table[row["prediction"]], "merged": self.table}
 
 
 def read(text: str | None, words: Vocabulary | None, limits: Limits) -> Merged | None:
-    """Return the mapping that a request has in the field `map`. If the request has no such field, return None.
+    """Return the mapping in `text`, the value of a request's field `map`. If `text` is None, return None.
 
-    `text`: value of the field, or None. `words`: the requested classes; None if the model finds the words itself.
-
-    Raises HTTPException 422 for invalid JSON, for a class that was not requested, and for an invalid name. If `words`
-    is None, raises HTTPException 422 for any mapping.
+    `words`: the requested classes; None if the model finds the words. Raises HTTPException 422 for an invalid mapping,
+    or if `words` is None.
     """
     if text is None:
         return None
     if words is None:
         raise HTTPException(
             422,
-            "the field `map` needs requested classes, but in this request the model finds the words itself: the "
-            "request has no classes, or it has the field `add`. Omit `map`, or send classes without `add`",
+            "the field `map` needs requested classes, but in this request the model finds the words itself. Omit "
+            "`map`, or send classes without the field `add`",
         )
     if len(text) > (most := 2 * limits.letters * limits.classes):
         raise HTTPException(422, f"map is too long: {len(text):,} characters; the limit is {most:,}")
@@ -64,11 +62,7 @@ def read(text: str | None, words: Vocabulary | None, limits: Limits) -> Merged |
 
 
 def _merged(mapping: Mapping[str, str | None], words: Vocabulary, limits: Limits) -> Merged:
-    """Return the classes and the table of a mapping. Raises OvssError for unknown classes and invalid names.
-
-    A key of the mapping is a synonym of a requested class. If a synonym contains commas, each part is also accepted:
-    "road" for the synonym "road, route".
-    """
+    """Return the classes and the table of a mapping. Raises OvssError for unknown classes and invalid names."""
     named = _named(words)
     targets: list[str | None] = list(words.names)
     for word, target in mapping.items():
@@ -91,12 +85,9 @@ def _merged(mapping: Mapping[str, str | None], words: Vocabulary, limits: Limits
 
 
 def _named(words: Vocabulary) -> dict[str, list[int]]:
-    """Return folded name → indices of the classes that the name selects in a mapping (see `_folded`).
+    """Return folded name → indices of the classes with this name. Parts of a name at commas are also names.
 
-    - If the name is the first synonym of any class, the name selects all classes with this first synonym.
-    - Otherwise, the name selects all classes that have the name as another synonym.
-
-    A class with the synonym "road, route" also has the synonyms "road" and "route".
+    If a name is the first synonym of some classes, other classes with this name are left out.
     """
     first: dict[str, list[int]] = {}
     others: dict[str, list[int]] = {}

@@ -1,9 +1,6 @@
 """Metrics for Prometheus at /metrics: counts and durations of requests, and values that each replica reports.
 
-The HTTP deployment counts its requests itself. It asks every replica for its values whenever Prometheus reads /metrics.
-
-Ray's own metrics are not used. An agent on each node would serve them at another port, without an API key. In clusters
-that `ovss` starts, Ray's metrics are switched off (ray_internals.SETTINGS).
+Ray's own metrics are not used, since Ray serves them at another port, without an API key.
 """
 
 import asyncio
@@ -61,11 +58,8 @@ class Traffic:
             self.seconds.labels(path).observe(time.perf_counter() - begun)
 
     def _path(self, scope: Scope) -> str:
-        """Return the path under which a request is counted.
-
-        If the request has a route, return the route's path, such as /v1/jobs/{kind}. Otherwise, return the request's
-        own path. If this path is not in `paths`, return UNKNOWN_PATH instead.
-        """
+        """Return the path of the request's route, such as /v1/jobs/{kind}, or UNKNOWN_PATH for an unknown path."""
+        # a request that was refused before routing has no route, but perhaps a known path
         path = getattr(scope.get("route"), "path", scope["path"])
         return path if path in self.paths else UNKNOWN_PATH
 
@@ -78,7 +72,7 @@ class State(Collector):
         self.figures: Mapping[str, Sequence[Figures]] = {}
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the current values. Each replica has its own time series, since a new replica's counters start at 0."""
+        """Yield the current values, with a separate time series for each replica."""
         desk, labels = self.desk, ["pool", "replica"]
         yield GaugeMetricFamily("ovss_requests_in_hand", "Requests in progress", desk.waiting)
         yield CounterMetricFamily("ovss_pixels", "Pixels of decoded images", value=desk.pixels)
@@ -89,6 +83,7 @@ class State(Collector):
         restarts = CounterMetricFamily(
             "ovss_replica_restarts", "Replicas that have started in the place of others", labels=["pool"]
         )
+        # each replica has its own time series, since the counters of a new replica start at 0
         for pool, replicas in self.figures.items():
             restarts.add_metric([pool], desk.watch.restarts[pool])
             for figures in replicas:
@@ -100,10 +95,7 @@ class State(Collector):
 
 
 def _histogram(batches: Mapping[int, int]) -> tuple[list[tuple[str, float]], float]:
-    """Return the histogram of batch sizes: its cumulative buckets, and the sum of all sizes.
-
-    `batches`: batch size → number of batches.
-    """
+    """Return cumulative buckets of batch sizes, and the sum of all sizes. `batches`: size → number of batches."""
     bounds = [*map(float, SIZES), float("inf")]
     within = [sum(count for size, count in batches.items() if size <= bound) for bound in bounds]
     names = [*map(str, bounds[:-1]), "+Inf"]

@@ -23,9 +23,8 @@ REQUEST = "request"
 def wanted(fields: Segment, desk: Desk) -> bool:
     """Return whether a model must find the words of an image.
 
-    If the request sets `add`, the result is True. If the request has classes or a benchmark but no `add`, the result is
-    False. In all other cases, the result is True if the requested model can find words. If the request names no model,
-    the result is True if any model of the service can find words.
+    If the request sets `add`, the result is True. If the request has neither classes nor a benchmark, the result is
+    True if the requested model can find words. If the request names no model, any model of the service counts.
     """
     able = [name for name, model in desk.models.items() if "words" in model.description["answers"]]
     named = bool(fields.classes) or fields.benchmark is not None
@@ -33,10 +32,9 @@ def wanted(fields: Segment, desk: Desk) -> bool:
 
 
 async def find(desk: Desk, model: Model, image: np.ndarray, added: Vocabulary | None) -> list[Word]:
-    """Return the words that a model finds in an image, followed by the classes in `added`.
+    """Return the words that a model finds in an image, followed by the new classes of `added`.
 
-    A class in `added` is left out if its first name is a name or synonym of a found word. `image` is (H, W, 3) uint8
-    RGB. Raises HTTPException 422 if a stage failed, or if the result has more than `limits.classes` words.
+    `image` is (H, W, 3) uint8 RGB. Raises HTTPException 422 if a stage failed, or for more than `limits.classes` words.
     """
     answer = await desk.send(model, row(image, model.words), model.words, "words")
     value = answer["words"]
@@ -59,7 +57,7 @@ async def find(desk: Desk, model: Model, image: np.ndarray, added: Vocabulary | 
 
 
 def vocabulary(listed: Sequence[Word], templates: Sequence[str]) -> Vocabulary | None:
-    """Return the vocabulary of words, with `templates`; None without words.
+    """Return the vocabulary of `listed`, with `templates`. If `listed` is empty, return None.
 
     Raises HTTPException 422 for invalid names and templates.
     """

@@ -1,13 +1,7 @@
 """The web page at /, on which a user segments an image by typing class names.
 
-The page consists of plain files in `static`: an HTML file, a style sheet and ES modules. They need no build.
-
-The only library is lit-html 3.3.3, in the file `static/vendor/lit-html.js`. The file is copied from the npm package
-`lit-html`, without the last line. lit-html updates only changed nodes, so focus and selections are kept. lit-html uses
-neither `eval` nor inline scripts. So the Content-Security-Policy in guard.PAGE can forbid both.
-
-The page stores its settings in the URL fragment, which browsers do not send to the server. The page stores the API key
-in the tab's sessionStorage. The server draws the example images when they are first requested.
+The page consists of plain files in `static`, and needs no build. `static/vendor/lit-html.js` is lit-html 3.3.3 from
+npm, without the line that names a source map.
 """
 
 import io
@@ -29,11 +23,13 @@ from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 from ovss_ray.structures.columns import IGNORE
 
+# lit-html updates only changed nodes, so focus and selections are kept. It uses neither `eval` nor inline scripts, so
+# the Content-Security-Policy in guard.PAGE can forbid both.
 STATIC = Path(__file__).parents[1] / "static"
 EXAMPLES = (("scenes:seen", "0027"), ("scenes:held-out", "0042"), ("scenes:seen", "0046"), ("scenes:held-out", "0008"))
 """(benchmark, image id) of each image that the page offers as an example"""
 PHOTOGRAPHED = ("scenes:seen", "0046")
-"""(benchmark, image id) of the scene whose simulated photograph is the page's last example."""
+"""(benchmark, image id) of the scene in the page's last example, a simulated photograph."""
 
 
 def add(app: FastAPI, configured: Sequence[str]) -> None:
@@ -58,10 +54,9 @@ def add(app: FastAPI, configured: Sequence[str]) -> None:
     def words(name: str) -> dict[str, Any]:
         """Return the title and the classes of the benchmark `name`.
 
-        Raises HTTPException 404 if the page does not offer this benchmark. So `name` cannot be used to read other
-        local files.
+        Raises HTTPException 404 if the page does not offer this benchmark.
         """
-        if name not in offered:
+        if name not in offered:  # the name could be the path of another local file
             raise HTTPException(404, f"unknown benchmark {name[:40]!r}")
         try:
             benchmark = catalog.load(name)
@@ -131,10 +126,8 @@ def _example(number: int) -> tuple[bytes, list[str]]:
 
 @lru_cache(1)
 def _photograph() -> bytes:
-    """Return a JPEG of a printed scene, as a camera would see it: tilted, blurred, with uneven light and noise.
-
-    For 97 % of its pixels, `san_tiny` predicts the same class as for the drawn scene.
-    """
+    """Return a simulated photograph of a printed scene as a JPEG: tilted, blurred, with uneven light and noise."""
+    # at 97 % of its pixels, `san_tiny` predicts the same class as for the drawn scene
     image, _ = _drawn(*PHOTOGRAPHED)
     height, width = 2 * image.shape[0], 2 * image.shape[1]
     corners = (0.01 * width, 0.015 * height, 0, 0.99 * height, 0.985 * width, height, 0.995 * width, 0)

@@ -16,15 +16,14 @@ from ovss_ray.io import images
 NAME = "the image"
 """Phrase for the image of a request in error messages"""
 SCANS = 100
-"""Maximum number of scans in a JPEG. Progressive JPEGs have about ten.
-
-For each scan, even of a few bytes, the decoder passes over all pixels. So a small file could take very long."""
+"""Maximum number of scans in a JPEG, since each scan costs a pass over all pixels. Progressive JPEGs have about ten"""
 
 
 def size(data: bytes, limits: Limits) -> tuple[int, int]:
     """Return height and width of an image in pixels, from its header alone.
 
-    Raises HTTPException: 415 if it is not a JPEG, PNG or WebP, 413 for too many pixels or scans, 422 if damaged.
+    Raises HTTPException 415 if the file is not a JPEG, PNG or WebP. Raises HTTPException 413 for too many pixels or
+    scans, and 422 for a damaged header.
     """
     if not taken(data):
         raise HTTPException(415, f"the image is not a JPEG, PNG or WebP: its file begins with {data[:8]!r}")
@@ -45,10 +44,9 @@ def size(data: bytes, limits: Limits) -> tuple[int, int]:
 
 
 def decode(data: bytes, limits: Limits) -> np.ndarray:
-    """Return the pixels of an image file (H, W, 3) uint8 RGB, decoded as in batch runs.
+    """Return the pixels of an image file, (H, W, 3) uint8 RGB. The EXIF orientation is applied.
 
-    The EXIF orientation is applied. Raises HTTPException 422 if the file cannot be decoded, or has more than
-    `limits.pixels` pixels.
+    Raises HTTPException 422 for a damaged file, or for more than `limits.pixels` pixels.
     """
     try:
         return images.decode(data, NAME, cap=limits.pixels)
@@ -63,9 +61,9 @@ def taken(data: bytes) -> bool:
 
 
 def named(data: bytes, digest: str | None) -> str:
-    """Return the sha256 of a prompt's image. The request has either the image (`data`) or its sha256 (`digest`).
+    """Return the sha256 of a prompt's image: `digest` if the request has it, else the sha256 of `data`.
 
-    Raises HTTPException 422 if it has both or neither.
+    Raises HTTPException 422 if the request has both `data` and `digest`, or neither.
     """
     if bool(data) == (digest is not None):
         raise HTTPException(

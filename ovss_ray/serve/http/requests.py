@@ -23,18 +23,15 @@ IMAGES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 POINTS = TypeAdapter(list[tuple[FiniteFloat, FiniteFloat, Literal[0, 1]]])
 BOX = TypeAdapter(tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat])
 LETTERS = 200
-"""Maximum number of characters that the JSON of a prompt's points may have for each allowed point (see `_json`)"""
+"""Unit for the maximum length of JSON in characters, enough for one point of a prompt"""
 BASE = TypeAdapter(list[str])
 """Validator for the field `base` of a prompt: a JSON list of class names"""
 LISTS = TypeAdapter(list[str | Annotated[list[str], Field(min_length=1)]])
 """Validator for a JSON list of classes. A class is a name, or a list of synonyms."""
 BRACKETS = ("[]", "{}")
-"""Opening and closing brackets. A text that is enclosed in one of these pairs must be a JSON list of classes."""
+"""Pairs of brackets. A text in brackets must be a JSON list of classes, so a text in {} is always refused"""
 SEPARATORS = re.compile("[,;|]")
-"""Characters that a client may put between names by mistake.
-
-Suppose that the only field `classes` of a request is `door, double door`. This text could be two names or one name.
-So the request is refused as ambiguous. JSON such as `["door, double door"]` is accepted."""
+"""Characters that make a single field `classes` ambiguous. `door, double door` could be two names or one name"""
 TEMPLATES = 32
 """Maximum number of templates; each class is embedded with each of them"""
 SEVERAL = ("classes", "templates")
@@ -97,7 +94,7 @@ class Regions(Masks):
 
 
 class Prompt(Masks):
-    """Request for the object at points or in a box, which are a prompt for SAM."""
+    """Request for the object that a prompt of SAM describes: points, a box, or both."""
 
     top: Top = 5
     image: str | None = Field(
@@ -117,11 +114,13 @@ class Prompt(Masks):
     )
 
     def question(self, limits: Limits) -> dict[str, Any]:
-        """Return the prompt as stages such as `sam_prompt` read it from the column `prompts`.
+        """Return the prompt as a value of the column `prompts`, which stages such as `sam_prompt` read.
 
-        The dict always has the key `multimask`. Other keys are present if the request has their values: `points`
-        [[x, y], …] with `labels` [0 or 1, …], `box` [x0, y0, x1, y1], and `base`. The value of `base` is a list of
-        class names that the model has seen in training.
+        The key `multimask` is always present. The other keys are present if the request has their values:
+
+        - `points` [[x, y], …] and `labels` [0 or 1, …]
+        - `box` [x0, y0, x1, y1]
+        - `base`, class names that the model has seen in training
 
         Raises HTTPException 422 if points and box are both missing, or if a value is invalid.
         """
@@ -149,12 +148,11 @@ FieldsT = TypeVar("FieldsT", bound=Fields)
 
 
 def _json(name: str, text: str | None, kind: TypeAdapter[Any], example: str, most: int) -> Any:
-    """Return the value of a field that contains JSON, or None if the field is missing.
+    """Return the value of a field that contains JSON. If `text`, the JSON, is None, return None.
 
-    `text`: the JSON. `example`: valid JSON for the message about invalid JSON. `most`: a number that limits the length
-    of the JSON to LETTERS × `most` characters. For points, `most` is the maximum number of points.
+    `example`: valid JSON for the error message. `most`: maximum length of the JSON, in units of LETTERS characters.
 
-    Raises HTTPException 422 for longer JSON and for invalid JSON.
+    Raises HTTPException 422 for invalid or longer JSON.
     """
     if text is None:
         return None
@@ -183,13 +181,10 @@ def body(kind: type[Fields], required: bool = True) -> dict[str, Any]:
 
 
 async def read(request: Request, query: FieldsT, limits: Limits) -> tuple[bytes, FieldsT]:
-    """Return the bytes of a request's image, and the fields of the request.
+    """Return the bytes of a request's image, and the fields of the request. Without an image, the bytes are empty.
 
-    If the request has no image, the bytes are empty. If a field is in the body and in the query, the value in the body
-    counts.
-
-    Raises HTTPException: 400 for a malformed form; 415 for a body that is not an image, a form or JSON; 422 for unknown
-    fields, or a form without an image. Raises RequestValidationError for invalid values of fields.
+    Fields of the body replace those of the query. Raises HTTPException 400, 415 or 422 for an invalid body, and
+    RequestValidationError for invalid values of fields.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
@@ -218,10 +213,9 @@ async def read(request: Request, query: FieldsT, limits: Limits) -> tuple[bytes,
 
 
 def _validated(content: bytes, fields: Mapping[str, Any], query: FieldsT) -> tuple[bytes, FieldsT]:
-    """Return `content` unchanged, and an object with the fields of body and query.
+    """Return `content`, and the fields of the request. A field in `fields` replaces the same field in `query`.
 
-    `content`: bytes of the image. `fields`: fields of the body. A field of the body replaces the same field of the
-    query. Raises RequestValidationError for an invalid value.
+    Raises RequestValidationError for an invalid value.
     """
     try:
         return content, type(query).model_validate({**query.model_dump(exclude_unset=True), **fields})
@@ -230,13 +224,10 @@ def _validated(content: bytes, fields: Mapping[str, Any], query: FieldsT) -> tup
 
 
 def vocabulary(fields: Fields, configured: Sequence[str], limits: Limits) -> Vocabulary:
-    """Return the classes and templates of a request. In its field `classes`, tabs separate the synonyms of a class.
+    """Return the classes and templates of a request.
 
-    `configured`: names of the benchmarks in the configs of the service. A request may name one of these benchmarks, or
-    a benchmark of this package.
-
-    Raises HTTPException 422 for missing, empty, too many or too long names, an invalid list, or an unknown benchmark.
-    HTTPException is also raised for an invalid template.
+    `configured`: benchmarks that a request may name, in addition to those of this package. Raises HTTPException 422 for
+    invalid or too many classes, an unknown benchmark, or an invalid template.
     """
     words = _classes(fields, configured, limits)
     if (longest := max(map(len, fields.templates), default=0)) > limits.letters:
@@ -267,11 +258,10 @@ def _classes(fields: Fields, configured: Sequence[str], limits: Limits) -> Vocab
 def _listed(field: str, alone: bool) -> list[str]:
     """Return the classes in a field: the items of a JSON list, else the whole text as a single class.
 
-    `alone`: True if the request has no other field `classes`.
-
-    Raises HTTPException 422 for text that looks like a list but is not JSON. If such text were taken as a single class,
-    that class would be predicted for the whole image.
+    `alone`: whether the request has a single field `classes`. Raises HTTPException 422 for text in BRACKETS that is no
+    JSON list. If `alone` is True, SEPARATORS in other text also raise HTTPException 422.
     """
+    # a refused text, taken as a single class, would be predicted for the whole image
     text, whole = field.strip(), json.dumps([field], ensure_ascii=False)
     if text[:1] + text[-1:] in BRACKETS:
         try:

@@ -12,10 +12,8 @@ from ovss_ray.structures.vocabulary import Vocabulary
 
 
 def vocabulary(name: str, configured: Sequence[str], limits: Limits) -> Vocabulary:
-    """Return the classes of a known or configured benchmark. Raises HTTPException 422 for any other name.
-
-    Other names are refused, since they could be names of files or modules on this machine.
-    """
+    """Return the classes of a known or configured benchmark. Raises HTTPException 422 for any other name."""
+    # other names could be those of files or modules on this machine
     base = name if name in configured else name.partition("@")[0]
     if len(name) > limits.letters or (base.startswith("folder:") and name not in configured):
         raise HTTPException(422, f"unknown benchmark {name[:40]!r}")

@@ -1,6 +1,5 @@
-"""A deadline for the headers of requests, in the process of Ray Serve's HTTP proxy.
+"""A deadline for the headers of requests to Ray Serve's HTTP proxy. The proxy runs uvicorn, which has no such deadline.
 
-The proxy runs uvicorn, which has no such deadline. A client could hold a connection forever with half of the headers.
 Ray Serve calls `begin` in each new proxy of a cluster that `ovss serve` starts (see ray_internals.SERVING).
 """
 
@@ -27,28 +26,26 @@ def begin() -> list[Any]:
 
 
 def limit(protocol: Any, seconds: float) -> None:
-    """Change a class of PROTOCOLS so that it closes connections whose headers do not arrive in time.
+    """Make a class of PROTOCOLS close connections whose headers do not arrive in time.
 
-    The headers of a connection's first request must arrive within `seconds`. The headers of each further request may
-    take up to 2 · `seconds` after the previous answer. The limit is not exact, since connections are checked only every
-    `seconds`.
+    The headers of the first request must arrive within `seconds`. For further requests, the limit
+    after the previous answer is between `seconds` and 2 · `seconds`.
     """
     inherited = protocol.connection_made
 
     def connection_made(self: Any, transport: asyncio.Transport) -> None:
         inherited(self, transport)
+        # connections are checked only every `seconds`, so the limit for further requests is not exact
         self.loop.call_later(seconds, _look, self, None, seconds)
 
     protocol.connection_made = connection_made
 
 
 def _look(connection: Any, before: object, seconds: float) -> None:
-    """Close a connection if it has waited for headers since the previous check. Else check again after `seconds`.
+    """Close a connection that had no request since the previous check. Otherwise, check again after `seconds`.
 
-    `before`: state of the connection at the previous check. The state is one of three: None before the first request;
-    BUSY while a request is in progress; else the request that was answered last.
-
-    If the state is still `before` and no request is in progress, the connection is closed.
+    `before`: the last answered request at the previous check; BUSY if a request was in progress; None before the first
+    request.
     """
     transport, latest = connection.transport, connection.cycle
     if transport.is_closing() or transport.get_protocol() is not connection:

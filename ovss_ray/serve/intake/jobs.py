@@ -16,7 +16,7 @@ from ovss_ray.serve.intake.job_state import JobState, State
 WAIT = 10.0
 """Maximum seconds for which `Jobs.further` waits for the next answer of a job"""
 Run = Callable[[int], Awaitable[dict[str, Any]]]
-"""Function that returns the answer for an image. The argument is the position of the image in the job (first: 0)."""
+"""Function that returns the answer for one image. The argument is the position of the image in the job, from 0."""
 
 
 @dataclass
@@ -28,10 +28,7 @@ class Job:
     size: int
     """number of bytes of the request and of all answers so far, added together"""
     key: str = ""
-    """text by which `Jobs.start` recognises a repeated request, which then gets this job instead of a new one
-
-    If the text is empty, no other request gets this job.
-    """
+    """text by which a repeated request is recognised; "": every request begins a new job"""
     answers: list[dict[str, Any]] = field(default_factory=list)
     ended: float | None = None
     """seconds on the clock of `Jobs` when the last image was answered; None: the job is still running"""
@@ -46,20 +43,18 @@ class Job:
 
 
 class Jobs:
-    """All jobs of the service, in its memory. They end with the process."""
+    """All jobs of the service, stored in memory only. If the service restarts, all jobs are lost."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits, self.clock = limits, clock
         self._jobs: dict[str, Job] = {}
 
     def start(self, run: Run, images: int, size: int, key: str = "") -> JobState:
-        """Begin a job, and return the state of the job.
+        """Begin a job and return the state of the job. `images`: number of images. `size`: bytes of the request.
 
-        `run`: function that answers one image. `images`: number of images. `size`: number of bytes of the request.
-        `key`: see `Job.key`. If `key` is not empty and a job with this key exists, no job begins.
-        In this case, the state of the existing job is returned.
+        If `key` is not empty and a job with this key exists, return the state of the existing job.
 
-        Raises HTTPException 429 if there are already too many jobs, or if all jobs together would have too many bytes.
+        Raises HTTPException 429 if a new job would exceed `limits.jobs` or `limits.stored`.
         """
         self._expire()
         if key and (begun := next((job for job in self._jobs.values() if job.key == key), None)):
@@ -97,10 +92,9 @@ class Jobs:
         return None if job.ended is None else job.answers
 
     async def further(self, identifier: str, first: int) -> Sequence[dict[str, Any]] | None:
-        """Return the answers of a job from position `first` on.
+        """Wait up to WAIT seconds for the answer at position `first`. Return the answers from `first` on.
 
-        If the job runs and has no answer at `first` yet, wait up to WAIT seconds. If there is still none, return None.
-        If the job has ended and has no answer at `first`, return an empty list.
+        If the job still runs without that answer, return None. If the job has ended without that answer, return [].
 
         Raises HTTPException 404 for an unknown job.
         """

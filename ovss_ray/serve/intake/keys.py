@@ -81,13 +81,12 @@ class Quota:
 
 
 class Ring:
-    """All API keys that a service accepts. If there are no keys, the service accepts only requests from its machine."""
+    """All API keys that a service accepts. A service without keys accepts only requests from the local machine."""
 
     def __init__(self, key: bytes | None = None, keys: Iterable[Key] = ()) -> None:
-        """Store which API keys are accepted.
+        """Store the accepted API keys.
 
-        `key`: SHA-256 of an API key that has no quota. If `key` is None, only the API keys in `keys` are accepted.
-        `keys`: entries of further API keys. Each entry has a SHA-256, and may have a quota.
+        `key`: SHA-256, 32 bytes, of an API key without a quota. `keys`: further API keys.
         """
         self._quotas: dict[bytes, Quota | None] = {} if key is None else {key: None}
         for further in keys:
@@ -100,10 +99,9 @@ class Ring:
     def find(self, key: str) -> tuple[bool, Quota | None]:
         """Return whether a key is accepted, and the quota of the key.
 
-        If the key has no quota or is not accepted, None is returned instead of a quota.
-
-        The key is compared with all accepted keys. So the duration of the comparison reveals nothing about these keys.
+        If the key has no quota or is not accepted, the second value is None.
         """
         digest = hashlib.sha256(key.encode()).digest()
+        # compared with all keys, so that the duration reveals nothing about the keys
         matches = [known for known in self._quotas if hmac.compare_digest(digest, known)]
         return bool(matches), self._quotas[matches[0]] if matches else None

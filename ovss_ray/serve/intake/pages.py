@@ -1,4 +1,4 @@
-"""Cache of regions that clients request page by page. The stages run only for the first request for an image."""
+"""Cache of regions. If a client requests the regions of an image page by page, models run only for the first page."""
 
 import time
 from collections import OrderedDict

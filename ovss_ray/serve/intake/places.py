@@ -11,11 +11,9 @@ from pydantic import BaseModel, Field
 from ovss_ray.serve.row import Kind
 
 Seconds = Callable[[Sequence[str], Kind, int], tuple[float, int]]
-"""Function that estimates how long one image takes.
+"""Function that returns the estimated seconds for one image, and the number of replicas of the smallest pool.
 
-The arguments are the names of the pools, the kind of answer, and the number of pixels of the image. The function
-returns two numbers. The first is the estimate in seconds, summed over the pools. The second is the number of replicas
-of the pool that has the fewest."""
+The arguments are the pools that process the image, the kind of answer, and the number of pixels."""
 
 
 @dataclass
@@ -76,15 +74,11 @@ class Places:
         return Place(ahead=number, seconds=seconds, in_progress=len(entries), limit=self.limit)
 
     def _expected(self, ahead: Sequence[Entry], entry: Entry) -> float | None:
-        """Return the seconds until `entry` is answered; None: unknown.
-
-        `ahead` has the requests that come before `entry`. Replicas work in parallel. So the time of each request
-        is divided by the number of replicas.
-        """
+        """Return the seconds until `entry` is answered; None: unknown. `ahead`: requests that came before `entry`."""
         total = 0.0
         for earlier in ahead:
             spent, replicas = self._seconds(earlier.pools, earlier.kind, earlier.pixels)
-            total += spent / max(1, replicas)
+            total += spent / max(1, replicas)  # replicas work in parallel
         spent, _ = self._seconds(entry.pools, entry.kind, entry.pixels)
         return round(total + spent, 3) if spent else None
 
@@ -100,8 +94,8 @@ def add(app: FastAPI, places: Places) -> None:
 
     @app.get("/v1/queue", summary="Tell the place of a request in the queue")
     async def queue(request: str = "") -> Place:
-        """Return the number of requests ahead of a request in progress, and the seconds until its answer (estimated).
+        """Return the place of a request in the queue, and the estimated seconds until the request is answered.
 
-        `request`: the header X-Request-ID with which the request in progress was sent.
+        `request`: X-Request-ID of the request in the queue.
         """
         return places.place(request)

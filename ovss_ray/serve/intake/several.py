@@ -23,8 +23,9 @@ from ovss_ray.serve.intake.jobs import Jobs
 from ovss_ray.serve.refusal import ERRORS, Refused, request_id
 
 Kind = Literal["segment", "regions"]
+# few, to leave room for other requests
 TOGETHER = 4
-"""Number of images of a request that are answered at the same time; the rest wait, to leave room for other requests"""
+"""Maximum number of images of one request that are answered at the same time"""
 HOW = (
     "Send a form with several files named image (curl -F image=@a.jpg -F image=@b.jpg -F classes=sky …), or JSON: "
     '{"images": ["BASE64", …], "classes": ["sky"]}'
@@ -39,12 +40,12 @@ PASSED = (b"host", b"authorization", b"origin", b"sec-fetch-site")
 AGAIN = (429, 503)
 """HTTP statuses after which a job sends an image again: the service is busy, or has no worker"""
 JOB_PATIENCE = 600.0
-"""Seconds after which a job stops sending the same image again, and keeps the last answer"""
+"""Maximum seconds for which a job sends the same image again while the service is busy or has no worker"""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The images of a request, and its other fields as a query string."""
+    """The images and fields of a request. `query` has the fields as a query string."""
 
     images: Sequence[bytes]
     query: str
@@ -53,8 +54,8 @@ class Batch:
 async def read(request: Request, desk: Desk) -> Batch:
     """Return the images and fields of a request.
 
-    Raises HTTPException: 408 for a late body; 415 for a body that is neither form nor JSON; 422 for no or too many
-    images; 503 if the service is being stopped.
+    Raises HTTPException: 400 for a malformed form; 408 for a late body; 415 if the body is neither form nor JSON; 422
+    for no images, too many images, or invalid base64; 503 if the service is being stopped.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     await desk.receive(request)
@@ -75,9 +76,9 @@ async def read(request: Request, desk: Desk) -> Batch:
 
 
 def _document(body: bytes) -> tuple[list[bytes], list[tuple[str, str]]]:
-    """Return the images of a JSON document, and its other fields as pairs (name, text).
+    """Return the images of a JSON document, and the other fields as pairs (name, text).
 
-    If the value of a field is not a string, the text is JSON. A field with the value null is left out.
+    A value that is not a string becomes JSON text.
     """
     try:
         document = json.loads(body)
@@ -95,10 +96,9 @@ def _document(body: bytes) -> tuple[list[bytes], list[tuple[str, str]]]:
 
 
 async def sent(request: Request, batch: Batch, path: str, number: int, limits: Limits) -> dict[str, Any]:
-    """Send an image of a request to a path of this application, and return the answer.
+    """Send the image at position `number` of `batch` to a path of this application, and return the answer.
 
-    The answer is a dict with the keys `status` and `body`. The value of `body` is the JSON document as bytes. `number`
-    is the position of the image in the request. This number becomes part of the id of the new request.
+    The answer is a dict. `status` is the HTTP status, and `body` is a JSON document as bytes.
     """
     scope, body = request.scope, batch.images[number]
     headers = [(name, value) for name, value in scope["headers"] if name in PASSED]
@@ -137,10 +137,9 @@ async def sent(request: Request, batch: Batch, path: str, number: int, limits: L
 
 
 def _repeated(request: Request, kind: Kind, batch: Batch) -> str:
-    """Return a text that identifies a request for a job; "" without the header Idempotency-Key.
+    """Return the text by which a repeated request for a job is recognised; "" without the header Idempotency-Key.
 
-    If a client repeats a request unchanged, the text is the same, and the client gets the existing job. A different
-    header, kind of answer, image, field or API key leads to a new job.
+    The text depends on that header, the API key, the kind of answer, the fields and the images.
     """
     if not (key := request.headers.get("idempotency-key", "")):
         return ""
@@ -157,10 +156,7 @@ def document(answers: Sequence[dict[str, Any]]) -> Response:
 
 
 async def _patiently(request: Request, batch: Batch, path: str, number: int, limits: Limits) -> dict[str, Any]:
-    """Send an image of a job, and return the answer.
-
-    If the answer has a status in AGAIN, send the image again. After JOB_PATIENCE seconds, return the answer anyway.
-    """
+    """Send an image for up to JOB_PATIENCE seconds, until the status is not in AGAIN. Return the last answer."""
     until = asyncio.get_running_loop().time() + JOB_PATIENCE
     while True:
         answer = await sent(request, batch, path, number, limits)
@@ -176,8 +172,7 @@ def add(app: FastAPI, desk: Desk) -> None:
     async def together(kind: Kind, request: Request) -> Response:
         """Send several images as files named `image`. The other fields are those of /v1/segment or /v1/regions.
 
-        The values of the other fields apply to all images. The response lists a status and an answer for each image.
-        If an image was refused, the answer is the refusal.
+        The other fields apply to all images. For each image, the response has a status and the answer or refusal.
         """
         batch, room = await read(request, desk), asyncio.Semaphore(TOGETHER)
 
@@ -193,10 +188,10 @@ def add(app: FastAPI, desk: Desk) -> None:
 def _job_routes(app: FastAPI, desk: Desk, jobs: Jobs) -> None:
     @app.post("/v1/jobs/{kind}", status_code=202, summary="Begin a job for several images", responses=ERRORS)
     async def begin(kind: Kind, request: Request, response: Response) -> JobState:
-        """Begin a job with the same fields as /v1/batch, and answer at once with the job's id.
+        """Begin a job with the fields of /v1/batch, and return the id of the job at once.
 
         The answers are kept for `limits.kept` seconds after the end of the job. If the service restarts, all jobs are
-        lost. If a request with the header Idempotency-Key is repeated unchanged, it begins no second job.
+        lost. If an unchanged request is repeated with the same Idempotency-Key, no second job begins.
         """
         batch = await read(request, desk)
 
@@ -214,11 +209,10 @@ def _job_routes(app: FastAPI, desk: Desk, jobs: Jobs) -> None:
 
     @app.get("/v1/jobs/{identifier}/result", summary="Return the answers of a job", responses=UNREADY)
     async def result(identifier: str, first: Annotated[int | None, FIRST] = None) -> Response:
-        """Return the answers of a job, in the form of /v1/batch.
+        """Return the answers of a job in the form of /v1/batch. The status 409 means: try again after Retry-After.
 
-        Without `first`, return all answers. If the job still runs, the status is 409 with Retry-After. With `first`,
-        return the answers so far, from this position on. If the job still runs and has no such answer, wait up to
-        10 seconds for one. If none comes, the status is 409 with Retry-After.
+        Without `first`, return all answers; 409 if the job still runs. With `first`, return the answers from position
+        `first` on; 409 if a running job gives no answer at `first` within 10 seconds.
         """
         answers = jobs.answers(identifier) if first is None else await jobs.further(identifier, first)
         if answers is None:

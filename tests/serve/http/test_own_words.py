@@ -120,5 +120,5 @@ def test_a_request_with_classes_runs_neither_captioner_nor_retrieval() -> None:
 
 
 def test_a_stage_that_finds_words_and_segments_at_once_cannot_be_served() -> None:
-    with pytest.raises(OvssError, match="the stage 'dense_cased' always segments an image into words that it finds"):
+    with pytest.raises(OvssError, match="the stage 'dense_cased' segments an image into words that the stage itself"):
         batch.plan(configs.load(ROOT / "configs/dense_cased.yaml"))

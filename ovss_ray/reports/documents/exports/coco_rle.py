@@ -1,6 +1,6 @@
 """Export of saved label maps as detectron2's sem_seg_predictions.json: a mask per image and class, in COCO's RLE.
 
-The stage `predictions` and other programs read this format. Category ids are class indices of the vocabulary.
+Category ids are class indices of the vocabulary.
 """
 
 import json

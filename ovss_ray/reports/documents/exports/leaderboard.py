@@ -1,4 +1,4 @@
-"""Leaderboard of a benchmark: own runs among the published figures. Each mIoU has a convention (see CONVENTIONS)."""
+"""Leaderboard of a benchmark: own runs among the published figures. CONVENTIONS explains the conventions of mIoU."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +12,7 @@ from ovss_ray.reports.schema import BenchmarkReport, Report
 from ovss_ray.structures.words import NOTE
 
 INSTANCES = ("instance_iou", "instance_accuracy")
-"""Metrics of a leaderboard for benchmarks of instances, such as coco:instances.
-
-If a row shows the value of such a metric, the row's column "convention" shows the name of the metric."""
+"""Metrics that leaderboards show for benchmarks of instances. The column "convention" has the name of the metric."""
 HEADINGS = ("", "method", "backbone", "mIoU", "convention", "source")
 CONVENTIONS = (
     "miou: over classes in the truth; miou_classic: over classes in truth or predictions; either: both are equal; "
@@ -41,10 +39,10 @@ class Row:
 
 
 def rows(benchmark: str, runs: Mapping[str, Report]) -> list[Row]:
-    """Return published figures and own runs of a benchmark, highest mIoU first. SG-IoU is left out.
+    """Return published figures and own runs of a benchmark, highest value first. SG-IoU is left out.
 
-    A run has a row for each metric of METRICS and INSTANCES that the run measured. If miou and miou_classic of a run
-    are equal, a single row has both values, with the convention "either".
+    A run has a row per measured metric of METRICS and INSTANCES. If miou equals miou_classic, both share a row with the
+    convention "either".
     """
     listed = [
         Row(of.method, of.backbone, of.miou, str(of.miou), of.convention, f"{of.kind}: {of.quoted}")
@@ -75,7 +73,7 @@ def _of_run(name: str, report: Report, benchmark: BenchmarkReport) -> Iterator[R
 
 
 def _words(benchmark: BenchmarkReport) -> str:
-    """Return a remark, such as "; own words", if a run uses other names or templates than its benchmark; else ""."""
+    """Return a remark such as "; own words" if the run has its own names or templates; else ""."""
     if any(note.endswith(NOTE) for note in benchmark.notes):
         return "; words found in each image, mapped by equal names"
     if benchmark.words is None:
@@ -96,11 +94,10 @@ def markdown(name: str, listed: Sequence[Row]) -> str:
 
 
 def latex(runs: Mapping[str, Report], names: Sequence[str]) -> str:
-    """Return a booktabs table with a row per published method, then a row per run, and a column per benchmark.
+    """Return a booktabs table with a row per published method, then a row per run.
 
-    Published methods are in the order of figures.json. Columns of few-shot folds have the mIoU of the fold's classes.
-    Benchmarks of prompted instances have a column per metric of their runs. If a method has several figures for a
-    column, the first in figures.json is shown. Figures that were only quoted by other authors are left out.
+    A benchmark in `names` has a column per metric that papers print (see tables.mains). If a method has several figures
+    for a column, the first in figures.json is shown. Figures of the kind SECOND_HAND are left out.
     """
     columns = [(name, key) for name in tables.in_paper_order(names) for key in _keys(name, runs)]
     figures: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
@@ -121,20 +118,14 @@ def latex(runs: Mapping[str, Report], names: Sequence[str]) -> str:
 
 
 def _keys(name: str, runs: Mapping[str, Report]) -> tuple[str, ...]:
-    """Return the metrics of a benchmark's columns in the table: those that papers print (see tables.mains).
-
-    If no run has the benchmark, the result is ("miou",).
-    """
+    """Return the metrics of a benchmark's columns (see tables.mains); ("miou",) if no run has the benchmark."""
     mains = (tables.mains(report.benchmarks[name]) for report in runs.values() if name in report.benchmarks)
     return tuple(dict.fromkeys(key for keys in mains for key in keys)) or ("miou",)
 
 
 def _shown(name: str, key: str) -> set[published.Figure]:
-    """Return the published figures that fit a column of the LaTeX table.
-
-    The column shows the metric `key` of the benchmark `name`. If `key` is "miou", figures of all conventions of mIoU
-    fit. Otherwise, only figures with the convention `key` fit. Figures that only other authors quoted are left out.
-    """
+    """Return the published figures of the benchmark `name` that the LaTeX column of the metric `key` shows."""
+    # the column "miou" shows figures of all conventions of mIoU
     return {
         of
         for of in published.of(name)

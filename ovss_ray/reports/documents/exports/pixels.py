@@ -1,8 +1,4 @@
-"""Pixel counts of a run as two CSV files.
-
-The file images.csv counts the pixels of each class in each image. The file confusions.csv has the confusion matrix of
-each benchmark.
-"""
+"""Pixel counts of a run as two CSV files: counts per image and class, and the confusion matrix of each benchmark."""
 
 import csv
 import io
@@ -25,16 +21,12 @@ OF_IMAGES = (
     *("benchmark", "image_id", "error", "image_miou"),
     *("class_index", "class", "iou", "truth_pixels", "predicted_pixels", "correct_pixels"),
 )
-"""Columns of images.csv: a row for each class in the truth or prediction of an image, and a row per failed image.
+"""Columns of images.csv, which has a row per image and class, and a row per failed image.
 
-`image_miou` and `iou` are percent. A class that is only in the prediction has no `iou`, and no influence on
-`image_miou`.
+`image_miou` and `iou` are percent. If a class is only in the prediction, `iou` is empty.
 """
 OF_CONFUSIONS = ("benchmark", "truth_index", "truth", "prediction_index", "prediction", "pixels")
-"""Columns of confusions.csv. Each row counts the pixels with one true label and one predicted label.
-
-Pairs of labels without pixels have no row. If no class was predicted, `prediction_index` is empty.
-"""
+"""Columns of confusions.csv. If no class was predicted, `prediction_index` is empty."""
 _PIECE = 1 << 16
 """Number of characters after which `_lines` yields a piece of the CSV."""
 
@@ -44,8 +36,8 @@ Row = Sequence[str | int | float]
 def write(folder: str, readings: Mapping[str, Reading]) -> list[str]:
     """Write both files into a folder, and return sentences that name the files.
 
-    If a benchmark has no rows in images.csv, a further sentence gives the reason. `readings`: benchmark → content of
-    its records, with confusion cells.
+    `readings`: benchmark → Reading with confusion cells. If a benchmark has no rows in images.csv, a further sentence
+    gives the reason.
     """
     kept = {name: cells for name, reading in readings.items() if (cells := intervals.cells_of(reading)) is not None}
     images = (row for name, cells in kept.items() for row in _of_images(name, readings[name], cells))

@@ -12,11 +12,12 @@ COLUMNS = (
     *("benchmark", "split", "restrictions", "scored", "expected", "final"),
     *("of", "name", "value", "number", "interval_low", "interval_high"),
 )
-"""Columns of the CSV. `of` is the kind of a row: all, group, class or fold.
+"""Columns of the CSV, which has a row per value.
 
-`name` is the name of the group, the class, or the data set of the folds; empty for "all". `value` is the name of a
-metric, such as miou. In the rows of groups, `value` is the metric's heading in reports, such as mIoU. `number` is what
-the metric has measured: a percentage, or a count of pixels or instances.
+- `of`: "all", "group", "class" or "fold"
+- `name`: name of the group, class or few-shot data set; empty for "all"
+- `value`: metric, such as miou; for a group, heading of the metric, such as mIoU
+- `number`: value of the metric, a percentage or a count of pixels or instances
 """
 PAPER_ORDER = {
     "ade20k:847": "A-847",
@@ -41,7 +42,7 @@ _LATEX = {
 def csv(report: Report) -> str:
     """Return a CSV with a row for each value of a report, and the columns COLUMNS. Missing values are empty.
 
-    A text that a spreadsheet would compute as a formula, such as the class name "=A1", gets a leading apostrophe.
+    Texts that look like formulas get a leading apostrophe.
     """
     sink = io.StringIO()
     writer = csv_format.writer(sink, lineterminator="\n")
@@ -119,10 +120,9 @@ def plain(cell: str) -> str:
 
 
 def latex(run: str, report: Report) -> str:
-    """Return a booktabs table with a row for the run, and a column per metric of each benchmark.
+    """Return a booktabs table with a row for the run, and a column per metric of each benchmark (see `mains`).
 
-    Benchmarks are in the papers' order. The metrics are those of `mains`. If the run's method has published values by
-    the same conventions, the row before the run has these values.
+    If the run's method has published values of these metrics, a first row shows the published values.
     """
     names = in_paper_order(report.benchmarks)
     columns = [(name, key) for name in names for key in mains(report.benchmarks[name])]
@@ -143,7 +143,7 @@ def latex(run: str, report: Report) -> str:
 
 
 def heading(name: str, key: str) -> str:
-    """Return the heading of a benchmark's column in LaTeX, followed by the metric if `key` is in INSTANCES."""
+    """Return the LaTeX heading of a column: the benchmark, and the metric `key` if INSTANCES has this metric."""
     return latex_text(", ".join(filter(None, (PAPER_ORDER.get(name, name), INSTANCES.get(key)))))
 
 
@@ -153,9 +153,10 @@ def _published(benchmark: BenchmarkReport, key: str) -> str:
 
 
 def mains(benchmark: BenchmarkReport) -> tuple[str, ...]:
-    """Return the metrics that papers print for a benchmark: `fold_miou` for a few-shot fold, else `miou`.
+    """Return the metrics that papers print for a benchmark.
 
-    For a benchmark of instances, such as coco:instances, return the metrics in INSTANCES that were measured.
+    The metric of a few-shot fold is fold_miou. The metrics of a benchmark of instances are the measured metrics of
+    INSTANCES. The metric of other benchmarks is miou.
     """
     if "fold_miou" in benchmark.metrics:
         return ("fold_miou",)
