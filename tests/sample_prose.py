@@ -2,9 +2,9 @@
 
     python tests/sample_prose.py --seed 3bd64e23
 
-prints 40 docstrings and 20 error messages, each with its file and line. A docstring follows the signature of its
-function or the assignment of its variable, as in an editor. The seed is a hexadecimal number, such as the beginning of
-a commit. The same seed draws the same texts.
+prints 40 docstrings and 20 error messages, each with its file and line. As in an editor, a text follows the summaries
+of its module and class, and the signature of its function or the assignment of its variable. The seed is a hexadecimal
+number, such as the beginning of a commit. The same seed draws the same texts.
 """
 
 import argparse
@@ -36,11 +36,14 @@ class Text(NamedTuple):
     text: str
     code: str = ""
     """Signature of the function, beginning of the class, or assignment; empty for a module or a message."""
+    around: tuple[str, ...] = ()
+    """Summaries of the module and the class in which the text stands."""
 
     def __str__(self) -> str:
         lines = [line.strip() for line in self.text.strip().splitlines()]
+        lines[:0] = [f"> {summary}" for summary in self.around]
         if self.code:
-            lines.insert(0, f"| {self.code}")
+            lines.insert(len(self.around), f"| {self.code}")
         return "\n    ".join([f"{self.path.relative_to(ROOT)}:{self.line} {self.name}", *lines])
 
 
@@ -54,13 +57,14 @@ def docstrings(path: Path) -> Iterator[Text]:
     """Yield the docstrings of a module, its classes, functions, constants and fields."""
     for node in nodes(path):
         if isinstance(node, Documented):
-            text = ast.get_docstring(node)
+            text, around = ast.get_docstring(node), _around(path)
             if text is not None:
-                yield Text(path, node.body[0].lineno, getattr(node, "name", path.stem), text, _beginning(node))
+                name = getattr(node, "name", path.stem)
+                yield Text(path, node.body[0].lineno, name, text, _beginning(node), around.get(node, ()))
             for before, after in zip(node.body, node.body[1:], strict=False):
                 text = _string(after.value) if isinstance(after, ast.Expr) else None
                 if text is not None and isinstance(before, ast.Assign | ast.AnnAssign):
-                    yield Text(path, after.lineno, _assigned(before), text, _beginning(before))
+                    yield Text(path, after.lineno, _assigned(before), text, _beginning(before), around[before])
 
 
 def messages(path: Path) -> Iterator[Text]:
@@ -70,7 +74,20 @@ def messages(path: Path) -> Iterator[Text]:
             arguments = [*node.exc.args, *(keyword.value for keyword in node.exc.keywords)]
             strings = [text for text in map(_string, arguments) if text and _is_sentence(text)]
             if strings:
-                yield Text(path, node.lineno, ast.unparse(node.exc.func), " | ".join(strings))
+                name = ast.unparse(node.exc.func)
+                yield Text(path, node.lineno, name, " | ".join(strings), around=_around(path)[node])
+
+
+@cache
+def _around(path: Path) -> dict[ast.AST, tuple[str, ...]]:
+    """Return the summaries of the module and class around each node of a module except the module itself."""
+    summaries: dict[ast.AST, tuple[str, ...]] = {}
+    for node in nodes(path):  # parents before children
+        outer = summaries.get(node, ())
+        if isinstance(node, ast.Module | ast.ClassDef) and (text := ast.get_docstring(node)):
+            outer = (*outer, f"{getattr(node, 'name', 'module')}: {text.splitlines()[0]}")
+        summaries |= dict.fromkeys(ast.iter_child_nodes(node), outer)
+    return summaries
 
 
 def _string(node: ast.expr) -> str | None:

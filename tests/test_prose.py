@@ -106,3 +106,14 @@ def test_a_docstring_follows_its_signature_or_assignment(tmp_path: Path) -> None
         'LIMIT: int = 3\n"""Most images."""\n\n@cache\ndef area(mask: Mask) -> int:\n    """Return it."""\n'
     )
     assert [text.code for text in docstrings(path)] == ["LIMIT: int = 3", "@cache def area(mask: Mask) -> int:"]
+
+
+def test_a_text_follows_the_summaries_of_its_module_and_class(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(
+        '"""Masks.\n\nMore."""\n\nclass Mask:\n    """Pixels."""\n\n'
+        '    def area(self) -> int:\n        """Return it."""\n        raise ValueError("the mask is empty")\n'
+    )
+    around = [("module: Masks.", "Mask: Pixels.")]
+    assert [text.around for text in docstrings(path)] == [(), around[0][:1], *around]
+    assert [text.around for text in messages(path)] == around
