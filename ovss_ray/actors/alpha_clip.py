@@ -65,9 +65,10 @@ class Stage(stage.Stage):
             return path and files.absolute(path)
 
         def paths(self) -> tuple[str | None, ...]:
-            """Return `base` and `weights`, without `weights` if it is not set.
+            """Return the paths (`base`, `weights`), or only (`base`,) if `weights` is not set.
 
-            A path that is None or left out stands for the default checkpoint.
+            If `base` is None, CLIP's default checkpoint is used. If `weights` is not set, an AlphaCLIP's image tower
+            gets its default checkpoint.
             """
             return (self.base, self.weights) if self.weights else (self.base,)
 
@@ -80,7 +81,8 @@ class Stage(stage.Stage):
     def key(cls, config: Config, vocabulary: Vocabulary) -> str:
         """Return the cache key of the embeddings that `prepare` computes for a vocabulary.
 
-        The key depends on the text tower's checkpoint, the vocabulary, the options for prompts, and `exact`.
+        The key depends on the text tower's checkpoint, the vocabulary, and the options `templates`, `synonyms` and
+        `exact`.
         """
         return _key(digests.sha256(cls.files(config)[0]), config, vocabulary)
 
@@ -105,13 +107,16 @@ class Stage(stage.Stage):
         return digests.sha256(self.files(self.config)[0])
 
     def kept(self) -> Mapping[str, int]:
-        """Return the total size in bytes of the caches of classifiers and name embeddings, as {"text": size}."""
+        """Return {"text": n}, where n is the number of bytes of all cached classifiers and name embeddings."""
         from ovss_ray.models import text
 
         return {"text": self.model.classifiers.held + text.WORDS.held}
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Score the regions of all images together; with `exact`, image by image for bit-identical results."""
+        """Score the regions of every image. Regions of several images share forward passes.
+
+        If the option `exact` is True, each image has separate forward passes, so that results are bit-identical.
+        """
         import torch
 
         # A forward pass may have regions of several images: only the classifier uses the vocabulary of an image.
@@ -129,12 +134,16 @@ class Stage(stage.Stage):
             return {"scores": column(values.float().cpu().numpy() for values in scores)}
 
     def _views(self, image: np.ndarray, boxes: np.ndarray, bits: np.ndarray) -> "Iterator[View]":
-        """Yield the model inputs of an image's regions lazily: only one image is prepared at a time."""
+        """Yield the model input of each region of an image. The image is prepared when the first input is requested."""
         if len(boxes):
             yield from self.model.viewer(image, self.config).views(boxes, Masks(boxes, bits))
 
     def _classifier(self, vocabulary: Vocabulary) -> "Classifier":
-        """Return the classifier of a vocabulary: from the cache, from prepared embeddings, or newly computed."""
+        """Return the classifier of a vocabulary. Classifiers are cached.
+
+        A classifier that is not cached is built from the vocabulary's prepared embeddings. If the vocabulary has no
+        prepared embeddings, the network computes the embeddings.
+        """
         import torch
 
         from ovss_ray.models.alpha_clip.classifier import classifier

@@ -39,8 +39,9 @@ Caption = tuple[str, float]
 class Stage(stage.Stage):
     """Describe an image (H, W, 3) uint8 RGB by captions.
 
-    Captions of Hugging Face models are best first. A score is the mean log-probability of the caption's tokens or, for
-    several `beams`, the beam score of transformers.
+    Captions of Hugging Face models are sorted by score, the highest first. If `beams` is 1, a score is the mean
+    log-probability of the caption's tokens. If `beams` is larger, a score is the beam score that the library
+    transformers computes.
     """
 
     reads = ("image",)
@@ -81,7 +82,10 @@ class Stage(stage.Stage):
         @model_validator(mode="after")
         def _enough_beams(self) -> "Stage.Config":
             if self.captioner == HUGGING_FACE and not self.sample and self.count > self.beams:
-                raise ValueError(f"count: {self.count} captions need `beams: {self.count}` or more, or `sample: true`")
+                raise ValueError(
+                    f"count: {self.count} captions need at least {self.count} beams. Set `beams` to {self.count}, or "
+                    "set `sample` to true"
+                )
             return self
 
         def resolved_device(self) -> str:
@@ -118,9 +122,10 @@ class Stage(stage.Stage):
 
     @classmethod
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
-        """Return the names of the options that the run's digest ignores: "model", "device" and "batch".
+        """Return the names of the options that the run's digest ignores: "device", "batch" and usually "model".
 
-        If a module of your own has no function `files`, and `model` is not the default, the digest includes "model".
+        If `captioner` is a module of your own without a function `files`, the digest includes every `model` except the
+        default.
         """
         default = cls.Config.model_fields["model"].default
         if config.captioner == HUGGING_FACE or config.model == default or registry.optional(config.captioner, "files"):
@@ -160,7 +165,7 @@ def _value(captions: Sequence[Caption]) -> dict[str, list[str] | list[float]]:
 
 
 def seed_of(seed: int, image_id: str) -> int:
-    """Return the seed of the random draws for an image: 63 bits, from the run's seed and the image's id."""
+    """Return the seed of an image's random draws. This seed has 63 bits, and is a hash of `seed` and `image_id`."""
     return int.from_bytes(hashlib.sha256(f"{seed} {image_id}".encode()).digest()[:8], "big") >> 1
 
 
@@ -204,7 +209,7 @@ class HuggingFace:
     """An image-to-text model of Hugging Face, with the processor of its inputs."""
 
     def __init__(self, listed: Sequence[Path], config: Stage.Config) -> None:
-        """Load the model from its files, all in one folder. Raises OvssError if transformers is missing or fails."""
+        """Load the model from its files `listed`. Raises OvssError if transformers is missing or cannot load them."""
         if find_spec("transformers") is None:
             raise OvssError(
                 "captions: the package transformers is missing. To install it, run `pip install ovss_ray[captions]`"

@@ -1,9 +1,13 @@
-"""Segment an image without any vocabulary: CaSED finds a word for each cell of a coarse map, or for each patch.
+"""Segment an image without any vocabulary. CaSED finds a word for each part of the image.
 
 Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation", arXiv 2404.10864.
 
-The option `detector` selects cells or patches. A cell or patch gets the word with the highest score among the words in
-retrieved captions. The column `words` lists the words of the whole image, the most frequent word first.
+If the option `detector` is dense, the parts are the cells of a coarse map. If `detector` is grid, the parts are
+patches, which are the cells of grids. If `detector` is regions, the parts are patches, which are an earlier stage's
+regions.
+
+CaSED retrieves captions for a part. The part gets the word with the highest score among the words in these captions.
+The column `words` lists the words of the whole image, the most frequent word first.
 """
 
 from collections import Counter
@@ -46,34 +50,37 @@ class Stage(stage.Stage):
         words: StageConfig = StageConfig(use="words", options={"filter": "cased"})
         """stage that finds candidate words in captions, with its options"""
         detector: Literal["dense", "grid", "regions"] = "dense"
-        """dense: cells of a coarse map (DenseCaSED); grid: cells of `grids`; regions: regions of an earlier stage such
-        as `sam`"""
+        """parts of the image that get a word. dense: the cells of a coarse map, as in DenseCaSED. grid: patches, which
+        are the cells of `grids`. regions: patches, which are the regions of an earlier stage such as `sam`"""
         grids: tuple[int, ...] = Field(default=(2, 4, 8), min_length=1)
-        """cells per axis of each grid. With `detector: grid`, the authors' code vicss uses [3]"""
+        """cells per axis of each grid. If `detector` is dense, each cell gives a crop. If `detector` is grid, each cell
+        is a patch, and the authors' code vicss uses [3]. Not for `detector: regions`"""
         shifted: bool = True
         """True: each grid also has copies that are shifted by half a cell along x, y or both; for `detector: dense`"""
         side: int = Field(default=16, ge=1)
-        """cells per axis of the map; for `detector: dense`"""
+        """cells per axis of the coarse map; for `detector: dense`"""
         pixels: int = Field(default=128, ge=16)
-        """side of a resized crop, in pixels; for `detector: dense`. With grid and regions, crops have CLIP's input
-        side"""
+        """side in pixels to which each crop is resized, if `detector` is dense. If `detector` is grid or regions, each
+        patch is resized to CLIP's input side, and this option has no effect"""
         smallest: int = Field(default=1000, ge=0)
-        """patches and regions with at most this number of pixels are left out; not for `detector: dense`"""
+        """patches with at most this number of pixels are left out. The pixels of a region are those in the region's
+        mask. Not for `detector: dense`"""
         most: int = Field(default=16, ge=1)
         """maximum number of regions of an image; the largest regions are kept. For `detector: regions`"""
         vocabulary: Literal["patch", "image"] = "patch"
         """source of a patch's candidate words. patch: captions retrieved for the patch; image: captions retrieved for
         the whole image. Not for `detector: dense`"""
         uncovered: Literal["none", "first"] = "none"
-        """word of pixels that no patch with a word covers. none: no word; first: the first word of the image, as in
-        vicss. Not for `detector: dense`"""
+        """treatment of a pixel that is outside all patches with a word. none: the pixel gets no word. first: the pixel
+        gets the first word of the image, as in vicss. Not for `detector: dense`"""
 
         @field_validator("words")
         @classmethod
         def _from_captions(cls, words: StageConfig) -> StageConfig:
             """Return `words` with checked options.
 
-            Raises ValueError for invalid options, or unless the stage reads only `captions` and writes `words`.
+            The stage must read only the column `captions`, and must write the column `words`. Raises ValueError for any
+            other stage, and for invalid options.
             """
             try:
                 settings = words.settings()
@@ -98,7 +105,7 @@ class Stage(stage.Stage):
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
         """Return the names of the options that the run's digest ignores.
 
-        The result is `where`. Unless `detector` is regions, "most" is added.
+        These are the names in `where` and, if `detector` is not regions, also "most".
         """
         return (*cls.where, *(() if config.detector == "regions" else ("most",)))
 
@@ -172,9 +179,10 @@ class Stage(stage.Stage):
         return grids.grid_boxes((size[0], size[1]), self.config.grids, self.config.smallest)
 
     def _largest(self, boxes: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return the boxes and masks of the N largest regions.
+        """Return the boxes and masks of the largest regions, the largest first.
 
-        The boxes (N, 4) int64 are (x, y, width, height) in pixels. A mask is (height, width) bool.
+        The options `most` and `smallest` limit the number N of returned regions. The returned boxes (N, 4) int64 are
+        (x, y, width, height) in pixels. A returned mask is (height, width) bool.
         """
         masks = Masks(boxes, bits)
         areas = np.array([masks[i].sum() for i in range(len(boxes))], np.int64)
@@ -185,7 +193,11 @@ class Stage(stage.Stage):
     def _named_patches(
         self, image: np.ndarray, patches: np.ndarray, masks: Sequence[np.ndarray]
     ) -> tuple[dict[str, Any], np.ndarray]:
-        """Return the words and the prediction (H, W) uint16 of an image, from patches (N, 4) and their masks."""
+        """Return the words and the prediction (H, W) uint16 of an image, for its N patches.
+
+        The boxes `patches` (N, 4) int64 are (x, y, width, height) in pixels. `masks[i]` (height, width) bool
+        marks the pixels of box i that belong to patch i.
+        """
         import torch
 
         from ovss_ray.models.alpha_clip import grids, inputs
@@ -218,9 +230,10 @@ class Stage(stage.Stage):
         return self.index.retrieve(embeddings.cpu().numpy(), self.config.count, self.config.duplicates)
 
     def _named(self, embeddings: "Tensor", hits: Sequence[Sequence[Hit]]) -> list[Named]:
-        """Return the best word and the word's score for each embedding i of (n, D).
+        """Return the best word of each cell or patch, with the word's score.
 
-        The candidates are the words in the captions `hits[i]`.
+        `embeddings` (n, D) has the embedding of each cell or patch. The candidate words for row i are the words in the
+        captions `hits[i]`.
         """
         import torch
 

@@ -39,7 +39,8 @@ class Stage(stage.Stage):
         path: str
         """JSON file of results in COCO's format, on a path that every node can read"""
         limit: int = Field(default=100, ge=1)
-        """maximum number of boxes per image. COCO's AP counts 100 per class and image, LVIS's AP 300 per image"""
+        """maximum number of boxes per image. COCO's AP counts at most 100 boxes per class and image. LVIS's AP counts
+        at most 300 boxes per image"""
         threshold: float = Field(default=0.0)
         """minimum score of a box"""
 
@@ -69,7 +70,7 @@ class Stage(stage.Stage):
         self._images, self._boxes = _read(config.path, config.threshold)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Return the boxes of every image; none for an image without results in the file."""
+        """Return the boxes of every image. An image without results in the file gets no boxes."""
         per_image = [self._of(int(number)) for number in batch["image_number"]]
         return {
             "prompt_points": column(np.empty((len(rows), 0, 2)) for rows in per_image),
@@ -78,7 +79,10 @@ class Stage(stage.Stage):
         }
 
     def _of(self, number: int) -> np.ndarray:
-        """Return the best boxes of the image with id `number`: x0, y0, x1, y1, score, (N, 5) float64, best first."""
+        """Return the boxes (N, 5) float64 of the image with the id `number`, the highest score first.
+
+        A box is x0, y0, x1, y1, score. The option `limit` is the maximum of N.
+        """
         first, last = np.searchsorted(self._images, (number, number + 1))
         return self._boxes[first : min(last, first + self.config.limit)]
 

@@ -4,7 +4,7 @@ Ma et al., "Open-vocabulary Semantic Segmentation with Frozen Vision-Language Mo
 
 In few-shot episodes, only the class of the episode is segmented, as in the paper. For other benchmarks, unlike in the
 paper, all classes are segmented. A pixel gets the class with the largest logit. If no logit is above 0, the pixel gets
-the class "background", or NONE without such a class.
+the class "background". If the vocabulary has no class "background", such a pixel is NONE.
 """
 
 import hashlib
@@ -59,16 +59,16 @@ class Stage(WithClassifiers, stage.Stage):
         variant: str = "fusioner_vit_l_14"
         """fusioner_tiny or fusioner_vit_l_14"""
         base: str | None = None
-        """path of CLIP's checkpoint; default: the CLIP in Fusioner's checkpoint or, if there is none, the shipped or
-        downloaded checkpoint"""
+        """path of CLIP's checkpoint. By default, CLIP is read from Fusioner's checkpoint. If Fusioner's checkpoint does
+        not contain CLIP, the default is CLIP's shipped or downloaded checkpoint"""
         normalise: DataSet | None = None
         """normalisation of colours: pascal or coco; default: coco for coco20i, pascal for all others
 
         The variant fusioner_tiny ignores this option.
         """
         resolution: Resolution = "original"
-        """original: windows over the photograph; square_224: photograph and labels are resized to one window, also for
-        metrics"""
+        """original: the network segments windows of the photograph. square_224: the photograph and its labels are
+        resized to the size of one window, and metrics are computed at this size"""
         batch: int = Field(default=4, ge=1)
         """maximum number of windows in one forward pass"""
 

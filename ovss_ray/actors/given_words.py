@@ -64,7 +64,10 @@ class Stage(stage.Stage):
         most: int = Field(default=1000, ge=1, le=65_533)
         """maximum number of words of an entry; if an entry has more words, its image fails"""
         fallback: str = ""
-        """word for an entry without words, such as object; empty: the image has no prediction"""
+        """word of an image whose entry has no words, for example "object"; empty: the image has no prediction
+
+        If `base` is True, the option `fallback` has no effect.
+        """
 
         @field_validator("path")
         @classmethod
@@ -192,7 +195,7 @@ def _repeated(classes: Any) -> str:
 
 @lru_cache(maxsize=4)
 def read(path: str) -> Mapping[str, Entry]:
-    """Read a file of words. Return image name without suffix → entry.
+    """Return the entries of a file of words. The key of an entry is the image's name without suffix.
 
     Raises OvssError if the file is invalid or empty.
     """

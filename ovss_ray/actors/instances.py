@@ -16,9 +16,10 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """Decode the true instances of an image from the file at `truth_uri` to the columns in TRUE.
+    """Decode the true instances of an image from the file at `truth_uri`.
 
-    The column `image_number` is the image's number in the annotations. The column `truth_digest` is the file's digest.
+    The columns of the instances begin with `true_`, such as `true_boxes`. The column `image_number` is the image's
+    number in the annotations. The column `truth_digest` is the digest of the file.
     """
 
     reads = ("benchmark", "image_uri", "truth_uri", "part", "size")

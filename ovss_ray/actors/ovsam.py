@@ -51,11 +51,11 @@ class Stage(WithNames, stage.Stage):
         """The network with the checkpoints of its parts, and the options of its scores."""
 
         clip_boxes: Literal["prompt", "truth"] = "prompt"
-        """prompt: CLIP's branch sees the box of the prompt or, if there is none, of the mask; truth: the annotated
-        box"""
+        """box that CLIP's branch sees. prompt: the box of the prompt or, if the prompt has no box, the box of the mask.
+        truth: the annotated box of the instance. If `official` is True, `clip_boxes` has no effect"""
         official: bool = False
-        """True: CLIP's branch sees annotated boxes in pixels of the photograph, not of the network's input, as in the
-        published evaluation"""
+        """True: CLIP's branch sees the annotated box of the instance, as in the published evaluation. The coordinates
+        of this box are not scaled from the photograph's size to the size of the network's input"""
         batch: int = Field(default=1, ge=1)
         """maximum number of images in one forward pass of CLIP's ResNet"""
 
@@ -102,7 +102,10 @@ class Stage(WithNames, stage.Stage):
         self.model = network.load(config.variant, self.files(config), config.resolved_device(), config.precision)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Segment and name the objects of all prompts; with `exact`, image by image for bit-identical results."""
+        """Segment and name the objects at all prompts. Up to `batch` images share a forward pass.
+
+        If the option `exact` is True, each image has a separate forward pass, so that results are bit-identical.
+        """
         import torch
 
         rows = [{name: batch[name][i] for name in self.reads} for i in range(len(batch["image"]))]
@@ -138,9 +141,10 @@ class Stage(WithNames, stage.Stage):
     def _scores(
         self, row: Mapping[str, Any], encoded: "Embedded", logits: "Tensor", vocabulary: Vocabulary
     ) -> np.ndarray:
-        """Return the scores (N, K) of masks, as logarithms of fused probabilities.
+        """Return the scores (N, K) float32 of N masks for K classes.
 
-        With `path: demo`, the scores are the head's logits.
+        If `path` is evaluation, a score is a weighted mean of log-probabilities from the head and CLIP's branch. If
+        `path` is demo, a score is the head's logit.
         """
         from ovss_ray.models.ovsam.naming import named
 
@@ -162,9 +166,11 @@ class Stage(WithNames, stage.Stage):
         return words.grouping(card.groups, card.index, len(vocabulary))
 
     def _clip_boxes(self, row: Mapping[str, Any], encoded: "Embedded") -> "Tensor | None":
-        """Return the boxes (N, 4) for CLIP's branch, or None for the boxes of the masks.
+        """Return the boxes (N, 4) float32 that CLIP's branch sees, or None.
 
-        Boxes are in pixels of the network's input or, with `official`, of the photograph.
+        The result is None if the prompts have no boxes, and no option requests annotated boxes. CLIP's branch then sees
+        the boxes of the masks. If `official` is True, the returned boxes are in pixels of the photograph. Otherwise,
+        the returned boxes are in pixels of the network's input.
         """
         from ovss_ray.models.ovsam import inputs
 

@@ -43,14 +43,18 @@ class Stage(WithNames, stage.Stage):
         """The network, and parameters of SAM's mask generator, except those for predicted IoU and for crops."""
 
         base: tuple[str, ...] = ()
-        """names seen in training, for which the head's weight is higher. For a benchmark's own vocabulary, the
-        benchmark's groups base and novel have priority"""
+        """names of classes seen in training. The scores of these classes depend mostly on the trained head; the scores
+        of other classes depend mostly on CLIP. Not for `path: demo`
+
+        If the vocabulary is the benchmark's own, and the benchmark has groups base and novel, the groups replace this
+        option.
+        """
         batch: int = Field(default=1, ge=1)
         """maximum number of images in one forward pass of CLIP's ResNet"""
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
-        """Return a note for the report: the meaning of predicted_iou, and the origin of the scores."""
+        """Return a note for the report: the meaning of predicted_iou, and whether only the head computes the scores."""
         scores = "the head alone" if config.path == "demo" else "the ensemble; CLIP's branch sees the mask's box"
         return (f"predicted_iou is the stability of a mask; scores of {scores}",)
 
@@ -65,7 +69,10 @@ class Stage(WithNames, stage.Stage):
         self.generator = Everything(self.model, Settings(**parameters, pred_iou_thresh=0))
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Propose and name the regions of every image; with `exact`, image by image for bit-identical results."""
+        """Propose and name the regions of every image. Up to `batch` images share a forward pass.
+
+        If the option `exact` is True, each image has a separate forward pass, so that results are bit-identical.
+        """
         rows = list(zip(*(batch[name] for name in self.reads), strict=True))
         most = 1 if self.config.exact else self.config.batch
         with self.config.computing():

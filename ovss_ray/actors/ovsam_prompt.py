@@ -33,9 +33,10 @@ QUESTION = ("points", "labels", "box", "base", "multimask", "image")
 
 
 class Stage(WithImages, WithSynonyms, stage.Stage):
-    """Segment and name the object at a prompt in an image (H, W, 3) uint8 RGB: one region, scores (1, K) float32.
+    """Segment and name the object at a prompt in an image (H, W, 3) uint8 RGB.
 
-    The column `predicted_iou` has the mask's stability.
+    The object is one region with scores (1, K) float32 for K classes. The column `predicted_iou` has the stability of
+    the object's mask.
     """
 
     reads = ("image", "prompts", "vocabulary")
@@ -47,7 +48,11 @@ class Stage(WithImages, WithSynonyms, stage.Stage):
         """The network, the names seen in training, and the size of the image cache."""
 
         base: tuple[str, ...] = ()
-        """names seen in training, for which the head's weight is higher; a prompt's `base` has priority"""
+        """names of classes seen in training. The scores of these classes depend mostly on the trained head; the scores
+        of other classes depend mostly on CLIP. Not for `path: demo`
+
+        If a prompt has the key `base`, the names under this key replace the option.
+        """
         memory: int = Field(default=1 << 28, ge=1)
         """maximum bytes of the cache of encoded images; the newest image is always cached. An encoding takes 110 MB"""
 
@@ -68,7 +73,10 @@ class Stage(WithImages, WithSynonyms, stage.Stage):
         return {name: column(answer[i] for answer in answers) for i, name in enumerate(self.writes)}
 
     def _answer(self, image: np.ndarray, question: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[np.ndarray, ...]:
-        """Return one value per column in `writes` for a prompt. Raises OvssError for an invalid prompt."""
+        """Return what the stage writes for an image and the prompt `question`: one array per column in `writes`.
+
+        Raises OvssError if the prompt is invalid.
+        """
         from ovss_ray.models.ovsam import inputs, naming, words
 
         if unknown := set(question) - set(QUESTION):

@@ -1,7 +1,8 @@
 """Paint regions with their classes, so that each pixel has at most one class.
 
-A region gets the class with the highest probability, which is the softmax of the region's scores over the vocabulary.
-Pixels without a region have no class and count as misses, unless the option `uncovered` assigns a class.
+A region gets the class with the highest probability. The probabilities of a region's classes are the softmax of the
+region's scores over the vocabulary. Pixels without a region have no class and count as misses, unless the option
+`uncovered` assigns a class.
 """
 
 from typing import Literal
@@ -27,20 +28,21 @@ class Stage(stage.Stage):
         """The selection of regions, their order, and the class of pixels without a region."""
 
         overlap: Literal["score", "smallest", "predicted_iou"] = "score"
-        """visible region where regions overlap. score: highest class probability; smallest: smallest area;
-        predicted_iou: highest predicted IoU"""
+        """region that sets the class of a pixel in several regions. score: the region with the highest class
+        probability; smallest: the region with the smallest area; predicted_iou: the region with the highest predicted
+        IoU"""
         threshold: float = Field(default=0.0, ge=0, le=1)
         """minimum probability of a region's class; regions below it are dropped"""
         uncovered: Literal["none", "nearest", "background"] = "none"
-        """class of pixels without a region. nearest: class of the nearest pixel with a class; background: the option
-        `background`"""
+        """class of pixels without a region. none: no class; nearest: the class of the nearest pixel with a class;
+        background: the class that the option `background` names"""
         background: str = ""
         """name of the class for `uncovered: background`"""
         contained: float | None = Field(default=None, gt=0, le=1)
-        """fraction of a region's area, such as 0.9. The region is dropped if one larger region covers this fraction
+        """fraction of a region, such as 0.9. If one larger region covers at least this fraction, the region is dropped
 
-        A region that this option drops cannot drop others, but a region below `threshold` can. None: no region is
-        dropped.
+        A larger region that this option drops does not count. A larger region that only `threshold` drops does count.
+        None: this option drops no region.
         """
 
         @model_validator(mode="after")

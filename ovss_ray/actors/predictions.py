@@ -117,13 +117,19 @@ class Stage(stage.Stage):
         if len(wrong := values[labels == _INVALID]):
             raise OvssError(
                 f"{name}: {len(wrong)} pixels have values such as {wrong[0]}. This is not the value of any of the "
-                f"{classes} classes. Check `offset`. If the values of the classes have gaps, list all these values in "
-                f"`category_ids`. If {wrong[0]} marks pixels without a class, add it to `none`"
+                f"{classes} classes. Check `offset`. If the classes do not have consecutive values, list the value of "
+                f"each class in `category_ids`. If {wrong[0]} marks pixels without a class, add {wrong[0]} to `none`"
             )
         return labels
 
     def _classes(self, classes: int) -> np.ndarray:
-        """Return a table (n,) uint16 from values in the files to class indices, NONE or _INVALID."""
+        """Return a table (n,) uint16. Entry v is for the pixel value v, and is a class index, NONE or _INVALID.
+
+        The last entry is for the largest value of a class or of the option `none`.
+
+        Raises OvssError if `category_ids` does not have one value per class. Also raises OvssError if a class and
+        `none` have a value in common, other than NONE.
+        """
         values = self.config.category_ids or range(self.config.offset, self.config.offset + classes)
         if len(values) != classes:
             raise OvssError(

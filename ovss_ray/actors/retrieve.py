@@ -48,7 +48,10 @@ class Stage(stage.Stage):
         return {"captions": column(self._captions(hits) for hits in every)}
 
     def _captions(self, hits: Sequence[Hit]) -> dict[str, list[str] | list[float]]:
-        """Return the captions of one image as a value of the column `captions`. Similarities are the scores."""
+        """Return the captions of one image as a value of the column `captions`.
+
+        The score of a caption is the similarity of the caption's embedding and the image's embedding.
+        """
         return {
             "texts": [self.index.texts[hit.row] for hit in hits],
             "scores": [hit.similarity for hit in hits],

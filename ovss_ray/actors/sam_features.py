@@ -19,7 +19,10 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """Write the embedding (D, g, g) float16 of an image (H, W, 3) uint8 RGB to a shard of `<folder>/<benchmark>`."""
+    """Write the embedding of an image (H, W, 3) uint8 RGB to a shard in the folder `<folder>/<benchmark>`.
+
+    An embedding (D, g, g) float16 has D channels on a grid of g × g cells.
+    """
 
     reads = ("benchmark", "image")
     writes = ()
@@ -71,7 +74,7 @@ class Stage(stage.Stage):
         return {}
 
     def _embeddings(self, images: list[np.ndarray]) -> list[np.ndarray]:
-        """Return the embedding (D, g, g) float16 of each image."""
+        """Return one embedding per image: (D, g, g) float16, with D channels on a grid of g × g cells."""
         import torch
 
         from ovss_ray.models.ovsam import inputs

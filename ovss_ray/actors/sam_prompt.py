@@ -50,7 +50,8 @@ class Stage(WithImages, stage.Stage):
         """maximum bytes of the cache of encoded images; the newest image is always cached. An embedding takes 4 MB, or
         0.3 MB for sam_tiny"""
         per: Literal["image", "instance"] = "image"
-        """image: one prompt per image, all masks are returned; instance: one prompt per instance, one mask each"""
+        """image: each image has one prompt, and the stage writes all masks that SAM predicts for this prompt.
+        instance: each true instance has one prompt, and the stage writes one mask per prompt"""
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
@@ -79,15 +80,19 @@ class Stage(WithImages, stage.Stage):
         return {name: column(row[i] for row in packed) for i, name in enumerate(self.writes)}
 
     def _one(self, image: np.ndarray, prompt: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
-        """Return the boxes (M, 4), packed masks (n,) uint8 and predicted IoU (M,) of the M masks for one prompt."""
+        """Return boxes (M, 4), packed masks and predicted IoU (M,) of the M masks for one prompt.
+
+        The packed masks are one array uint8 for all M masks, as in the column `bits`.
+        """
         answer = self.answer(image, prompt)
         return *regions.pack(answer.masks), answer.predicted_iou
 
     def _each(self, image: np.ndarray, points: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return the boxes, packed masks and predicted IoU of N masks, one for each of N prompts.
+        """Return bounding boxes (N, 4), packed masks and predicted IoU (N,) of N masks, one mask per prompt.
 
-        For point prompts, `points` are (N, 1, 2) and `boxes` (N, 0, 4). For box prompts, `points` are
-        (N, 0, 2) and `boxes` (N, 1, 4).
+        `points` and `boxes` are the N prompts. If the prompts are points, `points` is (N, 1, 2) and `boxes` is
+        (N, 0, 4). If the prompts are boxes, `points` is (N, 0, 2) and `boxes` is (N, 1, 4). The packed masks are one
+        array uint8 for all masks, as in the column `bits`.
         """
         ious = np.empty(len(points), np.float32)
 

@@ -28,7 +28,7 @@ class Stage(stage.Stage):
         folder: str
         """path of the run folder"""
         every: int = 1
-        """N: about one map in N is written; the choice depends only on the image's id"""
+        """divisor: with 10, about one label map in 10 is written; the choice depends only on the image's id"""
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Write the maps of a batch. Raises OvssError if the folder is not writable."""

@@ -122,7 +122,7 @@ class Stage(stage.Stage):
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
         """Return a note for the report: the source of the words, and the thresholds.
 
-        If SAN chooses from the classes of `benchmark` itself, the note states this restriction.
+        If SAN chooses words from the classes of `benchmark`, the note adds that words are restricted to these classes.
         """
         if config.tagger != SAN:
             return (f"words from the tagger {config.tagger}; threshold {config.threshold}",)

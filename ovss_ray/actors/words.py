@@ -27,7 +27,10 @@ from ovss_ray.words import cased, filters, tagging
 
 
 class Stage(stage.Stage):
-    """Extract words (dicts of classes, source and scores) from captions (dicts of texts and scores)."""
+    """Extract the words of an image from the `texts` of its captions.
+
+    The words are a dict with the keys `classes`, `source` and `scores` (see structures/words.py).
+    """
 
     reads = ("captions",)
     writes = ("words",)

@@ -18,9 +18,10 @@ def check(
 ) -> Findings:
     """Check the photographs and labels of a benchmark before a run. Return the faults.
 
-    `data_root`: folder of the data sets; default $OVSS_DATA. `split`: default: the split of the benchmark. `limit`:
-    number of images to check, the first by id; default: all. `full`: check the pixels of all images instead of a
-    sample. `workers`: number of processes; default: one per processor. `progress`: show the progress on stderr.
+    `data_root`: folder of the data sets; default $OVSS_DATA. `split`: name of the split to check, such as "val"; by
+    default, the benchmark's default split. `limit`: number of images to check, the first by id; by default, all.
+    `full`: check the pixels of all images instead of a sample. `workers`: number of processes; by default, one per
+    processor. `progress`: show the progress on stderr.
 
     Worker processes import the calling script. Guard the script by `if __name__ == "__main__":`, or pass workers=1.
     Raises OvssError for an unknown benchmark, an invalid number, or a missing data root.

@@ -1,7 +1,7 @@
 """Make a finished run compact: replace the records of its images by sums (see runs/compact.py).
 
-A record is deleted only after its compact file has been written and verified. If the command is interrupted, the
-numbers of the run stay the same. Repeat the command to finish.
+A record is deleted only after its compact file has been written and verified. If `ovss report RUN --compact` is
+interrupted, the numbers of the run stay the same. Repeat `ovss report RUN --compact` to finish.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -62,8 +62,8 @@ def pending(readings: Mapping[str, Reading], folder: RunFolder) -> dict[str, int
 def run(folder: RunFolder, say: Callable[[str], None]) -> None:
     """Replace the records of a finished run by sums, and rebuild report.json. `say` prints a line.
 
-    Raises OvssError as `pending` does, if another command works in the folder, or if the new sums are wrong. In all
-    these cases, the records are kept.
+    Raises OvssError for the same reasons as `pending`. Also raises OvssError if another command works in the folder, or
+    if the new sums are wrong. After each of these errors, all records are kept.
     """
     folder.config()  # raises OvssError if this is not the folder of a run, before a lease is written there
     with leases.held(folder, say) as lease:

@@ -160,7 +160,7 @@ def _targets(
 ) -> list[tuple[str, RunFolder | RunPlan]]:
     """Return (name, folder) for the folder of a run, or (name, plan) for each run of a config.
 
-    Raises OvssError if `run` is neither of the two, or if the config is invalid.
+    Raises OvssError if `run` is neither the folder of a run nor a config, or if the config is invalid.
     """
     if files.exists(files.join(run, "config.yaml")):
         return [(str(run), RunFolder(str(run)))]

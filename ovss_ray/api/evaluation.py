@@ -37,12 +37,13 @@ def evaluate(
     """Evaluate a method on benchmarks. Repeat the call to score the images that have no result yet.
 
     `config`: name of a shipped config, YAML file, dict of config values, or RunConfig. `data_root`: folder of the data
-    sets; default $OVSS_DATA. `out`: folder of the run; by default, a folder in runs/. `split`: default: the split of
-    the benchmark. `ids`: file with one image id per line. `limit`: number of images of each benchmark. `exact`:
-    bit-identical records in every run, but slower. `relations`: file of class relations, for SG-IoU. `vocabulary`: your
-    words in place of the classes, such as ["road", "car"] (docs/own_words.md). `wait_for`: cluster size to wait for,
-    such as "gpus=8,nodes=2". `overrides`: options, such as {"san.precision": "bf16"}. `progress`: True for a display,
-    or your own Progress object. `track`: trackers, such as "tensorboard" (docs/tracking.md).
+    sets; default $OVSS_DATA. `out`: folder of the run; by default, a folder in runs/. `split`: name of the split, such
+    as "val"; by default, the config's split, or else the benchmark's default split. `ids`: file with one image id per
+    line. `limit`: number of images of each benchmark. `exact`: bit-identical records in every run, but slower.
+    `relations`: file of class relations, for SG-IoU. `vocabulary`: your words in place of the classes, such as
+    ["road", "car"] (docs/own_words.md). `wait_for`: cluster size to wait for, such as "gpus=8,nodes=2". `overrides`:
+    options, such as {"san.precision": "bf16"}. `progress`: True for a display, or your own Progress object. `track`:
+    trackers, such as "tensorboard" (docs/tracking.md).
 
     Raises OvssError for invalid arguments or data, if `out` belongs to another run, and if the run stops early. Images
     that fail raise no exception (see `Report.lacking`).
@@ -54,7 +55,7 @@ def evaluate(
     plans = plan_runs(config, out, overrides, {"benchmarks": benchmarks, "wait_for": wait_for, **words, **selection})
     if len(plans) > 1:
         names = f"{len(plans)} configs: {', '.join(plans)}"
-        raise OvssError(f"{config} lists {names}. Pass one of these names, or call ovss_ray.compare")
+        raise OvssError(f"evaluate runs one config; {config} lists {names}. Pass one name, or call ovss_ray.compare")
     return dict(run(plans, listener(progress), trackers.parse(track))).popitem()[1]
 
 

@@ -35,7 +35,7 @@ class FrequentWord:
     images: int
     """number of images that have the word"""
     pixels: float
-    """share of the counted pixels that were predicted as this word, in percent"""
+    """share of pixels that were predicted as this word, in percent. Pixels whose truth is IGNORE are left out"""
     label: str
     """benchmark label to which the word is mapped; empty for an unmapped word"""
     rule: str
@@ -50,11 +50,13 @@ class Remapped:
     stamps: tuple[str, ...]
     """one text per file that the mapping uses, with the name and the sha256 of the file"""
     values: Mapping[str, float]
-    """metrics of the confusion matrix, such as miou, followed by present_recall, unmapped_pixels and unmapped_words
+    """metric → value: the metrics of the confusion matrix, such as miou, followed by three shares
 
     - present_recall: share of pairs (image, true label) for which a word of the image is mapped to the label
-    - unmapped_words: share of pixels whose word has no label; pixels with the truth IGNORE do not count
-    - unmapped_pixels: the same share, but including pixels without a word
+    - unmapped_pixels: share of pixels that have no word, or whose word is mapped to no label
+    - unmapped_words: share of pixels that have a word, but whose word is mapped to no label
+
+    Both shares of pixels are shares of all pixels whose truth is not IGNORE.
     """
     confusion: Any
     """sum of the images' confusion matrices (metrics.confusion.Partial)"""
@@ -70,14 +72,24 @@ class Remapping:
     """words_per_image (mean number), pixels_with_word (percent) and distinct_words (number)"""
     mapped: tuple[Remapped, ...]
     upper_bounds: Mapping[str, float]
-    """overlap, hungarian and best_iou, in percent; not comparable with mIoU; empty if not requested"""
+    """score → value in percent, for the scores overlap, hungarian and best_iou (see words/scoring.py)
+
+    The dict is empty if none of the three scores is an option of `remap`. The scores are not comparable with mIoU.
+    """
     vicss: Mapping[str, Mapping[str, float]]
-    """source of similarities → metric → value from 0 to 1; the key "" has the metrics without similarities"""
+    """source of similarities → metric → value from 0 to 1
+
+    The option "vicss" adds the source "". The source "" has only the metrics that need no similarities.
+    """
 
 
 @dataclass(frozen=True)
 class _Sums:
-    """Sums over images, one per mapping or source of similarities. Addition is exact, associative and commutative."""
+    """Sums over images, from which the scores are computed. The operator + is exact, associative and commutative.
+
+    `confusion` and `recall` have one entry per mapping. `vicss` has one entry per source of similarities. `bounds` has
+    one entry if upper bounds were requested, otherwise none.
+    """
 
     confusion: tuple[Any, ...]
     recall: tuple[scoring.Recall, ...]
@@ -123,8 +135,9 @@ def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
     - "overlap", "hungarian" or "best_iou" for upper bounds
     - "vicss" or "vicss:SOURCE", with a source of word similarities (see words/similarity.py)
 
-    Raises OvssError for an unknown option, a folder without a run, a run without words, or a compact run. Also
-    raises OvssError for a mapping if the run has few-shot episodes.
+    Raises OvssError for an unknown option, a folder without a run, or a run without words. Also raises OvssError if
+    `ovss report --compact` has replaced the records of the run by sums. If an option is a mapping, also raises
+    OvssError if the run has few-shot episodes.
 
     Example: `remap("runs/free", "wordnet")["ade20k:150"].mapped[0].values["miou"]` is in percent.
     """

@@ -61,9 +61,10 @@ class Benchmarks(dict[str, Benchmark]):
 
 
 def _in_words(base: Benchmark, name: str, words: str) -> Benchmark:
-    """Return `base`, the benchmark `name`, with the class names of the list `words`, such as "catseg".
+    """Return the benchmark `base` with other class names.
 
-    Raises UnknownName if the benchmark has no list `words`.
+    `name`: name of `base`, such as "ade20k:150". `words`: name of a list of class names, such as "catseg". Raises
+    UnknownName if `base` has no list of this name.
     """
     known = variants(name)
     if words not in known:

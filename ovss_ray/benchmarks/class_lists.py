@@ -25,7 +25,7 @@ def base(name: str) -> str:
 
 
 def class_list(name: str) -> tuple[str, ...]:
-    """Return the lines of classes/NAME.txt, byte for byte. A space at the end of a line is part of the name."""
+    """Return the lines of the file classes/NAME.txt, where NAME is `name`. Spaces at the end of a line are kept."""
     return tuple((_CLASSES / f"{name}.txt").read_text("utf-8").removesuffix("\n").split("\n"))
 
 

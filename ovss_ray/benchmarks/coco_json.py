@@ -1,7 +1,7 @@
 """Instances in COCO's format: a JSON file with the images and annotations of a split, read as a stream.
 
-The annotations are sorted by image in a temporary file, not in memory. An Item has no label file, but an inline address
-with the annotations of the image (see io.inline).
+The annotations are sorted by image in a temporary file, not in memory. An image has no label file. `Item.truth` is
+an inline address, which contains the annotations of the image (see io.inline).
 
 The status of an annotation is CROWD if `iscrowd` is set, as in mmdet's data sets. Other annotations are INVALID if
 `ignore` is set, or if their mask, area or box is invalid.
@@ -26,7 +26,11 @@ from ovss_ray.structures.masks import regions, rle
 KEPT = ("category_id", "bbox", "area", "segmentation", "iscrowd", "ignore")
 """Keys of an annotation that are passed on to the workers."""
 ABSENT, PARTIAL = SEARCHED = ("neg_category_ids", "not_exhaustive_category_ids")
-"""Keys of an image in LVIS's JSON, for categories absent from the image, and for categories only partly annotated"""
+"""Keys of an image in LVIS's JSON. The value of each key is a list of category ids.
+
+ABSENT lists the categories that are known to be absent from the image. PARTIAL lists the categories of which the image
+may have unmarked instances. SEARCHED contains both keys.
+"""
 INSTALL = 'Run `pip install "ovss_ray[instances]"`'
 
 
@@ -34,12 +38,13 @@ def items(
     uri: str, photograph: Callable[[Mapping[str, Any]], str], categories: Container[int], empty: bool = False,
     kept: Sequence[str] = (),
 ) -> Paired:  # fmt: skip
-    """List the images of a JSON file, sorted by id. The id of an image is the stem of its photograph's name.
+    """Return the images of a JSON file as Items, sorted by `image_id`. Images without a photograph are left out.
 
-    `photograph`: function from the JSON of an image to the address of its photograph. `categories`:
-    category ids of the annotations to keep. `empty`: also list images without annotations. `kept`: further keys of an
-    image that the workers need. Images without a photograph are left out. Raises OvssError if the file is damaged or a
-    library is missing.
+    `image_id` is the stem of the photograph's name, such as "000000000139" for 000000000139.jpg.
+
+    `photograph`: function (JSON of an image) → address of the photograph. `categories`: category ids of the annotations
+    to keep. `empty`: whether images without annotations are also returned. `kept`: further keys of the JSON of an image
+    that the workers need. Raises OvssError if the file is damaged or a library is missing.
     """
     require("ijson", "pycocotools")
     annotations: Rows[Any] = Rows(row, "image, number, content", _annotations(uri, categories))

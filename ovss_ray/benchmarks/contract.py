@@ -29,7 +29,7 @@ class Archive:
     url: str
     """URL of the file; if `note` is set, URL of a web page that offers the file
 
-    A value without "://" is the path of a file below the data root, which came from another archive.
+    If the file comes from another archive, `url` is the path of the file below the data root, without "://".
     """
     to: str
     """path of the target below the data root: a file if `inside` is a file, otherwise a folder"""
@@ -38,7 +38,7 @@ class Archive:
     digest: str = ""
     """published checksum as md5:…, sha1:… or sha256:…; empty if there is none"""
     size: int = 0
-    """bytes: approximate size of the file, to check the free disk space before the download; 0: unknown"""
+    """approximate size of the file in bytes, to check the free disk space before the download; 0 if unknown"""
     file: str = ""
     """name of the downloaded file; default: last part of the URL"""
     note: str = ""
@@ -56,7 +56,10 @@ class Step:
     source: str
     target: str
     convert: Callable[[bytes, str], bytes]
-    """picklable function (bytes, name of the source file) → bytes of the target, an image file. Raises OvssError"""
+    """picklable function (bytes of the source file, name of the source file) → bytes of the target, an image file
+
+    The function raises OvssError if the source file cannot be converted.
+    """
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Benchmark:
     domain: str
     licence: str
     source: str
-    """origin of the data"""
+    """origin of the images and labels, such as a URL, or the path of a user's YAML file"""
     counts: Mapping[str, int]
     """split → number of images; unlisted splits may have any number"""
     vocabulary: Vocabulary
@@ -102,24 +105,34 @@ class Benchmark:
     items: Callable[[str, str], Iterable[Item]]
     """function (data root, split) → images of the split, sorted by id. Raises OvssError if the data are missing"""
     truth: Callable[[Item, bytes], np.ndarray]
-    """function (item, bytes of its label file) → (H, W) uint16: label indices, or IGNORE. Raises OvssError"""
+    """function (item, bytes of its label file) → label map, (H, W) uint16, of label indices and IGNORE
+
+    The function raises OvssError if the label file is damaged or has an invalid label value.
+    """
     instances: Callable[[Item, bytes], Instances] | None = None
-    """function (item, bytes of its label file) → the true objects, for prompted methods; None: label maps only"""
+    """function (item, bytes of its label file) → annotated instances of the image
+
+    The function raises OvssError if the annotations are damaged. If the data set has only label maps, `instances` is
+    None.
+    """
     federated: bool = False
     """True if annotators searched each image for some classes only, as in LVIS (see Instances.absent)"""
     categories: tuple[int, ...] = ()
     """category id of each label in files of COCO's format; default: label index + 1"""
     index: tuple[int, ...] = ()
-    """label index of each class, or NONE for a word of the user without a label; default: i for class i
+    """label index of each class, or NONE for a class without a label; default: class i has label index i
 
-    Several classes may have the same label.
+    Several classes may have the same label. Only if the classes are words of the user, a class may have no label.
     """
     own_words: bool = False
-    """True if the classes are words of the user: a word may have no label, and a label no word"""
+    """True if the classes are words of the user; then a class may have no label, and a label may have no class"""
     parts: Mapping[str, tuple[Vocabulary, tuple[int, ...]]] = field(default_factory=dict)
     """value of Item.part → (vocabulary, index) for the images with this value; used for few-shot episodes"""
     alone: Mapping[str, tuple[Vocabulary, tuple[int, ...]]] = field(default_factory=dict)
-    """like `parts`, for methods that segment one class at a time; the classes are background and the episode's"""
+    """value of Item.part → (vocabulary, index) for methods that segment one class at a time, in place of `parts`
+
+    Each vocabulary has two classes: first background, then the class to segment.
+    """
     labels: tuple[str, ...] = ()
     """name of each label index in the ground truth; default: first name of each class"""
     listed: Callable[[str, str, Sequence[str]], Iterable[Item]] | None = None
@@ -128,11 +141,17 @@ class Benchmark:
     If `listed` is None, the user may only select ids that `items` lists.
     """
     image: Callable[[Item, bytes], np.ndarray] = _photograph
-    """function (item, bytes of its photograph) → (H, W, 3) uint8 RGB. Raises OvssError"""
+    """function (item, bytes of its photograph) → (H, W, 3) uint8 RGB. Raises OvssError for a damaged photograph"""
     size: Callable[[str], tuple[int, int]] = images.size
-    """function: URI of a photograph → H, W in pixels, without decoding it. Raises OvssError"""
+    """function: URI of a photograph → H, W in pixels. Raises OvssError if the photograph cannot be read
+
+    The function does not decode the photograph.
+    """
     rules: str = ""
-    """settings of a user's data set as JSON, empty for built-in data sets; part of a run's identity"""
+    """settings of a user's data set as JSON; empty for built-in data sets
+
+    A run can be resumed only if `rules` is the same text as at the run's start.
+    """
     split: str = "val"
     """split to evaluate by default"""
     prepare: Plan | None = None
@@ -140,7 +159,10 @@ class Benchmark:
     archives: tuple[Archive, ...] = ()
     """files that the data set's authors offer for download (see ovss_ray.dataprep.download)"""
     unlabelled: bool = False
-    """True if nearly all label files have ignored pixels; `ovss check` then reports a fault if none has"""
+    """True if nearly all label files have ignored pixels
+
+    If `unlabelled` is True and no label file has ignored pixels, `ovss check` reports a fault.
+    """
     twin: Callable[[Item], str] | None = None
     """function: item → address of a second label file; if the second file exists, `ovss check` compares both files"""
     drawn: bool = False
@@ -150,15 +172,18 @@ class Benchmark:
     values: Values | None = None
     """label values of a user's data set; None for other data sets, or if labels are coded by colours"""
     unpaired: Literal["error", "skip"] = "error"
-    """rule for photographs without a label file, and vice versa: "error" makes a run incomplete, "skip" ignores them"""
+    """rule for unpaired files, which are photographs without a label file and label files without a photograph
+
+    "error": unpaired files make a run incomplete. "skip": a run with unpaired files can be complete.
+    """
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", self.labels or self.vocabulary.names)
         object.__setattr__(self, "index", self.index or tuple(range(len(self.vocabulary))))
         if len(self.index) != len(self.vocabulary):
             raise OvssError(
-                f"{self.title}: {len(self.vocabulary)} classes, but `index` maps {len(self.index)}. Write one "
-                "label index per class"
+                f"{self.title}: {len(self.vocabulary)} classes, but `index` has {len(self.index)} label indices. "
+                "Write one label index per class"
             )
         if len(self.labels) > INVALID or len(self.vocabulary) > INVALID:
             raise OvssError(

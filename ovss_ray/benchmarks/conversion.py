@@ -15,7 +15,10 @@ def copy_image(data: bytes, name: str) -> bytes:
 
 
 def encode(pixels: np.ndarray, kind: str = "PNG", **options: int) -> bytes:
-    """Encode pixels (H, W) or (H, W, 3) as an image file. `kind` and `options` are those of Pillow's Image.save."""
+    """Encode pixels (H, W) or (H, W, 3) as an image file.
+
+    `kind`: Pillow's name of the file format. `options`: options of Pillow for this format, such as quality for JPEG.
+    """
     sink = io.BytesIO()
     Image.fromarray(pixels).save(sink, kind, **options)
     return sink.getvalue()

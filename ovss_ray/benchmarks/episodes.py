@@ -148,7 +148,10 @@ def _question(
 
 
 def _stuffs(words: Vocabulary, classes: Sequence[tuple[str, ...]]) -> list[tuple[str]]:
-    """Return the names of background that `classes` do not contain, each as a class of one name, such as ("sky",)."""
+    """Return one class, such as ("sky",), per name of background. Names that occur in `classes` are left out.
+
+    Class 0 of `words` contains the names of background.
+    """
     class_names = {name for names in classes for name in names}
     return [(name,) for name in words.classes[0] if name not in class_names]
 

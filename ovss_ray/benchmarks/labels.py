@@ -25,8 +25,8 @@ def value_table(labels: int, offset: int = 0, ignore: Iterable[int] = ()) -> np.
 def table_of(values: Sequence[int], ignore: Iterable[int] = ()) -> np.ndarray:
     """Return a table (65536,) uint16: label value → label index, IGNORE, or INVALID.
 
-    The label value `values[i]` becomes label index i, if it fits into 16 bits. Label values in `ignore` always become
-    IGNORE. All other label values become INVALID.
+    The label value `values[i]` becomes label index i. If `values[i]` is not in 0 to 65535, no label value becomes label
+    index i. Label values in `ignore` always become IGNORE. All other label values become INVALID.
     """
     table = np.full(65536, INVALID, np.uint16)
     listed = np.array(values, np.int64)
@@ -37,9 +37,10 @@ def table_of(values: Sequence[int], ignore: Iterable[int] = ()) -> np.ndarray:
 
 
 def look_up(values: np.ndarray, table: np.ndarray, name: str) -> np.ndarray:
-    """Convert label values, (H, W) integers, to label indices or IGNORE, (H, W) uint16, by a table (see `table_of`).
+    """Convert a map of label values, (H, W) integers, to a map of label indices and IGNORE, (H, W) uint16.
 
-    Raises OvssError if a label value is INVALID in the table. `name`: file that the message names.
+    `table`: label value → label index, IGNORE or INVALID (see `table_of`). `name`: file that the error message names.
+    Raises OvssError if a label value is INVALID in the table, or does not fit into 16 bits.
     """
     if values.dtype != np.uint16 and ((values < 0) | (values >= len(table))).any():
         wrong = values[(values < 0) | (values >= len(table))]
@@ -59,9 +60,10 @@ def _ranges(numbers: np.ndarray) -> str:
 
 
 def indexed(table: np.ndarray, item: Item, data: bytes) -> np.ndarray:
-    """Decode a label file to label indices, (H, W) uint16. Raises OvssError.
+    """Decode a label file to a map of label indices and IGNORE, (H, W) uint16.
 
-    `table`: label value → label index (see `value_table`).
+    `table`: label value → label index, IGNORE or INVALID (see `value_table`). Raises OvssError if the label file is
+    damaged or has a label value that is INVALID in the table.
     """
     return look_up(images.decode_labels(data, item.truth), table, item.truth)
 

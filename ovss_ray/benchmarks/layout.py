@@ -33,7 +33,7 @@ def below(root: str, usual_folder: str, layouts: Iterable[tuple[str, ...]], advi
 
 
 def split_folder(split: str, folders: Mapping[str, str]) -> str:
-    """Return the folder of a split; `folders` maps split → folder. Raises UnknownName."""
+    """Return the folder of a split; `folders` maps split → folder. Raises UnknownName for an unknown split."""
     if split not in folders:
         raise UnknownName("split", split, folders)
     return folders[split]

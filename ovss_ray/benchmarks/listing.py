@@ -55,7 +55,7 @@ COLUMNS = "image_id, image, truth, part"
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Unpaired files of a data set that are all of one kind, such as photographs without a label file."""
+    """Number and example of the unpaired files of one kind, such as photographs without a label file."""
 
     what: str
     """description in the plural, such as "photographs without a label file"; one of KINDS"""
@@ -115,7 +115,7 @@ def inside(folder: str) -> Iterator[str]:
 
 
 def stems(uris: Iterable[str], endings: Collection[str] = PHOTOGRAPHS) -> Iterator[tuple[str, str]]:
-    """Yield stem and address of each file that is not hidden and has one of the extensions."""
+    """Yield (stem, address) of each file whose extension, in lower case, is in `endings`, except hidden files."""
     for uri in uris:
         stem, ending = splitext(uri.rpartition("/")[2])
         if ending.lower() in endings and not stem.startswith("."):

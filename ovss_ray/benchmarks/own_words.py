@@ -21,7 +21,7 @@ class OwnWords:
     vocabulary: Vocabulary | None
     """classes that replace those of the benchmark; None: only the templates are replaced"""
     index: tuple[int, ...] = ()
-    """label index of each class, or NONE for a class that counts as no label"""
+    """label index to which each class is mapped, or NONE for a class that is mapped to no label"""
     templates: tuple[str, ...] = ()
     """prompt templates; empty: those of the method"""
     file: str = ""
@@ -30,9 +30,10 @@ class OwnWords:
     """SHA-256 of the file, or of the words in the config, in hex digits"""
 
     def applied(self, benchmark: Benchmark) -> Benchmark:
-        """Return the benchmark with the user's classes. If `vocabulary` is None, only the templates are replaced.
+        """Return the benchmark with the user's words. The labels and the truth of the benchmark do not change.
 
-        The labels and the truth of the benchmark do not change.
+        If `vocabulary` is None, the user's prompt templates replace those of the benchmark, and the classes do not
+        change. Otherwise, `vocabulary` replaces the classes and the prompt templates.
         """
         if self.vocabulary is not None:
             return replace(benchmark, vocabulary=self.vocabulary, index=self.index, own_words=True)
@@ -65,7 +66,7 @@ class OwnWords:
 
 
 def _pairs(words: Vocabulary, index: Sequence[int], labels: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Return (name, label) of each word. The label is None for a word that counts as no label."""
+    """Return (name, label) of each word. If a word is mapped to no label, the label is None."""
     return [(name, None if k == NONE else labels[k]) for name, k in zip(words.names, index, strict=True)]
 
 

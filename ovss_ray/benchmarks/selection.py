@@ -37,7 +37,7 @@ class Selection:
         return cls(split or benchmark.split, listed, limit)
 
     def stamp(self) -> dict[str, object]:
-        """Return the selection as a dict for JSON. It has the length and the digest of the list of ids, not the ids."""
+        """Return the selection as a dict for JSON. Instead of the ids, the dict has their number and their digest."""
         digest = hashlib.sha256("\n".join(sorted(self.ids)).encode()).hexdigest()[:12] if self.ids else None
         return {
             "split": self.split,

@@ -44,7 +44,8 @@ def write_tables(
 ) -> None:
     """Write the report in each format whose file name is set. Print the names of these files and of report.json.
 
-    Raises OvssError.
+    Raises OvssError if a file cannot be written. If `coco_rle` is set, also raises OvssError if the label maps of the
+    run cannot be exported (see exports/coco_rle.py).
     """
     from ovss_ray.reports.documents.exports import coco_rle as predictions
     from ovss_ray.reports.documents.exports import leaderboard, tables
@@ -66,7 +67,11 @@ def write_tables(
 def write_page(
     folder: "RunFolder", built: "Report", readings: "Mapping[str, Reading]", html: bool, opened: bool, images: int
 ) -> None:
-    """Write report.html if `html` or `opened` is True. If `opened`, also open it in a browser. Raises OvssError."""
+    """Write report.html if `html` or `opened` is True. If `opened` is True, also open report.html in a browser.
+
+    Raises OvssError if report.html cannot be written. If `opened` is True, also raises OvssError if the run's folder is
+    not on this machine.
+    """
     if not html and not opened:
         return
     from ovss_ray.reports.documents import run_page

@@ -44,7 +44,11 @@ def tables(what: str | None, benchmark: str | None, shipped: Mapping[str, Path])
 
 
 def figures(benchmark: str | None) -> Table:
-    """Return a table of published figures: all, or those of one benchmark, best first. Raises UnknownName."""
+    """Return a table of the published figures of a benchmark. If `benchmark` is None, return all published figures.
+
+    The figures of a benchmark are sorted: the best mIoU is first, and figures of SG-IoU are last. Raises UnknownName
+    for an unknown benchmark.
+    """
     if benchmark is not None:
         catalog.load(benchmark)
     rows = published.figures() if benchmark is None else published.of(benchmark)

@@ -58,7 +58,7 @@ def report(
     compact: compaction.Compact = False,
     yes: compaction.Yes = False,
 ) -> None:
-    """Rebuild the report of a run from its records, and print it. Options write it to files, such as an HTML page."""
+    """Rebuild the report of a run from its records, and print the report. Options such as --html also write files."""
     from ovss_ray.api import comparison
     from ovss_ray.engine import display, trackers
     from ovss_ray.reports import subsets
@@ -80,10 +80,10 @@ def _selected(
 ) -> tuple[Mapping[str, Sequence[str]], Sequence[str], Mapping[str, str], list[str]]:
     """Return `merged`, `words`, `unfit` and `needed` for the options --merge, --only and --buckets.
 
-    - `merged`: new class → classes to merge
-    - `words`: classes to select
-    - `unfit`: benchmark → reason why --merge and --only cannot be applied
-    - `needed`: benchmarks that must have confusion cells
+    - `merged`: name of a merged class → names of the classes to merge
+    - `words`: names of the classes in --only
+    - `unfit`: name of a benchmark → reason why --merge and --only cannot be applied to this benchmark
+    - `needed`: names of the benchmarks whose scores need the confusion matrix of each image
     """
     from ovss_ray.reports import subsets
 
@@ -93,7 +93,11 @@ def _selected(
 
 
 def _track(folder: "RunFolder", built: "Report", choices: "Sequence[Choice]") -> None:
-    """Send a report to the trackers in `choices`. Print the errors of other trackers from an earlier command."""
+    """Send a report to the trackers in `choices`.
+
+    The report lists the trackers to which an earlier command failed to send values. Print the errors of these
+    trackers, except trackers in `choices`.
+    """
     from ovss_ray.engine import trackers
     from ovss_ray.engine.display import Display
 
@@ -147,7 +151,7 @@ def compare(
     ] = False,
     gallery: documents.GalleryImages = documents.IMAGES,
 ) -> None:
-    """Show the mIoU of several runs side by side. For each further run, show the paired differences to the first."""
+    """Show the mIoU of several runs side by side, and paired differences in metrics between each run and the first."""
     from ovss_ray.api import comparison
     from ovss_ray.engine.display import Display
     from ovss_ray.reports import statistics_tables, terminal

@@ -33,7 +33,8 @@ class Client:
     ) -> None:  # fmt: skip
         """Prepare a client of the service at `address`. `key`: API key, by default $OVSS_API_KEY.
 
-        `patience`: seconds for which a request is repeated; 0: no repetition. `seconds`: timeout of each attempt.
+        If the service is busy, faulty or not reachable, a request is repeated for up to `patience` seconds. If
+        `patience` is 0, each request is sent only once. `seconds`: timeout of each attempt.
         """
         self._connection = Connection(address, key, patience, seconds)
         self._sent: OrderedDict[str, None] = OrderedDict()
@@ -44,8 +45,8 @@ class Client:
     ) -> Segmentation:  # fmt: skip
         """Return the label map of an image for the given classes, or for a benchmark's classes. Raises OvssError.
 
-        Without classes and benchmark, the classes are words that the model finds in the image. `more`: see
-        form.Prompting.
+        If `classes` and `benchmark` are both None, the model itself names the classes in the image. This requires a
+        model that can find words. `more`: further options, see form.Prompting.
         """
         answer = self._segment(image, form.words(classes, benchmark, model, **more), "png")
         return results.segmentation(answer)
@@ -77,8 +78,8 @@ class Client:
     ) -> Found[Regions]:  # fmt: skip
         """Return the regions that the model proposes, largest first, each with its `top` most probable classes.
 
-        `answer.ranking`: for each class, the `ranked` regions with the highest probability of this class; None if
-        `ranked` is 0. Raises OvssError.
+        The field `answer.ranking` of the result lists, for each class, the `ranked` regions with the highest
+        probability of this class. If `ranked` is 0, `answer.ranking` is None. Raises OvssError.
         """
         fields = [*form.regions(classes, benchmark, model, top, ranked), form.file(photographs.encode(image))]
         return results.regions(Regions.model_validate_json(self._connection.send("POST", "/v1/regions", fields)))
@@ -90,11 +91,12 @@ class Client:
     ) -> Found[Prompted]:  # fmt: skip
         """Return the masks of the object at points or in a box (x0, y0, x1, y1), highest predicted IoU first.
 
-        `multimask`: True for three masks, False for one mask. None: three masks for a single point without a box,
-        otherwise one mask. Each mask lists the `top` most probable of the requested classes.
+        If `multimask` is True, SAM returns three masks. If `multimask` is False, SAM returns one mask. If `multimask`
+        is None, the prompt decides: SAM returns three masks for a single point without a box, and one mask for any
+        other prompt. Open-Vocabulary SAM ignores `multimask`, and always returns one mask.
 
-        Open-Vocabulary SAM always returns one mask. Only this model uses `base`, the names of classes seen in
-        training. Raises OvssError.
+        Each mask lists the `top` most probable of the requested classes. `base`: names of the classes that
+        Open-Vocabulary SAM has seen in training. Other models ignore `base`. Raises OvssError.
         """
         # a path or bytes are faster than an array, which is encoded again for each prompt
         data = photographs.encode(image)
@@ -109,8 +111,9 @@ class Client:
     ) -> dict[str, Any]:  # fmt: skip
         """Return a COCO document with the masks at points or in a box, as a dict for json.dump.
 
-        Without points and box, the document has the masks of all regions. If the image is not a path or URL, the
-        image's sha256 replaces the file name. `multimask`: see `prompt`. Raises OvssError.
+        Without points and box, the document has the masks of all regions. If `image` is a path or URL, `file_name` in
+        the document is the last part of the path or URL. If `image` is bytes or an array, `file_name` is the sha256 of
+        the sent bytes. `multimask`: see `prompt`. Raises OvssError.
         """
         data, question = photographs.encode(image), form.question(points, box, multimask)
         fields = [*form.words(classes, benchmark, model), ("output", "coco"), *question]
@@ -128,8 +131,8 @@ class Client:
     ) -> list[Segmentation | OvssError]:  # fmt: skip
         """Send several images in one request. Return one label map per image, or an OvssError for a refused image.
 
-        The service accepts at most `limits.images` images, by default 16. Raises OvssError if the whole request is
-        refused. Arguments: see `segment`.
+        The service accepts at most 16 images, unless the option `limits.images` of the service has another value.
+        Raises OvssError if the whole request is refused. Arguments: see `segment`.
         """
         sent, fields = photographs.encode_all(images), form.words(classes, benchmark, model, **more)
         return several.batch(self._connection, "segment", sent, fields, results.decode_segmentation)

@@ -20,7 +20,7 @@ class Segmentation:
     """A label map from the service, and the classes in it."""
 
     labels: np.ndarray
-    """(H, W) uint16: index of each pixel's class among the requested classes; columns.NONE for no class"""
+    """(H, W) uint16: `index` in `answer.classes` of each pixel's class; columns.NONE for pixels without a class"""
     answer: Answer
     """the service's answer, with classes and areas; its field `png` is None, since `labels` replaces it"""
 
@@ -72,7 +72,7 @@ def decode(document: Any) -> Any:
 def picture(encoded: str | None) -> bytes:
     """Decode the base64 text of an answer's PNG to bytes. Raises OvssError if the text is None."""
     if encoded is None:
-        raise OvssError("the service's answer has no image. Install the same version of ovss_ray as the service has")
+        raise OvssError("the service's answer lacks the PNG. Install the version of ovss_ray that the service has")
     return base64.b64decode(encoded)
 
 

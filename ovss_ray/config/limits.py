@@ -1,4 +1,4 @@
-"""Limits of the online service: on single requests, and on all requests in progress together."""
+"""Limits of the online service. Some apply to each request, others to all requests or all jobs together."""
 
 from pydantic import Field
 
@@ -23,7 +23,10 @@ class Limits(Settings):
     regions: int = Field(default=1_000, ge=1)
     """largest number of regions in an answer; the largest regions are kept, and the total number is reported"""
     corners: int = Field(default=500_000, ge=1)
-    """largest number of polygon corners in an answer; for more corners, request the masks as `rle`"""
+    """largest number of polygon corners in an answer
+
+    If the polygons have more corners, the answer has status 422. Request the masks as `rle` instead.
+    """
     remembered: int = Field(default=500_000_000, ge=1)
     """bytes: largest size of each worker's cache of decoded images and SAM embeddings, which later prompts reuse"""
     waiting: int = Field(default=64, ge=1)

@@ -68,9 +68,10 @@ def load_several(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> 
 def _raws(
     file: str | Path | Mapping[str, Any], keys: Mapping[str, Any] | None, lists: Sequence[str] = ()
 ) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return config name → (source, config before validation). Error messages begin with the source.
+    """Return config name → (source, config before validation).
 
-    `lists`: overrides that begin with "compare=".
+    The source is the text with which error messages begin, such as "both.yaml: san". `lists`: overrides that begin
+    with "compare=".
     """
     if isinstance(file, Mapping):
         return {"config": ("config", {**file, **(keys or {})})}
@@ -183,8 +184,8 @@ def _put(node: Any, path: list[str], value: Any, source: str) -> Any:
     if isinstance(node, list):
         if not path[0].isdigit() or int(path[0]) >= len(node):
             raise OvssError(
-                f"{source}: in the part {'.'.join(path)!r} of the path, index {path[0]!r} is out of range: the list "
-                f"has {len(node)} entries. Use the number of an entry, counted from 0"
+                f"{source}: the index {path[0]!r} at the start of {'.'.join(path)!r} is out of range: the list has "
+                f"{len(node)} entries. Use the number of an entry, counted from 0"
             )
         return [_put(v, path[1:], value, source) if i == int(path[0]) else v for i, v in enumerate(node)]
     if not isinstance(node, dict | None):
@@ -199,7 +200,8 @@ def _put(node: Any, path: list[str], value: Any, source: str) -> Any:
 def validate(raw: Mapping[str, Any], source: str) -> RunConfig:
     """Convert a dict to a RunConfig, and validate all stage options.
 
-    Raises OvssError for an invalid config. The message begins with `source`, and may leave out further faults.
+    Raises OvssError for an invalid config. The message begins with `source`. If the config has several faults, the
+    message may name only some of the faults.
     """
     try:
         config = RunConfig.model_validate(raw)
@@ -241,7 +243,7 @@ def _explain(
 
 
 def _fields(model: type[Settings], path: Iterable[int | str]) -> list[str]:
-    """Return the keys that are valid below a path of the config."""
+    """Return the valid keys at `path`, such as ("pools", 0). `model`: class of the settings in which `path` begins."""
     known: dict[str, type[Settings]] = {
         "pools": Pool,
         "stages": StageConfig,

@@ -28,7 +28,8 @@ class Pool(Settings):
     gpus: float | Auto = "auto"
     """GPUs per worker, such as 0.25 for four workers per GPU
 
-    "auto": pools that can use a GPU get equal parts of each GPU; all other pools get 0.
+    If two pools have "auto" and can use a GPU, each worker of these two pools gets 0.5 GPUs. If a third pool has a
+    number below 1, each worker of the two pools may get less. Workers that cannot use a GPU get 0 with "auto".
     """
     resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """custom Ray resources of each worker, such as {fast_disk: 1}; workers run only on nodes with these resources"""
@@ -64,7 +65,7 @@ class Pool(Settings):
 
 
 class WaitFor(Settings):
-    """Size that a cluster must have before a run is placed on it. Written as text: "gpus=8,nodes=2"."""
+    """Size that a cluster must have before a run starts. A text such as "gpus=8,nodes=2" is also valid."""
 
     nodes: int = Field(default=0, ge=0)
     """number of nodes with CPUs or GPUs"""
@@ -110,7 +111,11 @@ class RunConfig(Settings):
     metrics: tuple[str, ...] = ()
     """metrics in addition to the regular metrics: modules of the user, or built-in metrics such as boundary_iou"""
     keep_predictions: Literal["auto", "all", "none"] = "auto"
-    """predicted label maps to write to the run folder; "auto": all for at most 10,000 images, else a fixed sample"""
+    """predicted label maps to write to the run folder
+
+    "auto" writes all label maps if the run has at most 10,000 images. For more images, "auto" writes the label maps of
+    about 10,000 images or fewer. The ids of the images determine which label maps are written.
+    """
     relations: str | None = None
     """path of a file with relations between labels (see runs.relations); only the metric SG-IoU uses it"""
     exact: bool = False
@@ -128,7 +133,7 @@ class RunConfig(Settings):
     patience: float = Field(default=900.0, ge=0)
     """seconds: longest wait for the size `wait_for`, and for nodes that an autoscaler starts for the pools"""
     limits: Limits = Limits()
-    """limits of a request to the online service (`ovss serve`); batch runs ignore them"""
+    """limits of the online service that `ovss serve` starts; batch runs ignore these limits"""
 
     @field_validator("vocabulary", mode="before")
     @classmethod

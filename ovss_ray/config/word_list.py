@@ -31,13 +31,13 @@ class WordList(Settings):
     names: str | tuple[str | tuple[str, ...], ...] = ()
     """classes to segment, each a name or a list of synonyms
 
-    The name of another benchmark stands for the classes of that benchmark. If `names` is empty, the benchmark keeps its
-    own classes.
+    If `names` is the name of a benchmark, such as "cityscapes:19", the classes of that benchmark are segmented. If
+    `names` is empty, the evaluated benchmark keeps its own classes.
     """
     images: str = ""
     """path of a file with words for each image (see the stage `given_words`); empty: the same words for all images"""
     add: bool = False
-    """True: these words are added to the benchmark's classes; False: they replace them"""
+    """True: the user's words are added to the benchmark's classes; False: the words replace the benchmark's classes"""
     map: dict[str, str | StrictInt | None] = {}
     """word → label of the benchmark (name or index), or null for no label
 
@@ -73,7 +73,8 @@ class WordList(Settings):
     def _for_all_or_each(self) -> "WordList":
         if self.images and (self.names or self.unmapped):
             raise ValueError(
-                "`images` lists the words of each image, so `names` and `unmapped` must not be set. Remove them"
+                "`images` lists the words of each image, so `names` and `unmapped` must not be set. Remove `names` and "
+                "`unmapped`"
             )
         return self
 
@@ -89,10 +90,11 @@ def tidy(name: str) -> str:
 
 
 def listed(value: Any) -> Any:
-    """Return benchmark name → words as a path or as a mapping with the keys of WordList. Return None for None.
+    """Return benchmark name → words, from the setting `vocabulary` as a user writes it. Return None for None.
 
-    `value`: benchmark name → words, or words for all benchmarks, which get the key EVERY. In `value`, words may also
-    be a list of names, or a Vocabulary.
+    `value` is a mapping of benchmark names to words, or only the words for all benchmarks. Words for all benchmarks get
+    the key EVERY. In `value`, words are a path, a list of names, a Vocabulary, or a mapping with WordList's keys. In
+    the result, lists and Vocabularies are replaced by such mappings.
     """
     if isinstance(value, Mapping) and not set(value) & set(WordList.model_fields):
         return {str(name): _entry(entry) for name, entry in value.items()}
@@ -110,8 +112,8 @@ def _entry(value: Any) -> Any:
 def of_options(options: Sequence[str] | None) -> dict[str, str] | None:
     """Return benchmark name → file from the values of `--vocabulary`; None if there are no values.
 
-    A value is BENCHMARK=FILE, or FILE. For FILE, the key is EVERY. Raises OvssError for a repeated key, or an empty
-    file name.
+    The value BENCHMARK=FILE gives BENCHMARK → FILE. A value without a benchmark gives EVERY → FILE. Raises OvssError
+    for a repeated key, or an empty file name.
     """
     entries: dict[str, str] = {}
     for option in options or ():

@@ -3,7 +3,7 @@
 A fault is reported if an alternative fits the photographs clearly better than the unchanged labels do. Terms:
 
 - alternative: the labels after a change that would undo a common error, such as a flip or a shift
-- agreement: sum of the edge strengths at the label boundaries, for one shift of the labels by up to REACH pixels
+- agreement: sum of the edge strengths at the label boundaries, after the labels are shifted by some rows and columns
 - fit: (agreement at one shift − mean agreement at other shifts) / standard deviation of the agreement at other shifts
 - gain: fit of an alternative minus fit of the unchanged labels
 
@@ -30,29 +30,29 @@ LEAST = 30
 FLAT = 0.01
 """Minimum standard deviation of a photograph's edge strengths; photographs below it are not tested."""
 REACH = 64
-"""Largest tested shift of the labels, in pixels of reduced images. It is at most a quarter of the shorter side."""
+"""Pixels of reduced images: labels are shifted by at most REACH, and at most a quarter of an image's shorter side."""
 SLACK = 1
 """Largest distance at which a label boundary agrees with an edge, in pixels of reduced images."""
 NEAR = 6
-"""Pixels of reduced images: the other shifts of a fit differ by more than NEAR pixels in rows or columns."""
+"""Pixels of reduced images: a fit compares one shift with the shifts that are more than NEAR rows or columns away."""
 SURROUNDINGS = 24
-"""Side of a square, in reduced pixels. The square's mean and deviation normalise the edge strength at its centre."""
+"""Reduced pixels: side of the surrounding square whose mean and standard deviation normalise each edge strength."""
 FITS = 3.5
 """Standard deviations: minimum of an alternative's median fit. A fault must also reach GAIN and WINS."""
 FITS_SHIFTED = 5.0
-"""Standard deviations: minimum of (sum of the fits of n images) / √n to test a shift that all labels share."""
+"""Standard deviations: one shift of all labels is tried if (sum of n images' fits) / √n is at least FITS_SHIFTED."""
 GAIN = 2.5
 """Standard deviations: minimum of (median gain of n images) · √n to report a fault."""
 WINS = 0.8
 """Minimum share of images in which transformed labels fit better than unchanged labels, to report a fault."""
 TOGETHER = 6
-"""Minimum number of images for a second rule. Its limits are FITS_TOGETHER, GAIN_TOGETHER and WINS_TOGETHER."""
+"""With at least this number of images, FITS_TOGETHER, GAIN_TOGETHER and WINS_TOGETHER also suffice for a fault."""
 FITS_TOGETHER = 1.5
-"""Standard deviations: minimum of the mean `fit` to report a fault, if there are TOGETHER or more images."""
+"""Standard deviations: minimum of an alternative's mean fit to report a fault in n ≥ TOGETHER images."""
 GAIN_TOGETHER = 6.0
-"""Standard deviations: minimum of (mean gain of n images) · √n to report a fault, if n is TOGETHER or more."""
+"""Standard deviations: minimum of (mean gain, clipped by STEADY) · √n to report a fault in n ≥ TOGETHER images."""
 WINS_TOGETHER = 0.7
-"""Minimum share of images in which transformed labels fit better, if there are TOGETHER or more images"""
+"""Minimum share of n ≥ TOGETHER images in which transformed labels fit better than unchanged labels, for a fault."""
 STEADY = 6.0
 """Standard deviations: each gain is clipped to ± STEADY before the mean is computed, so that no image decides alone."""
 LEAST_SHIFT = 10
@@ -62,7 +62,7 @@ SHIFT_GAIN = 2.0
 SHIFT_TOGETHER = 8.0
 """Standard deviations: replaces GAIN_TOGETHER for the alternative in which all labels are shifted equally."""
 STRANGERS = 24
-"""Maximum number of compared images. Each photograph is compared with the labels of the other compared images."""
+"""Maximum number of images in the test for swapped files, which compares each photograph with other images' labels."""
 STRANGER_FITS = 6.0
 """Standard deviations: minimum fit between a photograph and another image's labels to report swapped files."""
 SEVERAL = 0.15
@@ -93,7 +93,7 @@ class Edges:
 
 @dataclass(frozen=True)
 class Alternative:
-    """Fits of n images whose labels were transformed, for example flipped, to undo a common error."""
+    """Fits of n images with the labels of an alternative, such as flipped labels, and with the unchanged labels."""
 
     description: str
     cause: str
@@ -118,12 +118,12 @@ class Alternative:
 
     @property
     def gain(self) -> float:
-        """Return the median gain of the images: `fits` minus `baseline`, in standard deviations."""
+        """Return the median of the differences `fits` − `baseline`, in standard deviations."""
         return float(np.median(self.fits - self.baseline))
 
 
 def trace(image: np.ndarray, truth: np.ndarray, address: str = "", orientation: int = 1) -> Edges | None:
-    """Return Edges of `image` (H, W, 3) uint8 and `truth` (H, W) uint16, or None below SHORTEST, LEAST or FLAT."""
+    """Return Edges of `image` (H, W, 3) uint8 and `truth` (H, W) uint16; None if untestable (SHORTEST, LEAST, FLAT)."""
     stride = max(1, -(-max(truth.shape) // LONGEST))
     labels = np.asarray(Image.fromarray(_boundaries(truth)).reduce(stride))
     if min(labels.shape) < SHORTEST or labels.sum(dtype=np.int64) < 255 * LEAST:
@@ -260,7 +260,7 @@ def _middle(surface: np.ndarray, reach: int) -> np.ndarray:
 
 
 def _direction(most: np.ndarray, slack: float) -> str:
-    """Return a shift (down, right) in words, such as "12 pixels down". Components of at most `slack` are left out."""
+    """Return the shift `most` = (pixels down, pixels right) in words, without components of at most `slack` pixels."""
     down, right = most.tolist()
     words = [(right, "to the right" if right > 0 else "to the left"), (down, "down" if down > 0 else "up")]
     return " and ".join(f"{abs(pixels)} pixels {where}" for pixels, where in words if abs(pixels) > slack)
@@ -292,7 +292,7 @@ def _strangers(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Ite
 
 
 def _all_alike(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Fault]:
-    """Yield a fault if all label maps are equal, and half of the photographs fit poorly (see FITS)."""
+    """Yield a fault if all label maps are equal. The median fit must be < FITS, or at least FITS below the best fit."""
     unlike = np.median(baseline) < FITS or baseline.max() - np.median(baseline) >= FITS
     if len(traced) >= ALL_ALIKE and unlike and len({edges.labels.tobytes() for _, edges in traced}) == 1:
         message = f"the same labels in all {len(traced)} label files, and they do not fit the photographs"

@@ -43,8 +43,13 @@ class _Member:
 def unpack(archive: Archive, root: Path, progress: "Progress") -> None:
     """Extract a downloaded archive below `root`. Files that already exist with the right size are skipped.
 
-    Raises OvssError if the archive is damaged or unsafe, lacks `archive.inside`, or does not fit on the disk. An
-    archive is unsafe if it has links, or paths outside the target folder. A damaged archive is renamed.
+    Raises OvssError in these cases:
+
+    - the archive is damaged; the archive is then renamed
+    - the path of a file in the archive leads outside the target folder
+    - a file to extract is a link or device
+    - the archive does not contain the file or folder `archive.inside`
+    - the extracted files would not fit on the disk
     """
     file = archive.path(root)
     try:

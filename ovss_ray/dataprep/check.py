@@ -37,13 +37,13 @@ from ovss_ray.structures.findings import Fault, Faults, Findings
 from ovss_ray.structures.vocabulary import Vocabulary
 
 SAMPLE = 48
-"""Number of images whose pixels are read without --full (see `spread`)."""
+"""Maximum number of images in the sample. If --full is missing, the pixels of these images are tested."""
 FEW = 6
 """Number of images per benchmark that are checked before a run."""
 WIDER = 128
 """Number of label files that are searched for a missing class before a fault is reported."""
 LOOKS = 512
-"""Maximum number of class statistics, and of palettes, that a check keeps in memory."""
+"""Maximum number of images whose ClassStats a check keeps in memory. The same maximum holds for palettes."""
 AT_ONCE = 512
 """Largest number of images in progress at the same time. It limits the memory of a check."""
 
@@ -88,15 +88,15 @@ def run(
 
 
 def ahead(benchmarks: Mapping[str, Benchmark], manifests: Mapping[str, pa.Table]) -> Iterator[str]:
-    """Check FEW images of each benchmark before a run. Yield a warning for each likely fault of a data set.
+    """Check six images (FEW) of each benchmark before a run. Yield a warning for each likely fault of a data set.
+
+    A warning concerns a whole data set, such as labels in another class order. Faults of single files yield no warning.
 
     Raises OvssError in these cases:
 
     - two or more label files were checked, and all are invalid for the same reason
     - the palettes of the label files contradict each other
-    - `ignore` seems to exclude all pixels of a class
-
-    Faults of single files are not reported.
+    - the label values that a benchmark ignores surely include the value of a class
     """
     for name, benchmark in benchmarks.items():
         if benchmark.drawn:
@@ -155,7 +155,11 @@ def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> 
 
 
 def spread(number: int, most: int) -> list[int]:
-    """Return all positions below `number`. If `number` exceeds `most`, return evenly spaced pairs (i, i + 1)."""
+    """Return at most `most` of the positions 0 to `number` - 1, in ascending order.
+
+    If `number` is at most `most`, all positions are returned. Otherwise, the positions are evenly spaced pairs of
+    neighbours. For example, `spread(100, 4)` is [0, 1, 50, 51].
+    """
     if number <= most:
         return list(range(number))
     starts = (pair * number // (most // 2) for pair in range(most // 2))
@@ -163,7 +167,7 @@ def spread(number: int, most: int) -> list[int]:
 
 
 def settled(benchmark: Benchmark, seen: Iterable[tuple[int, Seen]]) -> tuple[Faults, Census]:
-    """Return all faults, and the frequency of each label.
+    """Return the faults of the images and of the data set as a whole, and the frequency of each label.
 
     `seen`: (position in the data set, result of the inspection) of each image, sorted by position.
     """
@@ -196,7 +200,11 @@ def settled(benchmark: Benchmark, seen: Iterable[tuple[int, Seen]]) -> tuple[Fau
 
 
 def _inspected(name: str, items: Rows[Item], traced: frozenset[str], workers: int, console: Console) -> Iterator[Seen]:
-    """Inspect images, in several processes if there are many. `traced`: ids of images whose edges are computed."""
+    """Inspect images. Yield the results in the order of `items`.
+
+    If there are more than 48 images (SAMPLE), `workers` processes inspect them in parallel. `traced` contains the ids
+    of the images for which `Seen.edges` is computed.
+    """
     task = partial(_inspect, name, traced)
     if len(items) <= SAMPLE or workers == 1:
         yield from map(task, items)

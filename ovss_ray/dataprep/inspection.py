@@ -39,7 +39,8 @@ class Seen:
 def inspect(benchmark: Benchmark, item: Item, trace: bool = True) -> Seen:
     """Read all pixels of an image and its labels; return faults, label counts and statistics.
 
-    If `trace` is False, no edges are computed, and `Seen.edges` is None. This saves memory.
+    Only the test of the labels' alignment needs `Seen.edges`. If `trace` is False, `Seen.edges` is None, which saves
+    memory.
     """
     faults: list[Fault] = []
     place = inline.shown(item.truth)
@@ -89,7 +90,10 @@ def _counts(benchmark: Benchmark, truth: np.ndarray) -> np.ndarray:
 
 
 def _unlike(benchmark: Benchmark, item: Item, truth: np.ndarray) -> Iterator[Fault]:
-    """Yield a fault if a second label file of the image has different labels (see `Benchmark.twin`)."""
+    """Yield a fault if the labels in the image's second label file differ from `truth`, or cannot be read.
+
+    `Benchmark.twin` returns the address of the second label file. If this file does not exist, no fault is yielded.
+    """
     other = benchmark.twin(item) if benchmark.twin else item.truth
     if other == item.truth or not files.exists(other):
         return

@@ -21,11 +21,11 @@ FEW_CLASSES = 4
 BRIGHT = (255, 65535)
 """Values of a white pixel in files of 8 and 16 bits."""
 PLAIN = 1000
-"""Factor in Cityscapes' instance ids: 26002 is instance 2 of class 26. Values below 1000 are plain classes."""
+"""Factor in Cityscapes' instance ids: 26002 is instance 2 of class 26. A value below 1000 is the number of a class."""
 INSTANCES = {256: "KITTI", PLAIN: "Cityscapes, KITTI MOTS"}
 """Factor → names of the data sets whose instance ids are factor · class + number of the instance."""
 SMEARED = 0.9
-"""Minimum share of nearly black or white pixels to recognise a mask that was saved as a JPEG."""
+"""Minimum share of pixels that are below 32 or above 223 to recognise a blurred black-and-white mask."""
 _CUT = "an unfinished download or copy"
 
 
@@ -58,9 +58,10 @@ def _listed(values: np.ndarray, described: Values) -> str:
 
 
 def _of_storing(pixels: np.ndarray, values: np.ndarray, unexpected: np.ndarray, described: Values) -> str:
-    """Return the likely cause if a program changed the values when it saved the file; else "".
+    """Return the likely cause of unexpected values if a program changed the labels when it saved them; else "".
 
-    `values`: the distinct values of `pixels`, sorted.
+    `values`: the distinct values of `pixels`, sorted. `unexpected`: the elements of `values` that are neither classes
+    nor ignored. `described`: the label values of the benchmark.
     """
     present, number = set(values.tolist()), len(described.classes)
     if number <= FEW_CLASSES and (mask := black_and_white(present, described)):
@@ -108,9 +109,10 @@ def _smeared(pixels: np.ndarray, values: np.ndarray, number: int) -> bool:
 
 
 def _of_numbers(values: np.ndarray, unexpected: np.ndarray, described: Values) -> str:
-    """Return the likely cause of unexpected values; "" if no cause is likely.
+    """Return the likely cause of unexpected values if the values suggest one, such as a shift by one; else "".
 
-    `values`: the distinct values of the file, sorted.
+    `values`: the distinct values of the label file, sorted. `unexpected`: the elements of `values` that are neither
+    classes nor ignored. `described`: the label values of the benchmark.
     """
     first, last = min(described.classes), max(described.classes)
     ignored = sorted({*described.ignore})
@@ -159,7 +161,10 @@ def _ids() -> set[int]:
 
 
 def _of_mode(data: bytes, name: str, damaged: bool) -> str:
-    """Return the likely reason why a label file cannot be decoded; "" if the decoder's error message suffices."""
+    """Return the likely reason why a label file cannot be decoded; "" if the decoder's error message suffices.
+
+    `damaged`: True if the decoder could not read the file, False if the decoder refused the kind of image.
+    """
     if not data:
         return f"an empty file: {_CUT}"
     if data.startswith(b"\xff\xd8\xff"):
@@ -234,5 +239,5 @@ def palette() -> tuple[tuple[int, int, int], ...]:
 
 @lru_cache(1)
 def _greys() -> frozenset[int]:
-    """Return the grey values to which Pillow converts the palette's colours by the formula of ITU-R 601-2."""
+    """Return the grey values to which Pillow converts the colours of `palette()` by the formula of ITU-R 601-2."""
     return frozenset((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16 for r, g, b in palette())

@@ -19,18 +19,25 @@ from ovss_ray.structures.findings import Fault
 BULK = 0.05
 """Minimum share of ignored pixels to suspect that they belong to a class that never occurs."""
 MOST = 0.2
-"""Minimum share of ignored pixels for a sure fault, if a class in REST never occurs.
+"""Minimum share of ignored pixels to report shifted labels as a sure fault, if REST contains the first class.
 
-From ENOUGH label files on, one ignored pixel suffices.
+The minimum holds if the first class never occurs in 1 or 2 label files. If the first class never occurs in 3 or more
+label files (ENOUGH), one ignored pixel suffices.
 """
 FEW_CLASSES = 4
 """Maximum number of classes at which `taken_away` reports a missing last class as a sure fault."""
 ENOUGH = 3
 """Minimum number of label files without a class before its absence counts as a fault."""
 MANY = 8
-"""Minimum number of label files to infer shifted labels from ignored pixels, if the first class is not in REST."""
+"""Minimum number of label files to conclude from label frequencies alone that labels are shifted by one.
+
+If the name of the first class is in REST, ENOUGH and MOST hold in place of MANY.
+"""
 NEARLY_ALL = 0.8
-"""Minimum share of the classes after the first that must occur often (see OFTEN), in the same cases as MANY."""
+"""Minimum share of classes that occur often (see OFTEN) to conclude from label frequencies that labels are shifted.
+
+The first class is left out of the share. If the name of the first class is in REST, NEARLY_ALL does not matter.
+"""
 OFTEN = 0.5
 """A class occurs often if it is in at least this share of the label files."""
 REST = {"background", "ground", "backgrounds", "bg"}
@@ -183,7 +190,10 @@ def _surely(benchmark: Benchmark, census: Census, step: int) -> bool | None:
 
 
 def named(labels: Sequence[str], absent: Sequence[int]) -> str:
-    """Return a sentence with the number of missing labels, and the names of the first NAMED of them."""
+    """Return a sentence with the number of labels that never occur, and the names of at most ten such labels.
+
+    `absent`: the indices of the labels that never occur.
+    """
     if not absent:
         return f"0 of {len(labels)} labels never occur"
     more = f", … and {len(absent) - NAMED} more" if len(absent) > NAMED else ""

@@ -3,7 +3,8 @@
 If labels are in another class order, only the photographs contradict them. In each image, each class with a usual
 position or colour votes for or against the labels.
 
-Meaning: hypothesis on the labels, (K,) int64. Element i is the index of the class that pixels of label i show, or -1.
+A meaning is a hypothesis on the labels, an array (K,) int64. Element i is the index of the class that pixels of label i
+show. Element i is -1 if pixels of label i show none of the K classes.
 
 Dimensions: H W pixels, K labels, n labels in an image.
 """
@@ -33,12 +34,13 @@ SMALL = 0.01
 LARGE = 0.6
 """Share of an image above which a class does not vote by its position."""
 GREENER = 0.02
-"""Minimum absolute value of `ClassStats.green`. Classes below it do not vote by their colour."""
+"""Minimum absolute value of `ClassStats.green`. A class with a smaller absolute value does not vote by its colour."""
 # Some aerial photographs show infrared as red, so their plants are red.
 INFRARED = 0.15
-"""Maximum redness of a class minus redness of the image. Redder classes do not vote by their colour.
+"""Maximum excess redness of a class. A class with a larger excess redness does not vote by its colour.
 
-Redness is the mean of (2 R - G - B) / (R + G + B + 1).
+The excess redness of a class is the redness of the class minus the redness of the image. Redness is the mean of
+(2 R - G - B) / (R + G + B + 1).
 """
 STRIDE = 3
 """Step, in pixels, between the rows and between the columns that are evaluated."""
@@ -51,15 +53,21 @@ MANY = 20
 CLEARER = 4
 """Minimum lead, in votes, of shifted labels over unchanged labels to report a shift (see `PlausibilityTest.moved`)."""
 ALIKE = 3
-"""Largest number of explanations in a message, if several fit equally well."""
+"""Maximum number of possible mistakes, such as a shift by one, in the message of a fault."""
 BAD = 0.5
 """The labels are judged implausible if at most this share of the votes is for them."""
 GOOD = 0.75
 """Another order or shift of the labels is suggested only if at least this share of the votes supports it."""
 BETTER = 0.3
-"""Minimum lead of a suggested order or shift over the unchanged labels, as a difference of the shares of votes."""
+"""Minimum difference between two shares of votes to suggest another order or shift of the labels.
+
+The difference is the share of votes for the suggestion minus the share of votes for the unchanged labels.
+"""
 NEAR = 0.1
-"""Maximum gap to the best share of votes. Of all explanations within this gap, the most common mistake is suggested."""
+"""Maximum difference between the share of votes for a suggested mistake and the best share for any mistake.
+
+If several possible mistakes are within this difference, the most common mistake is suggested.
+"""
 
 
 @dataclass(frozen=True)
@@ -111,16 +119,20 @@ class PlausibilityTest:
         self.green = np.array([bool(synonyms & GREEN) for synonyms in words])
 
     def votes(self, looks: Sequence[ClassStats], meaning: np.ndarray) -> tuple[float, int]:
-        """Return the share of votes that support a meaning, (K,) int64, and the number of votes.
+        """Return the share of votes that support a meaning of the labels, and the number of votes.
 
-        If there are no votes, the share is 1.
+        `meaning`: (K,) int64, the index of the class that pixels of each label show; -1 for no class. If there are no
+        votes, the share is 1.
         """
         image_votes = [self._image_votes(stats, meaning[stats.labels]) for stats in looks]
         every = np.concatenate([np.zeros(0, bool), *image_votes])
         return float(every.mean()) if len(every) else 1.0, len(every)
 
     def _image_votes(self, stats: ClassStats, classes: np.ndarray) -> np.ndarray:
-        """Return the votes of one image, bool: True is a vote for the meaning, False against it."""
+        """Return the votes of one image, bool. True is a vote for `classes`, False is a vote against `classes`.
+
+        `classes`: (n,) int64, the index of the class that pixels of each label in `stats.labels` show; -1 for no class.
+        """
         named = classes >= 0
         place, green = np.where(named, self.place[classes], 0), np.where(named, self.green[classes], False)
         placed = (place != 0) & ~np.isnan(stats.rows)

@@ -57,7 +57,11 @@ def _find(name: str | None) -> tuple[Benchmark, Plan]:
 
 
 def _done(steps: Sequence[Step], workers: int | None) -> Iterator[tuple[bool, str]]:
-    """Create the files, on Ray if there are at least FEW. Yield the result of `do` for each file."""
+    """Create one file per step. Yield the result of `do` for each step.
+
+    If there are fewer than 64 steps (FEW), this process creates all files. Otherwise, this process creates the first
+    file, and workers of Ray create the rest.
+    """
     if len(steps) < FEW:
         yield from map(do, steps)
         return

@@ -103,7 +103,8 @@ def _source(checkout: str | Path) -> tuple[Path, str]:
         return file, file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as failure:
         raise OvssError(
-            f"{file}: cannot be read: {failure}. Pass the folder of a checkout: git clone {REPOSITORY}"
+            f"{file}: cannot be read: {failure}. Run `git clone {REPOSITORY}`, and set `--from-checkout` to the "
+            "new folder"
         ) from failure
 
 
@@ -112,7 +113,10 @@ def _assignments(file: Path, source: str) -> Iterator[ast.Assign]:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as failure:
-        raise OvssError(f"{file}: invalid Python: {failure}") from failure
+        raise OvssError(
+            f"{file}: invalid Python: {failure}. Correct the file, or run `git clone {REPOSITORY}` and set "
+            "`--from-checkout` to the new folder"
+        ) from failure
     for node in tree.body:
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [VARIABLE]:
             yield node

@@ -8,8 +8,9 @@ Fold f has the classes f + 1, f + 5, … f + 77. The episodes are listed in `dat
 Weighting and Boosting for Few-Shot Segmentation", ICCV 2019.
 
 The folds have 35783, 17912, 14563 and 14315 episodes, in 26052, 15305, 13138 and 12640 photographs. Episodes and
-metrics are defined in pascal5i. The names of "background" and of the classes are those of coco:object, such as "sky"
-and "traffic light". A method that segments one class at a time gets Fusioner's names, such as "trafficlight".
+metrics are defined in pascal5i. Classes have the names of coco:object, such as "traffic light". Background also has the
+names of coco:object, such as "sky". A method that segments one class at a time gets "background" and Fusioner's name of
+the class, such as "trafficlight".
 
 This project evaluates each episode of a fold once. Published evaluations differ from ours in these points:
 
@@ -49,7 +50,7 @@ LISTED = {
 }
 """Name in coco:object → name in Fusioner's lists. In all other names, Fusioner only removes the spaces."""
 SPELLED = Vocabulary.of(LISTED.get(name, name).replace(" ", "") for name in WORDS.names)
-"""Name of each label value in the lists of Fusioner"""
+"""Class names, spelled as in Fusioner's lists. The index of a class is its label value, 0 (background) to 80"""
 EPISODES = (35783, 17912, 14563, 14315)
 GET = (
     "Get it: http://images.cocodataset.org/zips/val2014.zip, and the masks of COCO's val2014 that the README of "
@@ -90,7 +91,8 @@ def items(fold: int, root: str, split: str, ids: Sequence[str] | None = None) ->
 def training_items(fold: int, root: str) -> Paired:
     """List the training pairs of a fold: a photograph of train2014, and one of the 60 classes of the other folds.
 
-    Names of classes are those of SPELLED. Raises OvssError if the list, a photograph or a label file is missing.
+    Names of classes are those of SPELLED. Raises OvssError if a photograph, a label file or HSNet's list of training
+    pairs is missing.
     """
     photographs, truths = _folders(root, "train2014")
     uri = fold_list(root, f"coco/trn/fold{fold}.pkl")  # equal to Fusioner's list
@@ -118,9 +120,9 @@ def _pairs(data: bytes, uri: str, known: Sequence[int]) -> list[tuple[str, int]]
         raise OvssError(f"{uri}: expected one list of photographs per class. Replace the file. {GET_LISTS}")
     if invalid := [number for number, names in lists.items() if names and number not in [value - 1 for value in known]]:
         raise OvssError(
-            f"{uri}: photographs are listed under the key {invalid[0]!r}, but no class that belongs in this list has "
-            "this key. A key is the number of a class, 1 to 80, minus 1. Perhaps the file is the list of another fold. "
-            f"Replace the file. {GET_LISTS}"
+            f"{uri}: photographs are listed under the key {invalid[0]!r}, but no class that is expected in this list "
+            "has this key. The key of a class is its number, 1 to 80, minus 1. Perhaps the file is the list of another "
+            f"fold. Replace the file. {GET_LISTS}"
         )
     pairs = []
     for number, names in lists.items():

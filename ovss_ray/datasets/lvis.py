@@ -66,7 +66,10 @@ def items(root: str, split: str) -> Items:
 
 
 def _folder(root: str, base: str, name: str) -> str:
-    """Return the address of the folder `name` in `base`, or else in the data set COCO. Raises OvssError."""
+    """Return the address of the folder `name`, from `base` if `base` contains the folder, else from the data set COCO.
+
+    Raises OvssError if COCO does not contain the folder either.
+    """
     if files.is_folder(files.join(base, name)):
         return files.join(base, name)
     (address,) = below(root, "coco", [(name,)], GET)

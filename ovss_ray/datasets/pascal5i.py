@@ -1,11 +1,11 @@
 """PASCAL-5i: PASCAL VOC 2012, one class at a time. The 20 classes form four folds of five, pascal5i:0 to pascal5i:3.
 
 Data: http://host.robots.ox.ac.uk/pascal/VOC/voc2012, and the label files SegmentationClassAug. If SegmentationClassAug
-is missing, SegmentationClass is read, which has the same labels for these images (see voc.py). Label values are 1 to 20
-for the classes, 0 for everything else, and 255 for outlines. Outlines are not counted. Fold f has the classes 5f + 1 to
-5f + 5. The episodes are listed in `data/splits/pascal/val/fold0.txt` to `fold3.txt` of
-https://github.com/juhongm999/hsnet. Copy the folder `data/splits` to the data root. LSeg and Fusioner use the same
-lists. Paper: Shaban et al., "One-Shot Learning for Semantic Segmentation", BMVC 2017.
+is missing, SegmentationClass is read. Both folders have the same labels of the photographs in the episodes (see
+voc.py). Label values are 1 to 20 for the classes, 0 for everything else, and 255 for outlines. Outlines are not
+counted. Fold f has the classes 5f + 1 to 5f + 5. The episodes are listed in `data/splits/pascal/val/fold0.txt` to
+`fold3.txt` of https://github.com/juhongm999/hsnet. Copy the folder `data/splits` to the data root. LSeg and Fusioner
+use the same lists. Paper: Shaban et al., "One-Shot Learning for Semantic Segmentation", BMVC 2017.
 
 An episode is a photograph and one class to segment in it. `2007_000033__01` is class 1 in photograph 2007_000033.
 The folds have 346, 451, 725 and 346 episodes, in 345, 433, 587 and 326 photographs. In the truth, everything but the
@@ -71,8 +71,9 @@ def items(fold: int, root: str, split: str, ids: Sequence[str] | None = None) ->
 def training_items(fold: int, root: str, lists: Literal["hsnet", "fusioner"] = "hsnet") -> Paired:
     """List the training pairs of a fold, which are the pairs in the training lists of the other three folds.
 
-    A pair is a photograph and a class in the photograph. Pixels of all other classes are background. Label files are
-    read only from SegmentationClassAug. Raises OvssError if a list, a photograph or a label file is missing.
+    `lists` names the project, HSNet or Fusioner, whose training lists are read. A pair is a photograph and a class in
+    the photograph. Pixels of all other classes are background. Label files are read only from SegmentationClassAug.
+    Raises OvssError if a list, a photograph or a label file is missing.
     """
     # For all four folds, Fusioner's lists have 15,555 pairs, which include the 13,680 pairs of HSNet's lists.
     find = {"hsnet": fold_list, "fusioner": fusioner_list}[lists]

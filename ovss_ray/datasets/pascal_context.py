@@ -23,10 +23,10 @@ SAN, CAT-Seg, FC-CLIP and mmsegmentation read trainval_merged.json for 59 and 60
 of these methods with `59-json` or `60-json`. Some labels in trainval_merged.json differ from the .mat files
 (https://github.com/open-mmlab/mmsegmentation/pull/474). The effect of this difference was not measured here.
 
-To use the labels, copy https://codalabuser.blob.core.windows.net/public/trainval_merged.json to VOC2010. Then run
-`ovss prepare pascal_context:59-json`, which draws 8-bit label files `annotations_detectron2/pc59_val/*.png`. The values
-0 to 58 are the classes. The value 255 marks all other pixels. Where masks overlap, the last mask in the JSON counts.
-The conversion follows CAT-Seg's script, but was not compared with label files of CAT-Seg's script.
+To use trainval_merged.json, copy https://codalabuser.blob.core.windows.net/public/trainval_merged.json to VOC2010. Then
+run `ovss prepare pascal_context:59-json`, which draws 8-bit label files `annotations_detectron2/pc59_val/*.png`. The
+values 0 to 58 are the classes. The value 255 marks all other pixels. Where masks overlap, the last mask in the JSON
+counts. The conversion follows CAT-Seg's script, but was not compared with label files of CAT-Seg's script.
 
 Paper: Mottaghi et al., "The Role of Context for Object Detection and Semantic Segmentation in the Wild", CVPR 2014.
 """
@@ -100,7 +100,7 @@ def items(root: str, split: str) -> Items:
 
 
 def numbers(names: tuple[str, ...]) -> np.ndarray:
-    """Return the label value in the .mat files of each class, (K,) integers for K classes."""
+    """Return the label value of each class in `names`, (K,) integers for K names. The .mat files use these values."""
     # The authors' labels.txt calls the class "diningtable" "table".
     return np.array([1 + CLASSES.index("table" if name == "diningtable" else name) for name in names])
 

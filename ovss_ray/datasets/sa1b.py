@@ -1,12 +1,13 @@
-"""SA-1B: a billion masks without classes in eleven million photographs, for methods that are prompted.
+"""SA-1B: a billion masks in eleven million photographs, for methods that are prompted.
 
-Data: https://ai.meta.com/datasets/segment-anything-downloads, tar files, downloaded in a browser. As in OVSAM, a folder
-such as sam/sa_000020 has files sa_ID.jpg and sa_ID.json. The text file `sam/val.txt` lists the folders of the split
-val, one name such as sa_000020 per line. `sam/train.txt` lists the folders of the split train. Any number of folders
-may be listed.
+Data: https://ai.meta.com/datasets/segment-anything-downloads. Download the tar files in a browser. As in OVSAM, a
+folder such as sam/sa_000020 has files sa_ID.jpg and sa_ID.json. The text file `sam/val.txt` lists the folders of the
+split val, one name such as sa_000020 per line. `sam/train.txt` lists the folders of the split train. Any number of
+folders may be listed.
 
-All masks have the same class, "object". So the instance accuracy is always 100 %, and methods differ only in the IoU of
-their masks. Pixels outside all masks are not counted. Masks with an invalid box are not counted.
+The data set has no classes. Here, every mask has the class "object". So the instance accuracy is always 100 %, and
+methods differ only in the IoU of their masks. Pixels outside all masks are not counted. Masks with an invalid box are
+not counted.
 
 Paper: Kirillov et al., "Segment Anything", ICCV 2023.
 """

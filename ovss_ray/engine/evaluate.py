@@ -29,7 +29,9 @@ from ovss_ray.structures.columns import MANIFEST
 PARTS = 256
 """Maximum number of images in one file of records."""
 ROUNDS = 3
-"""Number of consecutive rounds without a finished image after which a run fails. A round attempts all images left."""
+"""Number of consecutive failed rounds that make a run fail.
+
+A round attempts all images without a record. If a round writes no record, the round has failed."""
 
 
 def run(plan: RunPlan, progress: Progress, conclude: Callable[[Report], Report] = lambda built: built) -> Report:
@@ -74,9 +76,10 @@ def _report(
 
 
 def _with_changes(plan: RunPlan, listed: Mapping[str, pa.Table], progress: Progress) -> RunPlan:
-    """Add digests of the files to the manifests `listed`. Save the manifests, and return the plan with these manifests.
+    """Add digests of photographs and label files to the manifests `listed`. Return the plan with these manifests.
 
-    If a digest differs from the digest in an image's record, the image is scored again (see changes.looked_up).
+    The manifests are saved in the run's folder. If a file of an image has another digest than in the image's record,
+    the image is scored again.
     """
     tables = {}
     for name, table in listed.items():
@@ -186,7 +189,11 @@ def _stream(manifest: pa.Table, pools: Sequence[Placed], plan: RunPlan, watch: W
 
 
 def _write(table: pa.Table, folder: RunFolder) -> pa.Table:
-    """Write one file of records per benchmark. Return one receipt per file: its name, numbers of images, last error."""
+    """Write one file of records per benchmark. Return one receipt per file.
+
+    A receipt has the path of the file and the name of the benchmark. A receipt also has the number of images, the
+    number of failed images, and the last error.
+    """
     receipts = []
     for name in table["benchmark"].unique().to_pylist():
         part = table.filter(pc.equal(table["benchmark"], name))

@@ -13,9 +13,13 @@ from typing import Any
 
 # The cause is known if faulthandler left a trace: a missed deadline, a segmentation fault, or another fatal error.
 ENOUGH = 2
-"""Number of worker deaths with known causes during the processing of one image, after which the image is skipped."""
+"""Number of dead workers at which an image is skipped.
+
+Only workers that died with a known cause while processing this image are counted."""
 ENOUGH_UNKNOWN = 3
-"""Number of worker deaths with any causes during the processing of one image, after which the image is skipped."""
+"""Number of dead workers at which an image is skipped.
+
+All workers that died while processing this image are counted, with or without a known cause."""
 
 UNKNOWN = "its process was killed, as happens for lack of memory"
 
@@ -40,7 +44,10 @@ class Status:
     """seconds since the latest sign of progress, such as an image that was started or finished"""
     deaths: int
     redone: int
-    """number of restarts of all images together, in the pool where this number is largest"""
+    """number of repeated starts of images, in the pool with the most repeated starts
+
+    For example, if the workers of this pool have made 103 starts for 100 images, `redone` is 3.
+    """
     busy: dict[str, tuple[str, ...]]
     """id of a worker → names of its images in progress"""
     nodes: dict[str, str]

@@ -23,7 +23,7 @@ EVERY = 5.0
 
 
 class Progress(Protocol):
-    """Protocol of a listener, which is notified of a run's progress and keeps the numbers below."""
+    """Protocol of a listener. A run calls the methods to report progress, and reads the numbers in the attributes."""
 
     done: int
     """number of images with a record, including records of earlier commands"""
@@ -40,7 +40,10 @@ class Progress(Protocol):
         """Return a context manager that encloses the whole run. `todo`: manifest rows of the images to evaluate."""
 
     def update(self, receipt: Mapping[str, Any]) -> None:
-        """Receive the receipt of a newly written file of records, with its numbers of images and failures."""
+        """Receive the receipt of a newly written file of records (see evaluate._write).
+
+        `receipt["images"]`: number of images in the file. `receipt["failed"]`: number of failed images in the file.
+        """
 
     def pulse(self, status: Status) -> None:
         """Receive the state of the workers. The run calls this every few seconds."""
@@ -100,7 +103,8 @@ class Counts:
 class Relay(Counts):
     """Listener that counts, and passes everything on to another listener, `inner`.
 
-    `sums`: sums over the records written so far. If `inner` has such sums too, both listeners share one object.
+    The attribute `sums` has sums over the records written so far. If `inner` already has such sums, the attribute is
+    the Running object of `inner`. Otherwise, the attribute is a new Running object.
     """
 
     def __init__(self, inner: Progress) -> None:

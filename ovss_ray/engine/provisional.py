@@ -3,7 +3,8 @@
 The interval is the mIoU ± two standard errors of a jackknife that leaves out groups of photographs. Source: Busing,
 Meijer and van der Leeden (1999), "Delete-m jackknife for unequal m", Statistics and Computing 9, p. 3–8.
 
-The interval is valid only if the remaining images resemble the scored images. A run scores the narrowest images first.
+The interval is valid only if the remaining images resemble the scored images. A run scores the images of a benchmark
+in the order of width / height. So the remaining images may differ from the scored images.
 """
 
 import zlib
@@ -31,7 +32,9 @@ FEWEST = 10
 ERRORS = 2.0
 """Number of standard errors on each side of the value; about 95 % confidence."""
 MANY = 2.0**60  # the factor √(m / (m − 1)) of `widened` is then rounded to 1
-"""Number of photographs for which `class_sums.widened` changes no value (see _sums)."""
+"""Number of photographs that `_sums` passes to ClassSums, instead of the actual number.
+
+For such a large number, the function `class_sums.widened` does not widen the spread of the resamples."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class GroupSums:
-    """Sums of confusion cells over each of G groups of photographs. Addition is exact, associative and commutative."""
+    """Pixel counts and image counts of G groups of photographs. Addition is exact, associative and commutative."""
 
     cells: np.ndarray
     """(G, 3, L) int64: number of pixels of each label in each group.

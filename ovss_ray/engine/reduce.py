@@ -19,13 +19,14 @@ FEW = 4096
 def fold(
     folder: str, among: pa.Table | None, of: Callable[[pa.Table], P], fan_in: int = 16, few: int = FEW
 ) -> tuple[Settled, P | None]:
-    """Return the valid records of a folder (see records.settle), and the sum of their partial results.
+    """Return the valid records of a folder (see records.settle), and a sum over tables of these records.
 
-    `among`: manifest of the images whose records may be valid; None for all images. `of`: function that returns the
-    partial result of a table of records. The sum must not depend on the order of addition. If no record is valid, the
-    sum is None.
+    `among`: manifest. Records of images outside the manifest are not valid. If `among` is None, no image is excluded.
+    `of`: function that returns the summand of a table of records. The sum must not depend on the order of addition. If
+    no record is valid, the sum is None.
 
-    If the folder has more than `few` files, Ray tasks add the partial results, each task at most `fan_in`.
+    If the folder has more than `few` files, Ray tasks compute the sum. Each task adds the summands of at most `fan_in`
+    files, or the sums of at most `fan_in` other tasks.
     """
     if len(records.parts(folder)) <= few:
         return records.fold(folder, among, of)

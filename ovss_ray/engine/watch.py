@@ -25,7 +25,10 @@ PULSE = 2.0
 GONE = 30.0
 """Seconds that the cluster may take to answer, or to restart the workers of a dead node"""
 STALL = 3
-"""Time without a started or finished image after which a run counts as hung, in multiples of a batch's deadline"""
+"""Factor that multiplies a batch's deadline to give the time after which a run without progress counts as hung
+
+Progress is a started or finished image. For example, if the deadline is 600 s, a run counts as hung after 1800 s. The
+minimum of this time is START seconds."""
 READER = 5.0
 """Maximum seconds that Watch.end_round waits for the thread that reads the results of the workers"""
 # on a busy machine, workers need this time to start
@@ -143,7 +146,7 @@ class Watch:
         elif self.missed is None:
             self.missed = time.monotonic()
         elif time.monotonic() - self.missed > GONE:  # Ray would wait forever for a node with room for the workers
-            raise Lost("a node was lost, and no other node has room for its workers")
+            raise Lost("a node was lost, and no other node has room for the workers of the lost node")
 
 
 def _left_by(worker: str, node: str) -> str:

@@ -17,9 +17,10 @@ class ImageNames:
             self._named.setdefault(_composed(path).rpartition("/")[2], []).append(path)
 
     def fitting(self, image_id: str) -> list[str]:
-        """Return the path that equals an image's id, or else the only path that ends in the id.
+        """Return the paths that may belong to an image's id.
 
-        Otherwise, return all loose matches (see the docstring of this module).
+        If a path equals the id, return only this path. Otherwise, if exactly one path ends in the id, return only that
+        path. In all other cases, return all loose matches (see the docstring of this module).
         """
         wanted = _composed(image_id)
         alike = {path: _composed(path) for path in self._named.get(wanted.rpartition("/")[2], [])}

@@ -15,7 +15,10 @@ SCHEME = "inline://"
 
 
 def address(name: str, content: bytes) -> str:
-    """Return an inline address. `name` describes the source, such as instances_val2017.json/000000000139."""
+    """Compress `content`, and return the inline address that contains the compressed data.
+
+    `name` describes the source, such as instances_val2017.json/000000000139.
+    """
     return f"{SCHEME}{name}/{base64.urlsafe_b64encode(zlib.compress(content, 6)).decode()}"
 
 

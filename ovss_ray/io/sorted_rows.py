@@ -1,4 +1,4 @@
-"""Rows in a temporary file, to sort and pair any number of rows in constant memory.
+"""Rows in a temporary file. Any number of rows can be sorted, counted and compared in constant memory.
 
 SQLite stores the rows, and deletes the temporary files when the rows are no longer used.
 """
@@ -14,10 +14,11 @@ T = TypeVar("T")
 
 
 class Rows(Generic[T]):
-    """Rows of strings and numbers. Iteration yields an object `make(*values)` for each row.
+    """Rows of strings and numbers. Iteration calls `make(*values)` for each row, and yields the result.
 
-    `columns` is a comma-separated list of names. `order` is the order of iteration, such as "a, b DESC"; default: the
-    order of insertion. Raises OvssError if there is no space for temporary files.
+    The argument `columns` names the columns, such as "a, b". `rows` are the first rows, each with a value per column.
+    `order` is the order of iteration, such as "a, b DESC". Without `order`, rows have the order of insertion. Raises
+    OvssError if there is no space for temporary files.
     """
 
     def __init__(

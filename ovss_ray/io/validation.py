@@ -81,7 +81,10 @@ def _short(value: Any) -> str:
 
 
 def _place(loc: Sequence[int | str], raw: Any, missing: bool = False) -> Place:
-    """Return the steps of pydantic's path `loc` that exist in the data `raw`. If `missing`, add the missing key."""
+    """Return pydantic's path `loc` without steps that do not exist in the data `raw`, such as names of types.
+
+    If `missing` is True, the last step of `loc` is a missing key. The returned path then ends with this key.
+    """
     steps: list[int | str] = []
     for step in loc:
         if _has(raw, step):
@@ -91,7 +94,10 @@ def _place(loc: Sequence[int | str], raw: Any, missing: bool = False) -> Place:
 
 
 def _root(loc: Sequence[int | str], raw: Any) -> Place:
-    """Return the first steps of pydantic's path `loc` that exist in the data `raw`; `loc` if there are none."""
+    """Return the steps of pydantic's path `loc` before the first step that does not exist in the data `raw`.
+
+    If the very first step does not exist, return the whole path `loc`.
+    """
     steps: list[int | str] = []
     for step in loc:
         if not _has(raw, step):

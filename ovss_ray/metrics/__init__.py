@@ -1,10 +1,11 @@
 """Metrics, one module each. A metric measures each image, sums the measurements, and computes results from the sum.
 
-A metric is a module of this package, or a user's module that a config lists under `metrics:`. The module defines the
-fields of the classes Table and Metric, except for `name`. Fields with a default are optional.
+A metric is a module of this package, or a user's module that a config lists under `metrics:`. The module defines each
+field of the classes Table and Metric as a global name, such as `headings`. Fields with a default are optional. Only the
+field `name` is not defined: the metric has the name of the module.
 
-A metric of this package may instead be derived from the sum of another metric. Its module defines the fields of the
-classes Table and Derived.
+A metric of this package may instead be derived from the sum of another metric. The module of a derived metric defines
+the fields of the classes Table and Derived.
 
 Values are percent; NaN stands for a value that cannot be computed. A module whose name begins with an underscore is
 not a metric. A metric's module imports neither other metrics nor Ray. Dimensions: L labels, R resamples.
@@ -24,11 +25,11 @@ from ovss_ray.structures.class_sums import ClassSums
 
 PACKAGE = "ovss_ray.metrics"
 MAIN = "confusion"
-"""Metric that every run with label maps computes. Such a run is refused if no stage writes the metric's columns."""
+"""Metric of every run with label maps. Such a run is refused if no stage writes the columns that the metric reads."""
 
 
 FOLD = "fold"
-"""Value of `needs` for metrics of a few-shot fold. Their input is the number of measured episodes of the fold."""
+"""Value of `Derived.needs` for metrics of a few-shot fold. The input is the number of the fold's measured episodes."""
 
 _OF_CLASS, _OF_GROUP, _COUNT = " of each class", " of groups", " among its counts"
 _RESERVED = {(_OF_CLASS, "name"): "the report", (_OF_GROUP, "labels"): "the report", (_OF_GROUP, "pooled_iou"): MAIN}
@@ -47,7 +48,7 @@ class Table:
     headings: Mapping[str, str]
     """key of `result()` → heading in the metric's table, in the order of the columns"""
     title: str = ""
-    """title of the metric's table; empty: the metric's name"""
+    """title of the metric's table; if `title` is empty, the table has the metric's name"""
     order: int = 100
     """sort key of the table in the report; the main metric has 0"""
     class_headings: Mapping[str, str] = field(default_factory=dict)
@@ -57,16 +58,16 @@ class Table:
     group_headings: Mapping[str, str] = field(default_factory=dict)
     """key of `of_group()` → description in the report's sentence on the groups"""
     group_counts: Mapping[str, str] = field(default_factory=dict)
-    """key of an integer of `of_group()` → noun after the integer, such as "classes" in that sentence"""
+    """key of `of_group()` with an integer value → noun, such as "classes", that the report shows after the integer"""
     Resampled: Callable[[ClassSums, ClassSums], Any] | None = None
     """class `Resampled(sums, of_all)` for bootstrap intervals, only for MAIN and metrics derived from MAIN
 
-    `sums` has one row per resample. `of_all` has one row, with the sums over all images. `result()` returns (R,)
-    arrays. Optional: `per_label()` → (R, L), `of_group(labels)` → (R,)."""
+    `sums` has one row per resample. `of_all` has one row, with the sums over all images. `result()` has values (R,).
+    Optional methods are `per_label()` with values (R, L), and `of_group(labels)` with values (R,)."""
     on_request: bool = False
     """True: the metric is computed only on request
 
-    A config requests a Metric. The command `ovss report RUN --metrics NAME` requests a Derived."""
+    A config requests a measured metric under `metrics:`. `ovss report RUN --metrics NAME` requests a derived metric."""
 
     @property
     def place(self) -> tuple[int, str]:
@@ -89,7 +90,7 @@ class Derived(Table):
     derives: str
     """name of the metric from whose sum this metric is computed"""
     Result: Callable[..., Any]
-    """class `Result(partial)`; `Result(partial, input)` if `needs` is set"""
+    """class `Result(partial)`, or `Result(partial, input)` if `needs` is set; `partial` is the sum of `derives`"""
     needs: str = ""
     """name of a further input, such as "relations" for the file that the option --relations names
 
@@ -115,7 +116,7 @@ class Metric(Table):
     schema: pa.StructType
     """type of a measurement; records store measurements in a column with the metric's name"""
     measure: Callable[..., Mapping[str, Any] | None]
-    """function (Question, values of the columns) → dict with the fields of `schema`, or None if not measured"""
+    """function (Question, values of the columns `reads`) → dict with the fields of `schema`; None omits the image"""
     Partial: Any
     """class of sums over images, with `of(records, labels)`, `+` and `result()`
 
@@ -124,11 +125,11 @@ class Metric(Table):
     live: Mapping[str, str] = field(default_factory=dict)
     """key of `result()` → name in the progress display, which shows only these values"""
     per_image: Callable[[pa.StructArray], Mapping[str, np.ndarray]] | None = None
-    """function: n records → {key: (n,) float64}, for the list of images"""
+    """function (n records) → {key: (n,) float64}, the values of each image that `ovss report RUN --images N` shows"""
     federated: bool = False
     """True: each benchmark must list the classes that annotators searched for in each image, as lvis does"""
     sums: pa.StructType | None = None
-    """type of the fields of Partial in compact files; None: a run with this metric cannot become compact
+    """type of Partial's fields in compact files (runs/compact.py); if None, `--compact` refuses runs with this metric
 
     If a field is not an integer or array of integers, Partial defines `folded()` → dict and `of_folded(dict)`."""
 
@@ -278,9 +279,9 @@ def load_own(names: tuple[str, ...]) -> tuple[Metric, ...]:
 
 
 def refuse_unsearched(names: Iterable[str], federated: Mapping[str, bool]) -> None:
-    """Raise OvssError if a metric needs federated benchmarks, and a benchmark is not federated.
+    """Raise OvssError if a metric in `names` needs federated benchmarks, but a benchmark is not federated.
 
-    `names`: metrics of a config. `federated`: benchmark → True if it is federated (see Metric.federated).
+    `federated` maps the name of each benchmark to True if the benchmark is federated (see Metric.federated).
     """
     others = [name for name, searched in federated.items() if not searched]
     for name in names:

@@ -108,8 +108,8 @@ def collect(
 ) -> None:
     """Write the cells that `distinct` counts to `truths`, `predictions` and `pixels`. Clear the table and `touched`.
 
-    `truths` gets the row of each cell, `predictions` the column or NONE, and `pixels` the value. Each of the three
-    arrays must be longer by one than the number of cells.
+    `truths` gets the row of each cell. `predictions` gets the column, but NONE in place of K, the number of labels.
+    `pixels` gets the cell's number of pixels. If `distinct` returns n, each of the three arrays needs n + 1 elements.
     """
     labels = table.shape[0] - 1
     n = np.uintp(0)  # unsigned: a signed index is tested each time for being negative

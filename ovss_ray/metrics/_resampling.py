@@ -17,7 +17,7 @@ from ovss_ray.structures.class_sums import ClassSums, fixed_mean, fixed_sum, per
 class Resampled:
     """Metrics of R resamples. A mean over labels includes all labels in the truth of the run.
 
-    If a resample's truth lacks one of the labels, the label's value over all images is used.
+    If a resample's truth lacks one of these labels, the mean includes the label's value over all images instead.
     """
 
     sums: ClassSums
@@ -26,7 +26,7 @@ class Resampled:
     """sums over all images: a single row"""
 
     def result(self) -> dict[str, np.ndarray]:
-        """Return the means by name, (R,) float64 percent.
+        """Return the metrics of `confusion.headings`, such as "miou", by name: (R,) float64 percent each.
 
         In `miou_classic`, a label that occurs only in predictions has IoU 0 in every resample.
         """
@@ -41,7 +41,10 @@ class Resampled:
         }
 
     def per_label(self) -> dict[str, np.ndarray]:
-        """Return IoU and accuracy per label, (R, L) float64 percent; NaN if a resample's truth lacks the label."""
+        """Return IoU and accuracy of each label, (R, L) float64 percent.
+
+        If a resample's truth lacks a label, the label's value in this resample is NaN.
+        """
         values = {"iou": (self.sums.iou, self.of_all.iou), "acc": (self.sums.acc, self.of_all.acc)}
         return {key: widened(*of, self.sums.effective) for key, of in values.items()}
 
@@ -55,7 +58,10 @@ class Resampled:
 
 
 def _of_pixels(sums: ClassSums) -> dict[str, np.ndarray]:
-    """Return the metrics that are means over pixels or images, not over labels, by name: (R,) float64 percent."""
+    """Return `fwiou`, `pacc` and `image_miou` by name, (R,) float64 percent each.
+
+    In these means, each pixel or each image has the same weight. In the other means, each label has the same weight.
+    """
     truth = sums.truth
     return {
         "fwiou": _weighted(sums.iou, truth),
@@ -71,7 +77,10 @@ def _pooled(sums: ClassSums, labels: list[int]) -> np.ndarray:
 
 
 def _weighted(iou: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Return the mean IoU weighted by the pixels in the truth, (R,) float64 percent; NaN without pixels."""
+    """Return the mean of `iou` (R, L) over the labels, (R,) float64 percent.
+
+    A label's weight is the label's number of pixels in `truth` (R, L). If a resample has no pixels, the mean is NaN.
+    """
     # cumsum adds in the order of the labels, so the sum is equal on every machine
     weighted = np.cumsum(np.nan_to_num(iou) * truth, axis=1)[:, -1]
     pixels = truth.sum(axis=1)

@@ -8,9 +8,9 @@ label v:
 
     IoU = both / (truth + prediction − both)      numbers of pixels with this v in truth, prediction and both
 
-Pixels with v = N in truth or prediction are not counted. detectron2 computes (N + 1) · prediction + truth in 8 bits.
-From 16 labels on, the sum overflows, and pixels are counted for wrong values. For 255 labels or more, nothing is
-measured.
+Pixels with v = N in truth or prediction are not counted. For each pixel, let p be the value v
+in the prediction, and t the value v in the truth. detectron2 computes (N + 1) · p + t in 8 bits. From 16 labels on, the
+result overflows, and pixels are counted for wrong values. For 255 labels or more, nothing is measured.
 
 detectron2 reports no mean. The mean reported here is over all v with a non-empty union. Values are percent.
 """
@@ -54,7 +54,10 @@ def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> di
 
 
 def _above_smallest(values: np.ndarray) -> np.ndarray:
-    """Return each value minus the smallest value within `contours.reach` pixels, (H, W) uint8."""
+    """Return each value minus the smallest value within d rows and columns, (H, W) uint8.
+
+    The function `contours.reach` computes d. Values outside the image are 0.
+    """
     import cv2  # imported here: the import takes tenths of a second, and configs and reports do not need it
 
     side = 2 * contours.reach(values.shape) + 1

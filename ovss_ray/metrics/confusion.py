@@ -48,7 +48,10 @@ Cells = Mapping[str, np.ndarray]
 
 
 class Counter:
-    """Counter of an image's pixels per pair of true and predicted label. Threads count one image after the other."""
+    """Counter of an image's pixels per pair of true and predicted label.
+
+    Several threads may call one Counter. While the Counter counts the pixels of an image, the other threads wait.
+    """
 
     def __init__(self, labels: int) -> None:
         self.labels = labels
@@ -86,8 +89,8 @@ _counter = lru_cache(maxsize=8)(Counter)
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
     """Return the Cells of one image.
 
-    `truth` (H, W) has label indices or IGNORE, `prediction` (H, W) class indices or NONE. Raises OvssError if the sizes
-    differ or a value is out of range.
+    `truth` (H, W) has label indices or IGNORE. `prediction` (H, W) has class indices or NONE. `question` has the label
+    of each class. Raises OvssError if the sizes differ or a value is out of range.
     """
     return _counter(len(question.labels))(truth, question.labelled(prediction))
 
@@ -163,7 +166,7 @@ class Partial:
 
     @property
     def truth_pixels(self) -> np.ndarray:
-        """(N,) int64: pixels of each label."""
+        """(N,) int64: number of pixels of each label in the truth."""
         return self.counts.sum(axis=1)
 
     @property
@@ -233,14 +236,21 @@ class Partial:
         return values if self.truth_pixels.any() else dict.fromkeys(values, float("nan"))
 
     def per_label(self) -> dict[str, np.ndarray]:
-        """Return IoU and accuracy, (N,) float64 percent, and pixels in truth and in prediction, (N,) int64."""
+        """Return four arrays by name, (N,) each, with one value for each of N labels.
+
+        `iou` and `acc` (accuracy) are float64 percent. `truth_pixels` and `prediction_pixels` are int64 numbers.
+        """
         return {name: getattr(self, name) for name in class_headings}
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float]:
-        """Return the number of labels in the truth, the mIoU and the pooled IoU of a group of labels. IoUs are percent.
+        """Return three values of a group of labels by name.
 
-        The mIoU is the mean over the group's labels in the truth. False positives include pixels whose true label is
-        outside the group.
+        - `in_truth`: number of the group's labels that are in the truth
+        - `miou`: mean IoU over the group's labels that are in the truth, in percent
+        - `pooled_iou`: Σ tp / Σ union over all labels of the group, in percent
+
+        False positives include pixels whose true label is outside the group. If no label of the group is in the truth,
+        `miou` and `pooled_iou` are NaN.
         """
         subset = list(labels)
         iou = self.iou[subset][self.truth_pixels[subset] > 0]
@@ -248,7 +258,10 @@ class Partial:
 
 
 def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:
-    """Return the mIoU of each record's image, (n,) float64 percent; NaN for a null or without a counted pixel."""
+    """Return the mIoU of the image of each of n records, (n,) float64 percent.
+
+    If a record is null, or its image has no counted pixel, the mIoU is NaN.
+    """
     measured = np.flatnonzero(records.is_valid())
     values = np.full(len(records), np.nan)
     images, cells = flat_cells(records.take(pa.array(measured)))
@@ -263,7 +276,10 @@ def image_miou(cells: Cells) -> float:
 
 
 def flat_cells(records: pa.StructArray) -> tuple[np.ndarray, Cells]:
-    """Return the record index of each cell, (n,) int64, and the n cells of all records."""
+    """Return the index of each cell's record, (n,) int64, and the n Cells of all records.
+
+    A cell is a non-zero entry of the confusion matrix of one image.
+    """
     lengths = records.field("pixels").value_lengths().to_numpy(zero_copy_only=False)
     cells = {name: records.field(name).flatten().to_numpy(zero_copy_only=False) for name in schema.names}
     return np.repeat(np.arange(len(records)), lengths), cells

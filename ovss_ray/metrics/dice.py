@@ -7,8 +7,9 @@ With the counts of metrics/confusion.py, in pixels summed over all images:
     mdice           mean over the labels in the truth
     mdice_classic   mean over the labels in the truth or the predictions, as mDice in mmsegmentation
 
-A label without pixels in the truth has no value. A label that is predicted but not in the truth counts as 0 in
-`mdice_classic`. Pixels without a predicted label (NONE) are false negatives of their true label. Values are percent.
+`Result.per_label` is NaN for a label without pixels in the truth. In the mean `mdice_classic`, a label that is
+predicted but not in the truth counts as 0. Pixels without a predicted label (NONE) are false negatives of their true
+label. Values are percent.
 """
 
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Result:
         return {"class_dice": percent(2 * self.total.hits, truth + self.total.prediction_pixels, truth > 0)}
 
     def result(self) -> dict[str, float]:
-        """Return both means, in percent; NaN if no pixel is counted."""
+        """Return `mdice` and `mdice_classic` in percent. If no pixel is counted, both means are NaN."""
         truth, dice = self.total.truth_pixels, self.per_label()["class_dice"]
         present, named = int((truth > 0).sum()), int((truth + self.total.prediction_pixels > 0).sum())
         total = float(dice[truth > 0].sum()) if present else float("nan")

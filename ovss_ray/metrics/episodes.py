@@ -9,7 +9,7 @@ For a class c, pixels are summed over all counted episodes of c:
 
     fold_miou         mean of I₁[c] / U₁[c] over the classes with a counted episode, as in Fusioner
     fold_miou_hsnet   sum of I₁[c] / U₁[c], divided by the number of classes of the fold, as in HSNet and LSeg
-    fb_iou            mean of Σ I₀ / Σ U₀ and Σ I₁ / Σ U₁: sums over the classes, as in Fusioner and HSNet
+    fb_iou            mean of Σ I₀ / Σ U₀ and Σ I₁ / Σ U₁; Σ is the sum over all classes, as in Fusioner and HSNet
 
 The source of HSNet's values is common/logger.py. All sums are int64. Fusioner's code sums in float32, which loses
 pixels above 2²⁴. Values are percent.
@@ -40,16 +40,23 @@ class Counts(Protocol):
 
     @property
     def counts(self) -> np.ndarray:
-        """(F + 1, F + 2) int64: counts[truth, prediction], background after the F classes, NONE in the last column."""
+        """(F + 1, F + 2) int64: counts[t, p] is the number of pixels of class t that were predicted as p.
+
+        F is the number of classes of the fold. Index F is the background. Column F + 1 counts pixels without a
+        predicted label (NONE).
+        """
 
     @property
     def images(self) -> int:
-        """Number of episodes with a counted pixel."""
+        """Number of counted episodes. In all other episodes, the truth of every pixel is IGNORE."""
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """Metrics of a fold, from the sum of its episodes' confusion matrices and the number of measured episodes."""
+    """Metrics of a fold, from the sum of the confusion matrices of the fold's episodes.
+
+    `total` is the sum of the matrices. `measured` is the number of episodes with a confusion matrix, counted or not.
+    """
 
     total: Counts
     measured: int
@@ -64,13 +71,20 @@ class Result:
 
     @property
     def union(self) -> np.ndarray:
-        """(F,) int64: pixels of each class in truth or prediction (U₁); 0 for a class without an episode."""
+        """(F,) int64: number of pixels of each class in the truth or the prediction (U₁).
+
+        If a class has no counted episode, the number is 0.
+        """
         matrix = self.total.counts
         return matrix[:-1].sum(1) + matrix[:, : len(self.hits)].sum(0) - self.hits
 
     @property
     def background(self) -> tuple[int, int]:
-        """Two numbers of background pixels: in both truth and prediction (Σ I₀), in at least one of the two (Σ U₀)."""
+        """Σ I₀ and Σ U₀, in pixels, summed over all classes.
+
+        Σ I₀ counts pixels that are background in both truth and prediction. Σ U₀ counts pixels that are background in
+        at least one of the two.
+        """
         pixels = int(self.total.counts.sum())
         return pixels - int(self.union.sum()), pixels - int(self.hits.sum())
 
@@ -91,9 +105,10 @@ class Result:
     def counted(self) -> dict[str, int]:
         """Return the numbers of episodes and of classes, by name.
 
-        - `episodes`: measured episodes whose truth has a pixel of the class to segment
-        - `without_foreground`: measured episodes whose truth has no such pixel
-        - `classes_seen`: classes of the counted `episodes`
+        - `episodes`: counted episodes, whose truth has a pixel of the class to segment
+        - `without_foreground`: all other measured episodes
+        - `classes_seen`: classes with at least one counted episode
+        - `classes_of_fold`: classes of the fold
         """
         return {
             "episodes": self.total.images,
@@ -131,7 +146,7 @@ class Resampled:
 
 
 def _fb_iou(sums: ClassSums) -> np.ndarray:
-    """Return FB-IoU, (R,) float64 percent; NaN without a counted episode."""
+    """Return the FB-IoU of each row of `sums`, (R,) float64 percent; NaN for a row without a counted episode."""
     hits, union = (of[:, :-1].sum(axis=1) for of in (sums.hits, sums.union))
     pixels = sums.truth.sum(axis=1)
     return (percent(pixels - union, pixels - hits) + percent(hits, union)) / 2

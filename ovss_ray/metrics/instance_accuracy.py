@@ -1,11 +1,11 @@
 """Accuracy of the classes that a method predicts for prompted instances.
 
-    instance_accuracy = instances whose predicted label is the true one / instances
+    instance_accuracy = instances whose predicted label is correct / instances
 
-Only instances with a prompt count. Crowds and invalid annotations have no prompt (see actors/truth_prompts.py). The
-accuracy is over the instances of all images; it is not a mean over classes. If the benchmark has groups, such as base
-and novel, labels outside the groups are never predicted (see Question.named). OVSAM's code calls this accuracy `score`.
-Values are percent.
+The metric evaluates only instances that have a prompt. Crowds and invalid annotations have no prompt (see
+actors/truth_prompts.py). The accuracy is computed over the instances of all images; it is not a mean over classes. If
+the benchmark has groups, such as base and novel, labels outside the groups are never predicted (see Question.named).
+OVSAM's code calls this accuracy `score`. Values are percent.
 """
 
 from collections.abc import Sequence
@@ -33,10 +33,14 @@ class_headings = {"instance_accuracy": "accuracy of instances"}
 def measure(
     question: Question, true_labels: np.ndarray, prompt_instances: np.ndarray, scores: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return three values of each of N prompted instances: true `label`, `predicted` label and `score`, (N,) each.
+    """Return `label`, `predicted` and `score` of each of N prompted instances.
 
-    `score` is the softmax probability of the predicted class (see Question.named). The argument `scores` (N, K)
-    contains logits. Raises OvssError unless each prompt has one row of scores.
+    `label` (N,) uint16 is the true label. `predicted` (N,) uint16 is the predicted label. `score` (N,) float64 is the
+    softmax probability of the predicted class (see Question.named).
+
+    `true_labels` (R,) are the labels of all R instances of the image. `prompt_instances` (N,) has the index in
+    `true_labels` of each prompt's instance. `scores` (N, K) are logits of K classes. Raises OvssError unless each
+    prompt has one row in `scores`.
     """
     if len(scores) != len(prompt_instances):
         raise OvssError(
@@ -49,7 +53,10 @@ def measure(
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """Instances and hits of each label, summed over images. Addition is exact, associative and commutative."""
+    """Numbers of all and of correctly classified instances per label, summed over images.
+
+    Addition is exact, associative and commutative.
+    """
 
     hits: np.ndarray
     """(L,) int64: number of correctly classified instances of each label"""
@@ -58,7 +65,10 @@ class Partial:
 
     @classmethod
     def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> "Partial":
-        """Return the sum over the column `instance_accuracy` of records. Nulls are skipped."""
+        """Return the sum over `records`, the values of the column `instance_accuracy`. Nulls are skipped.
+
+        `labels` is the number of labels. Raises OvssError unless all true label indices are below `labels`.
+        """
         chunks = records.chunks if isinstance(records, pa.ChunkedArray) else [records]
         zero = cls(np.zeros(labels, np.int64), np.zeros(labels, np.int64))
         return sum((cls._of_chunk(chunk.drop_null(), labels) for chunk in chunks), zero)
@@ -79,15 +89,18 @@ class Partial:
         return Partial(self.hits + other.hits, self.instances + other.instances)
 
     def result(self) -> dict[str, float]:
-        """Return the accuracy in percent; NaN without instances."""
+        """Return the accuracy over all instances in percent. If there are no instances, the accuracy is NaN."""
         return {"instance_accuracy": self._rate(range(len(self.instances)))}
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float]:
-        """Return the accuracy over the instances of a group of labels, in percent; NaN without instances."""
+        """Return the accuracy over the instances of a group of labels, in percent.
+
+        If the group has no instances, the accuracy is NaN.
+        """
         return {"instance_accuracy": self._rate(labels)}
 
     def per_label(self) -> dict[str, np.ndarray]:
-        """Return the accuracy over the instances of each label, (L,) float64 percent; NaN without instances."""
+        """Return the accuracy of each label, (L,) float64 percent. A label without instances has the accuracy NaN."""
         return {"instance_accuracy": np.array([self._rate([label]) for label in range(len(self.instances))])}
 
     def _rate(self, labels: Sequence[int]) -> float:

@@ -1,13 +1,16 @@
 """Mask AP by COCO's rules. The boxes of a detector are the prompts of the evaluated method.
 
-    instance_ap        mean over classes and IoU thresholds 0.50, 0.55, … 0.95
-    instance_ap_50, _75                   at the threshold 0.50, 0.75
-    instance_ap_small, _medium, _large    of instances below 32², from 32² to 96², and above 96² pixels
+    instance_ap                           mean over classes and over the IoU thresholds 0.50, 0.55, … 0.95
+    instance_ap_50, _75                   mean over classes at the IoU threshold 0.50, 0.75
+    instance_ap_small, _medium, _large    as instance_ap, for small, medium and large instances
+
+A small instance has an area of at most 32² pixels. A medium instance has an area from 32² to 96² pixels. A large
+instance has an area of at least 96² pixels.
 
 The evaluated method predicts the class of a mask (see Question.named). The score of a mask is the detector's score of
-the mask's box. In each image, at most 100 masks of each class count: those with the highest scores. Crowds do not count
-as instances, and masks inside a crowd are ignored. Classes without an instance are left out of the means. If no image
-has a mask, all values are NaN.
+the mask's box. For each class of an image, only the 100 masks with the highest scores are evaluated. Crowds do not
+count as instances, and masks inside a crowd are ignored. Classes without an instance are left out of the means. If no
+image has a mask, all values are NaN.
 
 The values equal those of pycocotools' COCOeval with iouType "segm" for a results file without boxes. Values are
 percent. Source: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014;
@@ -34,7 +37,7 @@ group_headings = {"instance_ap": "mask AP"}
 class_headings = {"instance_ap": "mask AP"}
 
 MOST = 100
-"""Maximum number of masks that count per image and class."""
+"""Maximum number of masks that are evaluated for each class of an image."""
 
 
 def measure(
@@ -42,10 +45,10 @@ def measure(
     true_labels: np.ndarray, true_areas: np.ndarray, true_status: np.ndarray, boxes: np.ndarray, bits: np.ndarray,
     scores: np.ndarray, detector_scores: np.ndarray,
 ) -> dict[str, object]:  # fmt: skip
-    """Return the record of one image (see average_precision.FIELDS).
+    """Return the record of one image, with the fields average_precision.FIELDS.
 
-    The arguments are columns of the image (see structures.columns). Raises OvssError unless each box has one mask and
-    one row of scores.
+    Each argument except `question` is the image's value in the column of the same name (see structures.columns).
+    Raises OvssError unless each box of the detector has one mask and one row of `scores`.
     """
     average_precision.paired(boxes, scores, detector_scores)
     labels, _ = question.named(scores)

@@ -2,11 +2,12 @@
 
 LVIS does not annotate every class in every image. The rules are those of `instance_ap`, with these differences:
 
-- In each image, at most 300 masks are evaluated: those with the highest scores, over all classes.
-- A mask counts only if its class has an instance in the image, or is verified as absent (`neg_category_ids`).
+- In each image, only the 300 masks with the highest scores can be evaluated. All classes share this limit.
+- A mask is evaluated only if its class has an instance in the image, or is verified absent (`neg_category_ids`).
 - A class may be annotated incompletely in an image (`not_exhaustive_category_ids`).
-  In this case, masks of the class without a match are ignored.
-- Empty masks and instances without an area do not count. There are no crowds.
+  If a mask of an incompletely annotated class matches no instance, the mask is ignored.
+- Masks without pixels, and instances with an annotated area of 0, are not evaluated.
+- There are no crowds.
 
 The names of the values begin with instance_ap_lvis instead of instance_ap. The values of the groups rare, common and
 frequent are LVIS's APr, APc and APf. All values equal those of the lvis package 0.5.3 with iou_type "segm" for a
@@ -39,7 +40,7 @@ group_headings = {"instance_ap_lvis": "mask AP (LVIS)"}
 class_headings = {"instance_ap_lvis": "mask AP (LVIS)"}
 
 MOST = 300
-"""Maximum number of masks that count in an image."""
+"""Maximum number of masks that are evaluated in an image, over all classes."""
 
 
 def measure(
@@ -47,10 +48,11 @@ def measure(
     true_labels: np.ndarray, true_areas: np.ndarray, true_absent: np.ndarray, true_partial: np.ndarray,
     boxes: np.ndarray, bits: np.ndarray, scores: np.ndarray, detector_scores: np.ndarray,
 ) -> dict[str, object]:  # fmt: skip
-    """Return the record of one image: average_precision.FIELDS and `masks`, the number of masks, at most MOST.
+    """Return the record of one image, with the fields average_precision.FIELDS and `masks`.
 
-    The arguments are columns of the image (see structures.columns). Raises OvssError unless each box has one mask and
-    one row of scores.
+    `masks` is the number of masks with a predicted label, or MOST if there are more. Each argument except `question`
+    is the image's value in the column of the same name (see structures.columns). Raises OvssError unless each box of
+    the detector has one mask and one row of `scores`.
     """
     average_precision.paired(boxes, scores, detector_scores)
     labels, _ = question.named(scores)
@@ -75,5 +77,5 @@ class Partial(average_precision.Outcomes):
     metric = "instance_ap_lvis"
 
     def any_mask(self, records: pa.StructArray) -> bool:
-        """Return whether any of the images has a mask, including masks whose class does not count in the image."""
+        """Return whether any image of `records` has a mask with a predicted label, even if no mask is evaluated."""
         return bool(pc.sum(records.field("masks")).as_py())

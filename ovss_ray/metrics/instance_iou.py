@@ -2,9 +2,9 @@
 
     instance_iou = mean of |mask ∧ truth| / |mask ∨ truth|, at the photograph's size
 
-Only instances with a prompt count. Crowds and invalid annotations have no prompt (see actors/truth_prompts.py). The
-mean is over the instances of all images; it is not a mean over classes. OVSAM's `miou` adds 1e-8 pixels to the union;
-this metric adds nothing. Values are percent.
+The metric evaluates only instances that have a prompt. Crowds and invalid annotations have no prompt (see
+actors/truth_prompts.py). The mean is computed over the instances of all images; it is not a mean over classes. OVSAM's
+`miou` adds 1e-8 pixels to the union; this metric adds nothing. Values are percent.
 """
 
 from collections.abc import Sequence
@@ -36,9 +36,14 @@ def measure(
     question: Question, true_boxes: np.ndarray, true_bits: np.ndarray, true_labels: np.ndarray,
     prompt_instances: np.ndarray, boxes: np.ndarray, bits: np.ndarray,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Return `label`, and `intersection` and `union` in pixels, of each of N prompted instances, (N,) each.
+    """Return `label`, `intersection` and `union` of each of N prompted instances.
 
-    `prompt_instances` (N,) has the index of each prompt's instance. Raises OvssError unless each prompt has one mask.
+    `label` (N,) uint16 is the true label. `intersection` and `union` (N,) int64 are numbers of pixels. Both
+    numbers compare the predicted mask with the instance's true mask.
+
+    `boxes` and `bits` are the N predicted masks. `true_boxes`, `true_bits` and `true_labels` are all instances of the
+    image. `prompt_instances` (N,) has the index in `true_labels` of each prompt's instance. Raises OvssError unless
+    each prompt has one mask.
     """
     if len(boxes) != len(prompt_instances):
         raise OvssError(
@@ -56,7 +61,10 @@ def measure(
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """IoUs and number of instances per label, summed over images. Addition is exact, associative and commutative."""
+    """Sum of the instances' IoUs and number of instances, per label, over a set of images.
+
+    Addition is exact, associative and commutative.
+    """
 
     iou_sum: np.ndarray
     """(L,) object: sum of the IoUs of each label's instances, as Python integers in units of 1 / 2³² percent"""
@@ -65,7 +73,10 @@ class Partial:
 
     @classmethod
     def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> "Partial":
-        """Return the sum over the column `instance_iou` of records. Nulls are skipped."""
+        """Return the sum over `records`, the values of the column `instance_iou`. Nulls are skipped.
+
+        `labels` is the number of labels. Raises OvssError unless all true label indices are below `labels`.
+        """
         chunks = records.chunks if isinstance(records, pa.ChunkedArray) else [records]
         zero = cls(np.zeros(labels, np.int64).astype(object), np.zeros(labels, np.int64))
         return sum((cls._of_chunk(chunk.drop_null(), labels) for chunk in chunks), zero)
@@ -90,15 +101,22 @@ class Partial:
         return Partial(self.iou_sum + other.iou_sum, self.instances + other.instances)
 
     def result(self) -> dict[str, float]:
-        """Return the mean IoU in percent; NaN without instances."""
+        """Return the mean IoU over all instances in percent. If there are no instances, the mean IoU is NaN."""
         return {"instance_iou": self._mean(range(len(self.instances)))}
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float | int]:
-        """Return mean IoU in percent and number of instances of a group of labels. IoU is NaN without instances."""
+        """Return the mean IoU, in percent, and the number of instances of a group of labels.
+
+        If the group has no instances, the mean IoU is NaN.
+        """
         return {"instance_iou": self._mean(labels), "instances": int(self.instances[list(labels)].sum())}
 
     def per_label(self) -> dict[str, np.ndarray]:
-        """Return mean IoU, (L,) float64 percent, and number of instances, (L,) int64. IoU is NaN without instances."""
+        """Return two arrays by name, with one value per label.
+
+        `instance_iou` (L,) float64 is the mean IoU in percent. `instances` (L,) int64 is the number of instances. For a
+        label without instances, the mean IoU is NaN.
+        """
         means = np.array([self._mean([label]) for label in range(len(self.instances))])
         return {"instance_iou": means, "instances": self.instances}
 
@@ -108,7 +126,10 @@ class Partial:
 
 
 def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:
-    """Return the mean IoU of each record's instances, (n,) float64 percent; NaN for a null or without instances."""
+    """Return the mean IoU over the instances of each of n records, (n,) float64 percent.
+
+    If a record is null or has no instances, the mean IoU is NaN.
+    """
     means = np.full(len(records), np.nan)
     for i, record in enumerate(records.to_pylist()):
         if record and record["union"]:

@@ -1,4 +1,4 @@
-"""mmsegmentation's IoUMetric, computed from the confusion matrix, with its rules for absent classes.
+"""mmsegmentation's IoUMetric, computed from the confusion matrix, with mmsegmentation's rules for absent classes.
 
 Source: mmseg/evaluation/metrics/iou_metric.py, for `iou_metrics=['mIoU', 'mDice', 'mFscore']` and `nan_to_num=None`.
 With the counts of metrics/confusion.py, in pixels summed over all images:
@@ -7,10 +7,10 @@ With the counts of metrics/confusion.py, in pixels summed over all images:
     Dice = 2 · tp / (truth + prediction)      Precision = tp / prediction
     Fscore = 2 · Precision · Recall / (Precision + Recall)
 
-If a label's quotient is 0 / 0, the label is left out of the mean. Therefore the means may be over different labels. For
-example, a label may be predicted but not in the truth. Such a label counts as 0 in mIoU, and is left out of mAcc. A
-label without a correct pixel is left out of mFscore. Pixels without a predicted label (NONE) are false negatives of
-their true label.
+mIoU, mAcc, mDice, mFscore, mPrecision and mRecall are means over labels. If a label's quotient is 0 / 0, the label is
+left out of the mean of this quotient. So two means may cover different labels. For example, a label that is predicted
+but not in the truth counts as 0 in mIoU. The same label is left out of mAcc. A label without a correct pixel is left
+out of mFscore. Pixels without a predicted label (NONE) are false negatives of their true label.
 
 mmsegmentation counts in float32 and rounds to two decimals. Here the counts are exact, and nothing is rounded. Values
 are percent.
@@ -42,7 +42,7 @@ class Result:
 
     @cached_property
     def _classes(self) -> dict[str, np.ndarray]:
-        """Return name → value of each label, (N,) float64 percent; NaN where the quotient is 0 / 0."""
+        """Return metric name → values of the N labels, (N,) float64 percent; NaN where the quotient is 0 / 0."""
         hits, truth, called = self.total.hits, self.total.truth_pixels, self.total.prediction_pixels
         precision, recall = percent(hits, called), percent(hits, truth)
         never_hit = np.isnan(precision) | np.isnan(recall) | (hits == 0)

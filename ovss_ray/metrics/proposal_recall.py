@@ -32,10 +32,12 @@ headings = {
 
 
 def measure(question: Question, truth: np.ndarray, boxes: np.ndarray, bits: np.ndarray) -> dict[str, np.ndarray]:
-    """Return `pixels` of each of T true regions, and `intersection` and `union` with the best proposal, (T,) int64.
+    """Return `pixels`, `intersection` and `union` of each of T true regions, (T,) int64 each, in pixels.
 
-    `truth` (H, W) uint16 has label indices or IGNORE. `boxes` and `bits` are the proposals (see structures.columns). If
-    no proposal overlaps a region, `intersection` is 0, and `union` equals `pixels`.
+    `pixels` is the size of the true region. `intersection` and `union` compare the true region with the proposal of
+    the highest IoU. If no proposal overlaps the true region, `intersection` is 0, and `union` equals `pixels`.
+
+    `truth` (H, W) uint16 has label indices or IGNORE. `boxes` and `bits` are the proposals (see structures.columns).
     """
     numbers, true = regions.components(truth)
     pixels = np.bincount(numbers.ravel(), minlength=len(true) + 1)[1:]
@@ -63,7 +65,7 @@ class Partial:
 
     @classmethod
     def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> "Partial":
-        """Return the sum over the column `proposal_recall` of records. Nulls are skipped."""
+        """Return the sum over `records`, the values of the column `proposal_recall`. Nulls are skipped."""
         chunks = records.chunks if isinstance(records, pa.ChunkedArray) else [records]
         return sum((cls._of_chunk(chunk.drop_null()) for chunk in chunks), cls())
 
@@ -85,7 +87,7 @@ class Partial:
         )
 
     def result(self) -> dict[str, float]:
-        """Return all values by name, in percent; empty if no region was measured."""
+        """Return all values by name, in percent. If there is no true region, the dict is empty."""
         if not self.regions:
             return {}
         return {

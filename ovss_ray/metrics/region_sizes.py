@@ -43,9 +43,10 @@ counts = {f"regions_{size}": f"{size} regions" for size in SIZES}
 
 
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the fields of `schema`, (3,) int64 each: the counts of each size, in the order of SIZES.
+    """Return the counts `regions`, `recalled`, `pixels` and `hits` of one image (see Partial).
 
-    `truth` (H, W) has label indices or IGNORE, `prediction` (H, W) class indices or NONE.
+    Each count is (3,) int64, with one value for each size in SIZES. `truth` (H, W) has label indices or IGNORE.
+    `prediction` (H, W) has class indices or NONE.
     """
     import cv2  # imported here: the import takes tenths of a second, and configs and reports do not need it
 
@@ -66,7 +67,10 @@ def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> di
 
 
 def _summed(size: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the sum of `values` (n,) for each size, (3,) int64. `size` (n,) has the size's index in SIZES."""
+    """Return the sum of `values` over the regions of each size, (3,) int64.
+
+    `values` (n,) has one value for each of n regions. `size` (n,) has the index in SIZES of each region's size.
+    """
     totals = np.zeros(len(SIZES), np.int64)
     np.add.at(totals, size, values.astype(np.int64))
     return totals
@@ -74,9 +78,9 @@ def _summed(size: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """Counts of each size of regions, summed over a set of images, (3,) int64 each, in the order of SIZES.
+    """Counts of regions and of their pixels, summed over a set of images.
 
-    Addition is exact, associative and commutative.
+    Each field is (3,) int64, with one value for each size in SIZES. Addition is exact, associative and commutative.
     """
 
     regions: np.ndarray
@@ -89,7 +93,7 @@ class Partial:
 
     @classmethod
     def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> "Partial":
-        """Return the sum over the column `region_sizes` of records. Nulls are skipped."""
+        """Return the sum over `records`, the values of the column `region_sizes`. Nulls are skipped."""
         chunks = records.chunks if isinstance(records, pa.ChunkedArray) else [records]
         totals = np.zeros((len(FIELDS), len(SIZES)), np.int64)
         for chunk in chunks:

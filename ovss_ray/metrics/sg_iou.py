@@ -11,10 +11,10 @@ F(c):
     sg_miou           mean over the labels in the truth, as in detectron2 since 2022-07
     sg_miou_classic   mean over the labels in the truth or the predictions, as in SCAN's code and its published values
 
-Purity is the share of the pixels predicted as f whose truth is c or f. So a method that predicts the father everywhere
-gets little credit. A child predicted for a pixel of its father gets no credit, unless the reverse pair is also a
-relation. In `sg_miou_classic`, a label that is predicted but not in the truth counts as 0. Pixels without a predicted
-label (NONE) are false negatives of their true label. Values are percent.
+Of the pixels that are predicted as f, purity(c, f) is the share whose true label is c or f. So a method that predicts
+the father everywhere gets little credit. A child predicted for a pixel of its father gets no credit, unless the reverse
+pair is also a relation. In `sg_miou_classic`, a label that is predicted but not in the truth counts as 0. Pixels
+without a predicted label (NONE) are false negatives of their true label. Values are percent.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,10 @@ class Counts(Protocol):
 
     @property
     def counts(self) -> np.ndarray:
-        """(N, N + 1) int64: counts[truth, prediction], NONE in the last column."""
+        """(N, N + 1) int64: counts[t, p] is the number of pixels of label t that were predicted as p.
+
+        Column N counts pixels without a predicted label (NONE).
+        """
 
     @property
     def truth_pixels(self) -> np.ndarray:
@@ -46,7 +49,7 @@ class Counts(Protocol):
 
     @property
     def prediction_pixels(self) -> np.ndarray:
-        """(N,) int64: counted pixels that were predicted as each label."""
+        """(N,) int64: pixels that were predicted as each label. Pixels whose truth is IGNORE are left out."""
 
     @property
     def hits(self) -> np.ndarray:
@@ -62,7 +65,10 @@ class Result:
 
     @cached_property
     def sg_hits(self) -> np.ndarray:
-        """(N,) float64: sg_tp of each label, its correct pixels plus the credit for pixels predicted as its fathers."""
+        """(N,) float64: sg_tp of each label, in pixels.
+
+        sg_tp is the number of correct pixels plus the credit for pixels predicted as a father of the label.
+        """
         children, fathers = self.relations.children, self.relations.fathers
         called = self.total.counts[children, fathers]
         predicted = self.total.prediction_pixels[fathers]

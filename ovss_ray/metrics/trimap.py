@@ -38,9 +38,10 @@ headings = {f"trimap_{width}": f"within {width} px" for width in WIDTHS}
 
 
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the numbers of counted and correct pixels in each band, (W,) int64 each, in the order of WIDTHS.
+    """Return two numbers for each band: `pixels` (all counted pixels) and `hits` (correctly predicted pixels).
 
-    `truth` (H, W) has label indices or IGNORE, `prediction` (H, W) class indices or NONE.
+    Both arrays are (5,) int64, with one number for each band in WIDTHS. `truth` (H, W) has label indices or IGNORE.
+    `prediction` (H, W) has class indices or NONE.
     """
     near = contours.distances(truth)
     band = (near <= WIDTHS[-1]) & (truth != IGNORE)
@@ -53,7 +54,10 @@ def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> di
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """Pixels of W bands, summed over a set of images, (W,) int64. Addition is exact, associative and commutative."""
+    """Numbers of pixels in each band, summed over a set of images.
+
+    Both fields are (5,) int64, with one number for each band in WIDTHS. Addition is exact, associative and commutative.
+    """
 
     pixels: np.ndarray
     """counted pixels of each band"""
@@ -62,7 +66,7 @@ class Partial:
 
     @classmethod
     def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> "Partial":
-        """Return the sum over the column `trimap` of records. Nulls are skipped."""
+        """Return the sum over `records`, the values of the column `trimap`. Nulls are skipped."""
         chunks = records.chunks if isinstance(records, pa.ChunkedArray) else [records]
         sums = np.zeros((2, len(WIDTHS)), np.int64)
         for chunk in chunks:

@@ -92,7 +92,7 @@ class Partial:
 
     @classmethod
     def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> "Partial":
-        """Return the sum over the column `words` of records. Nulls are skipped.
+        """Return the sum over `records`, the values of the column `words`. Nulls are skipped.
 
         Raises OvssError unless all label indices are below `labels`, the number of labels.
         """

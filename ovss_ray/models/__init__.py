@@ -1,15 +1,18 @@
-"""Families of networks, which also work without a pipeline. Torch is imported only when a network is loaded.
+"""Families of networks. The networks can also be used without a pipeline.
 
-A family is a folder of this package, or a package of the user, with these files:
+Torch is imported only when a network is loaded. A family is a folder of this package, or a package of the user. A
+family has these files:
 
 - `variants.py`: VARIANTS (network name → sizes) and WEIGHTS (checkpoint name → zoo.Weights).
-  The module must not import torch.
-  If a network has several checkpoints, the function `checkpoints(name)` returns their names.
-  If the first checkpoint's file may contain further checkpoints, define a function `remaining(name, file)`.
-  It returns the names of the checkpoints to load in addition to `file`, the file of the first checkpoint.
+  `variants.py` must not import torch.
+  If a network has several checkpoints, `variants.py` defines a function `checkpoints(name)`.
+  `checkpoints(name)` returns the names of the network's checkpoints.
+  If the file of the first checkpoint may contain the other checkpoints too, define a function `remaining(name, file)`.
+  `file` is the file of the first checkpoint.
+  `remaining(name, file)` returns the names of the checkpoints that `file` lacks.
 - `network.py`: `load(name, files, device, precision)` returns the network, ready for inference.
-  `files` have the order of `checkpoints(name)`.
-- `weights/`: the checkpoints that are shipped with the family. Their `url` in WEIGHTS is empty.
+  `files` are the paths of the checkpoints to load, in the order of `checkpoints(name)`.
+- `weights/`: the checkpoints that are shipped with the family. In WEIGHTS, the `url` of a shipped checkpoint is empty.
 - `fake.py`, optional: `state_dict(variant, seed)` returns a state dict with fake values (see models/fake.py).
 
 Families do not import each other. Code that they share is in the modules of this package, such as `clip.py`.

@@ -17,7 +17,10 @@ from ovss_ray.models.clip_sizes import ClipSizes
 from ovss_ray.models.layers import ChannelNorm
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Function: queries, keys and values (B, N, L, D/N) → attention outputs (B, N, M, D/N) of the last M queries"""
+"""Function that maps queries, keys and values (B, N, L, D/N) to attention outputs (B, N, M, D/N)
+
+The outputs belong to the last M queries. Each function has a fixed choice of M, such as L or 1.
+"""
 After = Callable[[int, Tensor], Tensor]
 """Function from a block's number (counted from 1) and output (B, L, width) to the input of the next block."""
 
@@ -42,7 +45,10 @@ class Attention(nn.Module):
         self.stacked: nn.Module | None = None  # replaces the product with in_proj_weight (models/runtime/int8.py)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        """Return tokens (B, L, D) after attention by `attend`; fewer than L tokens if `attend` returns fewer."""
+        """Return tokens (B, L, D) after attention by the function `attend`.
+
+        If `attend` returns outputs only for the last M queries, the result is (B, M, D).
+        """
         stacked = self.stacked(x) if self.stacked else F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = stacked.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return self.out_proj(attend(q, k, v).transpose(1, 2).flatten(2))
@@ -101,7 +107,8 @@ class Stem(nn.Module):
     def maps(self, images: Tensor) -> list[Tensor]:
         """Return feature maps (B, C, h / 2ⁱ, w / 2ⁱ), one after each convolution i of stride 2.
 
-        Convolutions count from 1. The last map has also passed through the residual blocks.
+        Convolutions count from 1. C is the number of output channels of convolution i. The last map has also passed
+        through the residual blocks.
         """
         x, maps = images.contiguous(memory_format=torch.channels_last), []
         for shrink, norm in zip(self.shrink, self.norms, strict=True):
@@ -129,7 +136,7 @@ class ConvBlock(nn.Module):
 class ImageTower(nn.Module):
     """The first blocks of CLIP's image tower, from pixels to tokens.
 
-    `stem` is the number of residual blocks in the Stem; 0: CLIP's patch projection instead of a Stem.
+    `stem` is the number of residual blocks in the Stem. If `stem` is 0, CLIP's patch projection replaces the Stem.
     """
 
     def __init__(
@@ -195,7 +202,8 @@ class WholeImageTower(ImageTower):
         """Return the embeddings (B, D), not normalised, of images or regions.
 
         `patches` (B, width, h', w') are features of patches, such as the output of `conv1`. `after` may change the
-        tokens (B, h'·w' + 1, width) between two blocks. The class token is the last token.
+        tokens (B, h'·w' + 1, width) between two blocks. The class token is the last of these tokens, but the first
+        token in the other methods.
         """
         size = patches.shape[-2:]
         first = self.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
@@ -213,14 +221,15 @@ class WholeImageTower(ImageTower):
 
 
 def as_map(tokens: Tensor, size: Sequence[int]) -> Tensor:
-    """Return tokens (B, h·w, D) in row-major order as a map (B, D, h, w)."""
+    """Return tokens (B, h'·w', D) in row-major order as a map (B, D, h', w'). `size` is (h', w')."""
     return tokens.transpose(1, 2).unflatten(2, tuple(size))
 
 
 def resize_positions(embedding: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Return position embeddings (1, h'·w', D), resized bicubically from `grid` (h, w) to `size` (h', w') patches.
+    """Return position embeddings (1, h'·w', D) for a grid of h' × w' patches. `size` is (h', w').
 
-    `embedding` (1, h·w, D) has no class token.
+    `embedding` (1, r·c, D) has position embeddings for a grid of r × c patches, without class token. `grid` is (r, c).
+    If `grid` and `size` differ, the embeddings are resized bicubically.
     """
     if tuple(grid) == tuple(size):
         return embedding
@@ -231,7 +240,8 @@ def resize_positions(embedding: Tensor, grid: Sequence[int], size: Sequence[int]
 class TextTower(nn.Module):
     """CLIP's text tower, and CLIP's temperature (`logit_scale`).
 
-    `words` is the name of the tokeniser's word table (text.tokenise); empty: CLIP's byte pairs.
+    `words` is the name of the tokeniser's word table (text.tokenise). If `words` is empty, the tokens are CLIP's byte
+    pairs.
     """
 
     def __init__(
@@ -252,7 +262,10 @@ class TextTower(nn.Module):
         self.ln_final = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return unit-norm embeddings (B, D) of prompts: tokens (B, L) int64 without padding, the end token last."""
+        """Return unit-norm embeddings (B, D) of B prompts.
+
+        `tokens` (B, L) int64 have no padding. The last token of each prompt is the end token.
+        """
         return F.normalize(self.last_tokens(tokens) @ self.text_projection, dim=-1)
 
     def last_tokens(self, tokens: Tensor) -> Tensor:

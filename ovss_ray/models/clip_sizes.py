@@ -24,13 +24,15 @@ class ClipSizes:
     text_heads: int
     text_layers: int
     quick: bool = True
-    """activation. True: QuickGELU, as in OpenAI's weights; False: exact GELU, as in most weights of open_clip"""
+    """activation function. If True, the activation is QuickGELU, as in OpenAI's weights. If False, the activation is
+    exact GELU, as in most weights of open_clip"""
     text_vocabulary: int = 49408
     context: int = 77
     stem: int = 0
-    """number of residual blocks in a convolutional stem (models.clip.Stem); 0: CLIP's patch projection"""
+    """number of residual blocks in a convolutional stem (models.clip.Stem). If 0, CLIP's patch projection replaces the
+    stem"""
     words: str = ""
-    """name of the tokeniser's word table (text.tokenise); empty: CLIP's byte pairs"""
+    """name of the tokeniser's word table (text.tokenise). If empty, the tokens are CLIP's byte pairs"""
 
     @property
     def pixels(self) -> int:

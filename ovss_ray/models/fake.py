@@ -20,7 +20,7 @@ from ovss_ray.models import checkpoint, text, zoo
 from ovss_ray.models.clip import TextTower
 
 WORDS = ("sky", "building", "road", "tree", "car", "person", "dog", "chair", "window", "water")
-"""Class names. `recentre_words` embeds prompts with these names, and averages their features."""
+"""Class names. `recentre_words` averages the text features of prompts that contain these names."""
 
 
 def write(name: str, path: str | Path, seed: int = 0) -> None:
@@ -74,7 +74,8 @@ def scaled(value: Tensor, name: str, scales: Mapping[str, float]) -> Tensor:
 def recentre_words(tower: TextTower) -> None:
     """Shift the bias of a text tower's last norm, so that the norm's mean output is zero.
 
-    The mean is over the last tokens of prompts: WORDS in ViLD's templates.
+    The mean is over the last tokens of prompts. There is a prompt for each class name in WORDS and each of ViLD's
+    templates.
     """
     prompts = [template.format(word) for word in WORDS for template in text.TEMPLATES["vild"]]
     words = [

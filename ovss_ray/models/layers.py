@@ -24,11 +24,19 @@ class Mlp(nn.Module):
         self.layers = nn.ModuleList(layer(*size) for size in sizes)  # type: ignore[operator]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (…, out) for an input (…, width). With convolutions, return (B, out, h, w) for (B, width, h, w)."""
+        """Return the last layer's output, (…, out), for an input (…, width).
+
+        `width` and `out` are arguments of the constructor. If the layers are convolutions, the input is
+        (B, width, h, w), and the output is (B, out, h, w).
+        """
         return self.layers[-1](self.hidden(x))
 
     def hidden(self, x: Tensor) -> Tensor:
-        """Return the last layer's input: (…, hidden), or (B, hidden, h, w) for maps."""
+        """Return the last layer's input, (…, hidden), for an input (…, width) of the first layer.
+
+        `width` and `hidden` are arguments of the constructor. If the layers are convolutions, x is (B, width, h, w),
+        and the result is (B, hidden, h, w).
+        """
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         return x
@@ -54,7 +62,10 @@ class MlpBlock(nn.Module):
 
 
 class Block(nn.Module):
-    """A transformer block like timm's, with timm's parameter names. `eps` belongs to both norms; timm's is 1e-6."""
+    """A transformer block like timm's, with timm's parameter names.
+
+    `eps` is the epsilon of both norms. The blocks of timm have an epsilon of 1e-6.
+    """
 
     # timm itself is not imported, since its import takes seconds.
     def __init__(self, width: int, heads: int, eps: float = 1e-5) -> None:

@@ -34,7 +34,10 @@ class NetworkConfig(Settings):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto (a GPU if there is one), cpu, cuda or cuda:N"""
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
-    """fp32, bf16 (faster on a GPU), int8 (faster on a CPU); bf16 and int8 may change the class at near-ties"""
+    """fp32, bf16 (faster on a GPU) or int8 (faster on a CPU)
+
+    bf16 and int8 may change the predicted class where the two best classes have almost equal scores.
+    """
     exact: bool = False
     """True: one image per batch, one thread, deterministic kernels, for bit-identical results on the same hardware"""
 
@@ -87,8 +90,8 @@ class NetworkConfig(Settings):
 class WithClassifiers:
     """Mixin for a stage with a classifier for each vocabulary. A run prepares each classifier once.
 
-    A classifier is a matrix (rows, D) of text embeddings. Each network defines the meaning of the rows. The network has
-    a method `classifier(vocabulary)`, and a cache `classifiers`.
+    A classifier is a matrix (rows, D) of text embeddings. Each network defines the meaning of the rows. The
+    stage's network `model` must have a method `classifier(vocabulary)`, a cache `classifiers`, and `device`.
     """
 
     config: Any
@@ -97,7 +100,7 @@ class WithClassifiers:
 
     @classmethod
     def files(cls, config: NetworkConfig) -> tuple[Path, ...]:
-        """Return the checkpoints. Raises OvssError if one is missing and cannot be downloaded."""
+        """Return the paths of the checkpoints. Raises OvssError if a file is missing and cannot be downloaded."""
         return config.files()
 
     @classmethod

@@ -132,7 +132,10 @@ def geometry(image: np.ndarray, sides: Sides) -> Geometry:
 
 
 def alike(sizes: Sequence[Size], most: int) -> Iterator[list[int]]:
-    """Yield lists of at most `most` indices. Photographs in the same list have the same padded size in `sizes`."""
+    """Yield lists of at most `most` indices into `sizes`, so that all sizes of a list are equal.
+
+    `sizes` has the padded size of each photograph.
+    """
     groups: dict[Size, list[int]] = {}
     for index, size in enumerate(sizes):
         groups.setdefault(size, []).append(index)

@@ -102,7 +102,10 @@ class Tower(Protocol):
     """name of the tokeniser's word table (see `word_table`); empty for CLIP's byte-pair encoding"""
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        """Return unit-norm embeddings (B, D) float32 of tokens (B, L) int64, which end with the end token."""
+        """Return unit-norm embeddings (B, D) float32 of B prompts.
+
+        `tokens` (B, L) int64 has a row per prompt, without padding. The last token of each row is the end token.
+        """
 
     def state_dict(self) -> Mapping[str, Tensor]:
         """Return the weights by name."""
@@ -119,7 +122,10 @@ class Classifier:
     rows: Tensor
     """(N, D) float32: prompt embeddings, multiplied by the logit scale for some networks"""
     classes: Tensor
-    """(K, M) int64: indices in `rows` of each class's prompts; the last index is repeated up to length M"""
+    """(K, M) int64: for each class, the indices of the class's prompts in `rows`
+
+    If a class has fewer than M prompts, the last index is repeated up to length M.
+    """
 
     def __call__(self, embeddings: Tensor) -> Tensor:
         """Return logits (R, K) of unit-norm region embeddings (R, D).
@@ -144,7 +150,8 @@ class Classifier:
 def reported(listener: Callable[[float, int], None]) -> Iterator[None]:
     """Call `listener(done, total)` in the `with` block whenever `embed` has embedded a batch of prompts.
 
-    `done` and `total` count the different names in a call of `embed`. With 2 templates, 3 prompts are 1.5 names.
+    `total` is the number of distinct names in the call of `embed`. `done` is the number of these names that are
+    embedded. A name counts in part if some of its prompts are embedded: with 2 templates, 3 prompts are 1.5 names.
     """
     before = _LISTENER.set(listener)
     try:
@@ -171,7 +178,10 @@ def embed(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tenso
 
 
 def _prompts_done(names: int, total: int, templates: int, prompts: int) -> None:
-    """Report progress to the listener: all prompts of `names` names and `prompts` prompts of further names."""
+    """Call the listener with the number of names that are embedded so far, and with `total`.
+
+    All prompts of `names` names are embedded, and `prompts` prompts of further names. A name has `templates` prompts.
+    """
     _LISTENER.get()(names + prompts / templates, total)
 
 
@@ -274,7 +284,7 @@ def _by_word(prompts: Sequence[str], context: int, words: str) -> Tensor:
 
 @cache
 def word_table(words: str) -> Mapping[str, int]:
-    """Return the token of each word, from the file tokens/{words}.txt: the word's line number, from 0."""
+    """Return word → token for the words in tokens/{words}.txt. The token is the number of the word's line, from 0."""
     lines = (Path(__file__).parent / "tokens" / f"{words}.txt").read_text("utf-8").split()
     return {word: number for number, word in enumerate(lines)}
 

@@ -50,7 +50,7 @@ class Weights:
     part_of: str = ""
     """name of another checkpoint whose file contains this checkpoint (a SAN's file contains its CLIP); else empty"""
     other_options: tuple[str, ...] = ()
-    """options of further stages that load the checkpoint, such as "ovsam.sam" for SAM ViT-H"""
+    """further config options that set the checkpoint's path for other stages, such as "ovsam.sam" for SAM ViT-H"""
     manual: bool = False
     """True: a person must download the file from `page`, since the file has no direct URL"""
 
@@ -75,7 +75,10 @@ def families() -> list[str]:
 
 
 def variants(family: str) -> Mapping[str, Any]:
-    """Return the networks of a family: name → sizes. Raises OvssError if `family` is not a family's package."""
+    """Return network name → object with the network's sizes, for all networks of a family.
+
+    Raises OvssError if `family` is not a family's package.
+    """
     return registry.find(PACKAGE, f"{family}.variants", "VARIANTS")
 
 
@@ -136,8 +139,9 @@ def weights_folder() -> Path:
 def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...]:
     """Return the paths of a network's checkpoints, in the order of the family's function `checkpoints`.
 
-    `paths` has the user's paths in the same order. Instead of a path that is None or missing, the published or shipped
-    file is used. Checkpoints that the first file contains are left out, unless `paths` has a path for one of them.
+    `paths` has the user's paths in the same order, and may be shorter. For a checkpoint without a path, or with the
+    path None, the published or shipped file is used. The file of the first checkpoint may contain other checkpoints.
+    These other checkpoints are left out, unless `paths` has a path for one of them.
     Raises UnknownName and OvssError (see `find`).
     """
     family, inner = family_of(name)
@@ -274,7 +278,7 @@ def verify(name: str, file: Path) -> Path:
 
 
 def has_entry(file: str | Path, prefix: str) -> bool:
-    """Return whether `prefix` occurs in the names of a checkpoint's entries. No tensor is read."""
+    """Return whether a checkpoint has an entry whose name contains `prefix` at any place. No tensor is read."""
     # The names are in the pickles of a zip file, and in the first bytes of other files.
     if zipfile.is_zipfile(file):
         return any(prefix.encode() in pickled for pickled in _pickles(Path(file)))

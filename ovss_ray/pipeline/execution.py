@@ -15,7 +15,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 from ovss_ray.structures.words import WORDS
 
 OF_WORDS = {WORDS, "size"}
-"""Additional columns for stages that read `vocabulary`, needed if images have their own words"""
+"""Additional columns that a stage needs if it reads `vocabulary` after a stage that gives images their own words"""
 
 
 class Contract(Exception):
@@ -29,7 +29,8 @@ class Poisoned(Exception):
 def plan(stages: Sequence[StageConfig], initial: Iterable[str], wanted: Iterable[str]) -> list[set[str]]:
     """Return the columns to keep after each stage: columns that a later stage reads, and `wanted` columns.
 
-    Raises OvssError if no earlier stage writes a column that a stage reads, or no stage writes a wanted column.
+    A stage can read the columns in `initial`, and the columns that earlier stages write. Raises OvssError if a stage
+    reads another column. Also raises OvssError if a wanted column is neither in `initial` nor written by a stage.
     """
     available, needed = set(initial), _needed(stages)
     for position, stage in enumerate(stages):
@@ -66,8 +67,9 @@ def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -
     """Run the stages in order over a batch with the columns in columns.MANIFEST.
 
     If an image fails, only this image gets a text in the column `error`, and later stages skip the image. The column
-    `seconds` gets the times of each stage and of the stage's parts (see Stage.parts). If images have
-    their own words, the words replace the vocabulary. An image without words is predicted as NONE at every pixel.
+    `seconds` gets the times of each stage and of the stage's parts (see Stage.parts). If images have their own words,
+    the words of an image replace the image's vocabulary. In such a batch, the prediction of an image without words is
+    NONE at every pixel.
 
     Raises Contract if a stage does not write its declared columns, and Poisoned if the process can no longer compute.
     Raises OvssError if a disk is full or read-only.

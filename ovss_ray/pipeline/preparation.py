@@ -20,9 +20,9 @@ def arrays(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (cache key, array) for every stage and vocabulary for which the stage prepares an array.
 
-    `stages` has the stages in the order of the run, each with a place such as a pool. `compute` returns one array per
-    vocabulary, and gets only the vocabularies whose arrays are not in the cache. From the first stage that gives images
-    their own words, no arrays are prepared.
+    `stages` has pairs (place, stage) in the order of the run. The place, such as the stage's pool, is passed to
+    `compute`. `compute` returns one array per vocabulary, and gets only the vocabularies whose arrays are not in the
+    cache. If a stage gives images their own words, no arrays are prepared for this stage and for all later stages.
     """
     cache = ArrayCache()
     for place, stage in stages:

@@ -46,11 +46,18 @@ class Stage(ABC):
     where: ClassVar[tuple[str, ...]] = ()
     """names of options that do not change results, such as paths, device, batch size. The run's digest ignores them"""
     binary: ClassVar[bool] = False
-    """True for a method that segments one class at a time; in an episode, the classes are background and one class"""
+    """True for a method that segments one class at a time
+
+    For such a method, an image of a few-shot benchmark has two classes: background and the class to segment.
+    """
     measures: ClassVar[bool] = False
     """True for the stage that computes metrics; the columns in `writes` have the names of metrics"""
     exports: ClassVar[bool] = False
-    """True for a stage that writes files for later use; a run without predictions then needs no ground truth"""
+    """True for a stage that writes files for later use
+
+    If no stage writes `prediction`, a run with such a stage predicts no label maps. The run then needs no ground truth,
+    unless a stage or a metric reads `truth`.
+    """
     benchmarks: Benchmarks = NoBenchmarks()
     """name → benchmark, for all benchmarks of the run; `StageConfig.build` sets it before the first call"""
     network: Any = None
@@ -80,7 +87,7 @@ class Stage(ABC):
         return {}
 
     def kept(self) -> Mapping[str, int]:
-        """Return the bytes in each cache of this stage, by name of the cache. The online service reports them."""
+        """Return cache name → bytes in the cache, for each cache of the stage. The online service reports the bytes."""
         return {}
 
     @classmethod
@@ -130,9 +137,10 @@ class Stage(ABC):
 
     @classmethod
     def side(cls, config: Any) -> int | None:
-        """Return the side in pixels if label maps are scored as squares; None if they have the photograph's size.
+        """Return n if the stage predicts label maps of n × n pixels; None if a label map has the photograph's size.
 
-        Only a stage with `binary = True` may return a side. The online service rejects a stage with a side.
+        If the result is n, the ground truth is resized to n × n pixels. Only a stage with `binary = True` may return n.
+        The online service rejects a stage that returns n.
         """
         return None
 

@@ -19,8 +19,8 @@ from ovss_ray.structures.class_sums import UNITS
 METHOD = "centred percentiles, widened by sqrt(m / (m - 1))"
 """Name of the method in a report. The factor sqrt(m / (m - 1)) increases the spread of resampled values.
 
-For a value of one label, m is the label's number in resampling.Cells.effective. For a value over all pixels or images,
-m is the number of photographs.
+For a value of one label, m is the effective number of photographs with the label (see resampling.Cells.effective).
+For a value over all pixels or images, m is the number of photographs.
 """
 LEVEL = 95
 """Nominal coverage of the intervals, in percent."""
@@ -78,9 +78,10 @@ def _method(cells: Cells, seen: np.ndarray) -> dict[str, Any]:
 
 
 def resampled(reading: Reading, cells: Cells) -> dict[str, tuple[Any, Any]]:
-    """Return metric → pair of `Resampled` objects: the first for the resamples, the second for all images.
+    """Return name of a metric → (its values in the resamples, its values over all images).
 
-    The result has only metrics that define `Resampled` and are computed from confusion matrices.
+    Both are objects of the class `Resampled` that the metric defines (see metrics.Table.Resampled). A metric without
+    the class `Resampled` is left out. A metric that is not computed from confusion matrices is also left out.
     """
     sums, of_all = cells.resampled(), cells.whole()
     return {
@@ -121,16 +122,21 @@ def shifted(values: np.ndarray, reported: float) -> Ends | None:
 
 
 def _known(values: Mapping[str, np.ndarray], whole: Mapping[str, np.ndarray]) -> dict[str, Ends]:
-    """Return key → interval, from arrays (R,) for the resamples and (1,) for all images.
+    """Return key of a metric, such as "miou" → interval of the metric. A key without an interval is left out.
 
-    Keys without an interval are left out.
+    For each key, `values` has the metric's values in R resamples, (R,). For each key, `whole` has the metric's value
+    over all images, (1,).
     """
     intervals = {key: centred(of_key, float(whole[key][0])) for key, of_key in values.items()}
     return {key: ends for key, ends in intervals.items() if ends is not None}
 
 
 def _per_label(values: Mapping[str, np.ndarray], whole: Mapping[str, np.ndarray]) -> dict[str, list[Ends | None]]:
-    """Return key → interval of each label, from arrays (R, L) for the resamples and (1, L) for all images."""
+    """Return key of a metric, such as "iou" → interval of each label; None for a label without an interval.
+
+    For each key, `values` has the values of L labels in R resamples, (R, L). For each key, `whole` has the values of
+    the labels over all images, (1, L).
+    """
     return {
         key: [centred(of_label, float(of_all)) for of_label, of_all in zip(of_key.T, whole[key][0], strict=True)]
         for key, of_key in values.items()

@@ -45,7 +45,7 @@ class Paired:
     refused: str = ""
     """reason why the runs cannot be compared image by image, with advice; empty if the runs can be compared"""
     values: Mapping[str, Difference] | None = None
-    """key of a metric → its difference; None if refused"""
+    """key of a metric, such as "miou" → difference of this metric; None if the runs cannot be compared"""
     classes: Mapping[int, Difference] | None = None
     """index of a label → difference of its IoU, for labels in at least five photographs; None if refused"""
     labels: tuple[str, ...] = ()
@@ -125,8 +125,9 @@ def holm(p: Sequence[float]) -> list[float]:
 def by_class(first: tuple[Any, Any], second: tuple[Any, Any], seen: np.ndarray) -> dict[int, Difference]:
     """Return label → difference of IoU, second minus first, for labels in at least five photographs.
 
-    `first` and `second` are the runs' pairs for metrics.MAIN from `intervals.resampled`. `seen` (L,) is the number of
-    photographs with each label. The p-values have Holm's correction over the returned labels.
+    For each run, `intervals.resampled` returns a dictionary. `first` is the entry metrics.MAIN of the first run's
+    dictionary, and `second` is the entry of the second run's dictionary. `seen` (L,) is the number of photographs with
+    each label. The p-values have Holm's correction over the returned labels.
     """
     (before, whole_before), (after, whole_after) = (
         tuple(part.per_label()[CLASS_VALUE] for part in run) for run in (first, second)
@@ -141,7 +142,11 @@ def by_class(first: tuple[Any, Any], second: tuple[Any, Any], seen: np.ndarray) 
 
 
 def _unlike(first: Reading, second: Reading) -> str:
-    """Return a reason if the labels or the sentences BenchmarkReport.asks of two runs differ; else an empty text."""
+    """Return a text for `Paired.refused` if two runs differ in labels or in BenchmarkReport.asks.
+
+    The sentence `asks` states which classes each few-shot episode segments. Returns an empty text if the labels and
+    the sentences are equal.
+    """
     if first.card["labels"] != second.card["labels"]:
         return "the runs have different classes: evaluate the same version of the benchmark twice"
     questions = [reading.card.get("asks", "") for reading in (first, second)]
@@ -151,7 +156,10 @@ def _unlike(first: Reading, second: Reading) -> str:
 
 
 def _other_images(first: Cells, second: Cells) -> str:
-    """Return a reason if two runs differ in scored images or in images that share a photograph; else an empty text."""
+    """Return a text for `Paired.refused` if two runs differ in scored images or in groups of images.
+
+    Images that share a photograph form a group. Returns an empty text if the images and the groups are equal.
+    """
     if first.ids != second.ids:
         alone = sorted(set(first.ids) ^ set(second.ids))
         return (
@@ -164,7 +172,10 @@ def _other_images(first: Cells, second: Cells) -> str:
 
 
 def _other_names(first: Reading, second: Reading, ids: Sequence[str]) -> str:
-    """Return a reason if two runs have different vocabularies for an image in `ids`; else an empty text."""
+    """Return a text for `Paired.refused` if an image in `ids` has a different vocabulary in each of two runs.
+
+    Returns an empty text if all vocabularies are equal.
+    """
     before, after = _vocabularies(first), _vocabularies(second)
     if other := [name for name in ids if before.get(name) != after.get(name)]:
         return (
@@ -231,7 +242,10 @@ def _digests(reading: Reading) -> dict[str, str]:
 
 
 def _truth(cells: Cells) -> np.ndarray:
-    """Return a checksum of the areas of each image's true labels, (n, 2) int64."""
+    """Return two checksums of the areas of each image's true labels, (n, 2) int64.
+
+    The first checksum is the sum of the areas. The second checksum is the sum of area × (label + 1)².
+    """
     # If pixels have moved, but all areas are equal, only `_other_files` detects the change.
     n = len(cells.ids)
     sums = np.zeros((n, 2), np.int64)

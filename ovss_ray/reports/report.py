@@ -127,13 +127,19 @@ def _relations(relations: Relations | None) -> dict[str, Any] | None:
 
 
 def _values(reading: Reading) -> dict[str, Any]:
-    """Return key → value for the keys in the `headings` of all metrics, such as {"miou": 54.3}."""
+    """Return key → value for the columns in the tables of all metrics, such as {"miou": 54.3}.
+
+    The keys of a metric's columns are in Table.headings of the metric. A value that could not be measured is None.
+    """
     results = [(metric.headings, values.result()) for metric, values in reading.results()]
     return {key: _plain(result[key]) for headings, result in results for key in headings if key in result}
 
 
 def _counts(reading: Reading) -> dict[str, int]:
-    """Return name → integer for the counts of all metrics, such as {"classes_seen": 5}."""
+    """Return key → integer from the method `counted()` of all metrics, such as {"classes_seen": 5}.
+
+    A metric without this method has no counts.
+    """
     counted = (values.counted() for _, values in reading.results() if hasattr(values, "counted"))
     return {key: int(value) for counts in counted for key, value in counts.items()}
 

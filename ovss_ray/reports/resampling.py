@@ -142,7 +142,7 @@ def draws(units: int, resamples: int, seed: int = SEED) -> Iterator[np.ndarray]:
     A unit is a photograph with its images. Raises ValueError if there is no unit.
     """
     if units < 1:
-        raise ValueError("a resample needs at least one image")
+        raise ValueError("a resample needs at least one photograph, but the number of photographs is below 1")
     stream = getattr(np.random, BITS)(seed)
     for first in range(0, resamples, _BLOCK):
         block = min(_BLOCK, resamples - first)

@@ -93,7 +93,7 @@ class Selection(Part):
 
 
 class RelationsOf(Part):
-    """Relations between labels of a benchmark, child → father, such as grass → plant. SG-IoU is computed from them."""
+    """Pairs (child, father) of labels of a benchmark, such as (grass, plant). The pairs are an input of SG-IoU."""
 
     file: str
     """file that was passed as `--relations`"""
@@ -157,12 +157,12 @@ class PublishedFigure(Part):
     """A published mIoU or mean SG-IoU, and the measured value by the same convention."""
 
     miou: float
-    """percent, with the digits of the source; the mean SG-IoU if the convention is sg_miou_classic"""
+    """published value in percent, with the digits of the source; `convention` names the metric of the value"""
     convention: str
     kind: str
     where: str
     metric: str | None
-    """name of the metric in `measured`, such as "miou" for the convention "either"; None for an unknown convention"""
+    """name of the metric of the value `measured`. For the convention "either": "miou". For "unknown": None."""
     measured: Percent
     difference: Percent
     """measured minus published value, in percentage points; None if the values are not comparable"""
@@ -176,7 +176,7 @@ class Published(Part):
     not_comparable: tuple[str, ...]
     """reasons why the figures are not comparable with the run; empty for comparable figures"""
     checkpoint: str
-    """sentence on how the published checkpoint was recognised; empty if the figures are not comparable"""
+    """sentence on how the run's weights were identified as the published checkpoint; empty if not comparable"""
     figures: tuple[PublishedFigure, ...]
 
 
@@ -186,24 +186,24 @@ class BenchmarkReport(Part):
     images: Images
     files: Files = Files()
     final: bool
-    """true if every image has a record without an error, and `files.incomplete` is 0"""
+    """true if all requested images were scored without an error, and the number Files.incomplete is 0"""
     selection: Selection
     metrics: Mapping[str, Percent]
     """metric → percent, such as metrics["miou"]; `ovss list metrics` has the names"""
     bootstrap: Bootstrap | None = None
-    """confidence intervals; None: not computed, as in reports of earlier versions"""
+    """confidence intervals; None if they were not computed, for example in a report of an earlier version"""
     measured: Mapping[str, int] = {}
-    """metric → number of images that the metric has measured, such as measured["confusion"]; {} in earlier versions"""
+    """metric → number of measured images, such as measured["confusion"]; {} in reports of earlier versions"""
     relations: RelationsOf | None = None
-    """relations from which SG-IoU was computed; None: no relations, so no SG-IoU"""
+    """relations between labels, which SG-IoU needs; None if the run has no relations, and therefore no SG-IoU"""
     groups: Mapping[str, Group] = {}
     classes: tuple[ClassScore, ...] = ()
     errors: tuple[ImageError, ...] = ()
     published: Published | None = None
     counts: Mapping[str, int] = {}
-    """name of a count → integer, such as counts["classes_seen"] for a few-shot fold"""
+    """name of a count that a metric reports → integer, such as counts["classes_seen"] of a few-shot fold"""
     asks: str = ""
-    """sentence on the classes that each few-shot episode asks for; empty for a benchmark without episodes"""
+    """sentence that states which classes each few-shot episode segments; empty for a benchmark without episodes"""
     notes: tuple[str, ...] = ()
     """sentences from the stages of the run (see Stage.notes), such as the seed of a random method"""
     words: WordsOf | None = None
@@ -212,7 +212,7 @@ class BenchmarkReport(Part):
     @model_validator(mode="before")
     @classmethod
     def _earlier(cls, raw: Any) -> Any:
-        """Add `files` to an earlier report without this key. `Files.undigested` becomes the number of scored images."""
+        """Add `files` to a report of an earlier version without this key. All scored images count as `undigested`."""
         if isinstance(raw, Mapping) and "files" not in raw and isinstance(images := raw.get("images"), Mapping):
             return {**raw, "files": {"undigested": images.get("scored", 0)}}
         return raw

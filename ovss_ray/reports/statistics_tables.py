@@ -47,7 +47,7 @@ def worst_classes(name: str, benchmark: BenchmarkReport, most: int) -> Table:
 
 
 def _classes(title: str, benchmark: BenchmarkReport, labels: Sequence[int]) -> Table:
-    """Return a table of classes with their intervals and pixels."""
+    """Return a table of the classes `labels`: IoU with its interval, accuracy, photographs and pixels of each class."""
     table = Table("class", title=escape(title), title_justify="left")
     for heading in ("IoU", "95 % interval", "accuracy", "photographs", "truth pixels", "predicted pixels"):
         table.add_column(heading, justify="right")
@@ -61,7 +61,7 @@ def _classes(title: str, benchmark: BenchmarkReport, labels: Sequence[int]) -> T
 
 
 def sizes(name: str, scores: Sequence[SizeScore]) -> Table:
-    """Return the table of `subsets.by_size`: a row per size bucket, such as "1 to 10 %" of the image."""
+    """Return a table of `scores`, the result of subsets.by_size. It has a row per size bucket, such as "1 to 10 %"."""
     table = Table("share of the image", title=escape(f"{name}: classes within images, by size"), title_justify="left")
     for heading in ("pairs of image and class", "mean IoU within the image", "pixel accuracy"):
         table.add_column(heading, justify="right")
@@ -78,9 +78,11 @@ def show_selected(
     console: Console,
     bounds: bool = True,
 ) -> None:
-    """Print the scores with the merged classes `merge`, and the scores of the classes `only`.
+    """Print the scores of a benchmark for merged classes and for the classes in `only`.
 
-    If `bounds` is True, the scores have confidence intervals. Raises OvssError in the cases of subsets.selected.
+    If `merge` is not empty, print the metrics after merging (see subsets.merged). If `only` is not empty, print mIoU
+    and pooled IoU of the classes in `only`. Last, print a table of the merged classes and the classes in `only`. If
+    `bounds` is True, the scores have confidence intervals. Raises OvssError in the same cases as subsets.selected.
     """
     content = subsets.selected(reading, merge, only)
     scores = report.numbers(content, bounds)
@@ -107,10 +109,10 @@ def show_selected(
 
 
 def show_buckets(name: str, reading: Reading, console: Console, bounds: bool = True) -> None:
-    """Print the scores of classes grouped by frequency, and by size within images.
+    """Print the scores of classes by frequency (see subsets.FREQUENCIES), and by size (see subsets.SHARES).
 
     If `bounds` is True, the scores by frequency have confidence intervals. Raises OvssError if `reading` has no
-    confusion cells.
+    confusion cells (see totals.read).
     """
     scores = report.numbers(subsets.by_frequency(reading), bounds)
     name = _covered(name, scores)

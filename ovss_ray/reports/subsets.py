@@ -36,17 +36,17 @@ class SizeScore:
     pairs: int
     """number of pairs"""
     iou: float
-    """IoU of the class within the image, averaged over the pairs, percent; NaN without pairs"""
+    """mean IoU of the pairs, in percent; the IoU of a pair is computed within the image; NaN if there are no pairs"""
     acc: float
     """percent: correctly predicted pixels of all pairs, divided by the true pixels of all pairs; NaN without pairs"""
 
 
 def merged(reading: Reading, merge: Mapping[str, Sequence[str]]) -> Reading:
-    """Return the Reading of a benchmark with merged classes. `merge`: new name → classes.
+    """Return the Reading of a benchmark with merged classes. `merge`: new name → names of the classes to merge.
 
-    The result has only the confusion matrices, without groups, relations and other metrics. Raises OvssError for an
-    unknown class, a class merged twice, or a new name that another class has. Also raises OvssError if the reading has
-    no confusion cells.
+    The result has confusion matrices, but no other metrics, no groups and no relations. Raises OvssError for an unknown
+    class, or a class with two new names. Raises OvssError if a new name is the name of a class that is not merged. Also
+    raises OvssError if `reading` has no confusion cells (see totals.read).
     """
     names, indices = _merged(reading.card["labels"], merge)
     table = np.full(NONE + 1, NONE, np.uint16)
@@ -59,10 +59,12 @@ def merged(reading: Reading, merge: Mapping[str, Sequence[str]]) -> Reading:
 
 
 def selected(reading: Reading, merge: Mapping[str, Sequence[str]], only: Sequence[str]) -> Reading:
-    """Return the Reading of a benchmark with merged classes, and with a group INTEREST of the classes in `only`.
+    """Return the Reading of a benchmark with merged classes, and with one group that has the classes in `only`.
 
-    `only` has names of classes, and new names from `merge`. If a class in `only` is merged, the group has the new class
-    instead. Raises OvssError for an unknown class, and in the cases of `merged`.
+    The name of the group is INTEREST. `only` has names of classes, and new names from `merge`. If a class in `only` is
+    merged, the group has the new class instead. If `merge` is empty, no class is merged. If `only` is empty, no group
+    is added. Raises OvssError for an unknown class. If `merge` is not empty, also raises OvssError in the same cases as
+    `merged`.
     """
     content = merged(reading, merge) if merge else reading
     indices = interesting(reading.card["labels"], merge, only)
@@ -70,7 +72,11 @@ def selected(reading: Reading, merge: Mapping[str, Sequence[str]], only: Sequenc
 
 
 def interesting(labels: Sequence[str], merge: Mapping[str, Sequence[str]], only: Sequence[str]) -> list[int]:
-    """Return the indices of the classes in `only`, after merging. Raises OvssError in the same cases as `selected`."""
+    """Return the classes in `only`, as indices into the list of classes after merging (see `selected`).
+
+    Raises OvssError for an unknown class, or a class with two new names. Raises OvssError if a new name is the name of
+    a class that is not merged.
+    """
     names, new = _merged(labels, merge)
     named = places(labels)
     return list(
@@ -149,7 +155,7 @@ def parse(merge: Sequence[str]) -> dict[str, list[str]]:
 
 
 def parse_only(text: str) -> list[str]:
-    """Return the classes in a text such as "car,bus"; [] for an empty text. Raises OvssError for commas alone."""
+    """Return the classes in a text such as "car,bus"; [] for an empty text. Raises OvssError for a text such as ","."""
     if text and not words_of(text):
         raise OvssError(f"--only {text}: expected CLASS,CLASS, such as car,bus")
     return words_of(text)
@@ -227,8 +233,12 @@ def _cells(reading: Reading) -> Cells:
 def _pairs(cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return four arrays (m,) with one value per pair of an image and a class in the image's truth.
 
-    Two arrays are int64: true pixels, and correct pixels. Two arrays are float64 percent: IoU, and share of the image.
-    Ignored pixels are not counted.
+    The arrays have the following values, in this order. Ignored pixels are not counted.
+
+    - int64: number of true pixels of the class
+    - int64: number of correctly predicted pixels of the class
+    - float64, percent: IoU of the class within the image
+    - float64, percent: area of the class, as a share of the image
     """
     width = cells.labels + 1
     truth, prediction = cells.image * width + cells.truth, cells.image * width + cells.prediction

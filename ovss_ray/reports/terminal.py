@@ -29,7 +29,10 @@ def console() -> Console:
 
 
 def show(report: Report, console: Console, classes: bool = False, title: str = "") -> None:
-    """Print the metrics of a run, the number of measured images, details of each benchmark, and failures."""
+    """Print the metrics of a run, the number of measured images, details of each benchmark, and failures.
+
+    If `classes` is True, also print the scores of each class. The titles of the metrics' tables begin with `title`.
+    """
     for metric in with_values(report.benchmarks.values()):
         console.print(_numbers(report, metric, title))
     for family in report.folds:
@@ -71,7 +74,7 @@ def _details(name: str, benchmark: BenchmarkReport) -> Iterator[str | Table]:
 
 
 def own_words(words: WordsOf) -> str:
-    """Return a sentence on the user's words and templates, with the source, numbers and examples."""
+    """Return a sentence with the source, the numbers and examples of the user's words and templates."""
     source = f"{words.file or 'the config'}, sha256 {words.sha256[:12]}"
     templates = f"; templates: {len(words.templates)}, such as {words.templates[0]!r}" if words.templates else ""
     if not words.mapping:
@@ -139,7 +142,7 @@ def _main(benchmark: BenchmarkReport) -> tuple[str, float | None]:
 
 
 def _numbers(report: Report, metric: metrics.Table, title: str) -> Table:
-    """Return the table of one metric: values and number of measured images, a row per benchmark with values."""
+    """Return the table of a metric: number of measured images, and values. Benchmarks without values have no row."""
     heading = f"{title}: {metric.title or metric.name}".removeprefix(": ")
     table = Table(title=escape(heading), title_justify="left")
     table.add_column("benchmark")
@@ -163,7 +166,7 @@ def _interval(ends: Ends | None) -> str:
 
 
 def method(bootstrap: Bootstrap) -> str:
-    """Return a sentence on the method of the intervals."""
+    """Return a sentence on the method that computed the confidence intervals."""
     rare = f"; {bootstrap.rare_classes} classes are in fewer than 10: too narrow" if bootstrap.rare_classes else ""
     return (
         f"95 % intervals: bootstrap over {bootstrap.units} {bootstrap.unit}s ({bootstrap.method}), "
@@ -180,7 +183,7 @@ def _covered(benchmark: BenchmarkReport, metric: metrics.Table) -> str:
 
 
 def _groups(name: str, benchmark: BenchmarkReport) -> Iterator[str]:
-    """Yield a sentence in markup per group metric, with the value of each group that has a value."""
+    """Yield sentences in markup such as "voc: mIoU of seen 60.00, unseen 40.00". Groups without a value are omitted."""
     groups = {title: group.model_dump() for title, group in benchmark.groups.items()}
     for metric in with_values([benchmark]):
         for key, words in metric.group_headings.items():
@@ -194,7 +197,7 @@ def _groups(name: str, benchmark: BenchmarkReport) -> Iterator[str]:
 
 
 def _counted(values: Mapping[str, Any], nouns: Mapping[str, str]) -> str:
-    """Return the counts of a group in parentheses, such as " (8 classes)"; empty if all counts are zero."""
+    """Return counts as text, such as " (8 classes)"; "" if all are 0. `nouns`: key of a count in `values` → noun."""
     counts = ", ".join(f"{values[key]} {noun}" for key, noun in nouns.items() if values.get(key))
     return f" ({counts})" if counts else ""
 
@@ -205,7 +208,7 @@ def _group_intervals(name: str, groups: Mapping[str, Mapping[str, Ends]]) -> str
 
 
 def counted(counts: Mapping[str, int]) -> str:
-    """Return counts as text, such as "distinct words: 7". A count of an unknown metric is named by its key."""
+    """Return counts as text, such as "distinct words: 7". A key without a description is printed unchanged."""
     words = {key: word for metric in (*metrics.built_in(), *metrics.derived()) for key, word in metric.counts.items()}
     return ", ".join(f"{words.get(key, key)}: {value}" for key, value in counts.items())
 
@@ -241,7 +244,7 @@ def _published(name: str, published: Published) -> Table:
 
 
 def _selection(selection: Selection) -> str:
-    """Return the split in markup, with the restrictions if only a part of its images was requested."""
+    """Return the split in markup, such as " val". If a part of the split was requested, " (first 10 only)" follows."""
     only = ", ".join(selection.restrictions)
     return f" {escape(selection.split)}" + (f" [yellow]({only} only)[/]" if only else "")
 

@@ -1,4 +1,4 @@
-"""Sum over a benchmark's records, computed in one pass: metrics, errors, seconds, and values per image."""
+"""Results of one pass over a benchmark's records: sums of metrics and seconds, errors, and values of each image."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +48,7 @@ class Total:
     measured: Mapping[str, int] = field(default_factory=dict)
     """metric → number of images with a measurement"""
     images: tuple[pa.Table, ...] = ()
-    """tables with a row per image: image_id, values, error; () unless requested"""
+    """tables with a row per image: image_id, the image's value of each metric, error; () unless requested"""
     cells: tuple[pa.Table, ...] = ()
     """tables with a row per scored image: image_id, confusion, and truth_digest if recorded; () unless requested"""
     compact: int = 0
@@ -134,7 +134,7 @@ def _added(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int
 
 
 def _images(part: pa.Table, columns: Mapping[str, pa.ChunkedArray]) -> pa.Table:
-    """Return a table with a row per image: image_id, the metrics' values (float64), error. NaN: not measured."""
+    """Return a table with a row per image: image_id, the metrics' values (float64), error. A missing value is NaN."""
     table = part.select(["image_id"])
     for name, values in columns.items():
         if (per_image := metrics.load(name).per_image) and values.null_count < len(values):
@@ -149,10 +149,10 @@ def _cells(part: pa.Table) -> pa.Table:
 
 
 Fold = Callable[[str, pa.Table, Callable[[pa.Table], Total]], tuple[Settled, Total | None]]
-"""Function (folder, manifest, of) → (Settled, Total), such as records.fold.
+"""Function (folder, manifest, of) → (Settled, Total or None), such as records.fold.
 
-`of` returns the Total of one table of records. The result has the sum over all records that count (see records.settle),
-or None if no record counts.
+`folder` is the path of the records. `of` returns the Total of one table of records. Settled lists at most one record
+per image (see records.settle). Total is the sum over the listed records, or None if no record is listed.
 """
 
 
@@ -172,7 +172,7 @@ class Reading:
     """names of derived metrics from the option --metrics (see metrics.requested)"""
 
     def results(self) -> list[tuple[metrics.Table, Any]]:
-        """Return pairs (measured metric, Partial) or (derived metric, Result), in the order of the metrics' tables.
+        """Return pairs (measured metric, Partial) and (derived metric, Result), sorted by `place` of the metric.
 
         A derived metric is included if `inputs` has its input, or if `requested` has its name.
         """
@@ -230,7 +230,10 @@ def _read(folder: RunFolder, name: str, measured: Sequence[str], fold: Fold, ima
 
 
 def _of_a_fold(groups: Mapping[str, Sequence[int]], labels: int) -> bool:
-    """Return whether the groups are those of a few-shot fold: the last label is "background", the rest "foreground"."""
+    """Return whether the groups are those of a few-shot fold.
+
+    In a few-shot fold, the group "background" has the last label, and the group "foreground" has all other labels.
+    """
     of_fold = {"foreground": list(range(labels - 1)), "background": [labels - 1]}
     return all(list(groups.get(name, ())) == indices for name, indices in of_fold.items())
 

@@ -1,8 +1,9 @@
 """Detection of photographs and label files that have changed, so that their images are scored again.
 
-A record holds a digest and a stamp of each file. A stamp is a text that changes when the file changes, such as size and
-times. A file is read only if it may have changed, for example because its stamp differs from the record's stamp. The
-digest of the content is then written to the manifest. Records with another digest do not count (see records.settle).
+A record holds digests and stamps of the photograph and the label file. A stamp is a text that changes when the file
+changes, such as size and times. A file is read only if it may have changed, for example if its stamps in record and
+manifest differ. The digest of the file's content is then written to the manifest. A record does not count if the
+manifest has another digest of the same file (see records.settle).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from ovss_ray.runs.folder import RunFolder
 from ovss_ray.runs.versions import DIGESTS, STAMPS
 
 SIDES = tuple(zip(("image_uri", "truth_uri"), STAMPS, DIGESTS, strict=True))
-"""Columns of a manifest for the photograph, then for the label file: path, stamp, digest"""
+"""Names of the manifest columns (path, stamp, digest) of the photograph, and of the label file"""
 FEW = 200
 """Maximum number of files that are read without a line of output"""
 AT_ONCE = 256
@@ -30,11 +31,13 @@ AT_ONCE = 256
 
 
 def looked_up(now: pa.Table, before: pa.Table | None, folder: str, say: Callable[[str], None]) -> pa.Table:
-    """Return the current manifest `now` with the columns DIGESTS added. An unknown digest is "".
+    """Return the current manifest `now` with the columns DIGESTS added.
 
-    `before` is the manifest of an earlier command. `folder` is the path of the records. `say` prints a line. If both
-    manifests have the same stamp of a file, the digest is copied from `before`. A file without a copied digest is read
-    if it may have changed since a record was written. Records with an error are ignored.
+    `before` is the manifest of an earlier command. `folder` is the path of the records. `say` prints a line.
+
+    If `now` and `before` have the same stamp of a file, the file's digest is copied from `before`. If no digest is
+    copied, and the file may have changed since a record was written, the file is read. Its digest is then computed.
+    Records with an error are ignored. In all other cases, the digest is "".
     """
     before = now if before is None else before
     place, scored = mapped_tables.places(now["image_id"], before["image_id"]), _good(folder)
@@ -54,10 +57,11 @@ def _digests_of(
     now: pa.Table, before: pa.Table, place: np.ndarray, doubted: np.ndarray, undigested: np.ndarray,
     side: tuple[str, str, str], say: Callable[[str], None],
 ) -> pa.Array:  # fmt: skip
-    """Return the digest of the file in each row of `now`, as texts (n,); "" for an unknown digest (see `looked_up`).
+    """Return the digests of the photographs or of the label files in `now`, as texts (n,) (see `looked_up`).
 
-    `place` (n,): row of each image in `before`, or −1. `doubted` and `undigested` (n,) bool are the results of
-    `_doubted` and `_undigested`. `side` is an element of SIDES.
+    `side` is an element of SIDES; it selects photographs or label files. `place` (n,): row of each image in `before`,
+    or −1 if `before` lacks the image. `doubted` and `undigested` (n,) bool are the results of `_doubted` and
+    `_undigested`.
     """
     uri, stamp, digest = side
     stamps, earlier = mapped_tables.texts(now, stamp), mapped_tables.texts(before, stamp, place)
@@ -111,7 +115,11 @@ def _doubted(scored: pa.Table, image: np.ndarray, now: pa.Table, side: tuple[str
 
 
 def _undigested(scored: pa.Table, image: np.ndarray, images: int) -> np.ndarray:
-    """Return (n,) bool: True for an image that has a record without digests of its files."""
+    """Return (n,) bool: True for an image that has a record without digests of its files.
+
+    `image` (m,): row in the manifest of the image of each record in `scored`, or −1. `images` is n, the number of
+    images in the manifest.
+    """
     without = np.zeros(images + 1, bool)  # the last entry is that of -1
     for begin, part in mapped_tables.blocks(scored):
         without[image[begin : begin + len(part)][~versions.digested(part)]] = True
@@ -119,10 +127,11 @@ def _undigested(scored: pa.Table, image: np.ndarray, images: int) -> np.ndarray:
 
 
 def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
-    """Return the ids of images with stale label maps: the photograph has changed since the image was scored.
+    """Return the ids of images whose photograph has changed since the image was scored.
 
-    `now` is the result of `looked_up`. `before` is the manifest of an earlier command. `folder` is the path of the
-    records. An image is left out if `now` and `before` have the same digest of the photograph.
+    The saved predictions of these images are stale. `now` is the result of `looked_up`. `before` is the manifest of an
+    earlier command. `folder` is the path of the records. If `now` and `before` have the same digest of a photograph,
+    its image is left out.
     """
     _, _, digest = SIDES[0]
     if digest not in versions.changed(now):
@@ -138,10 +147,10 @@ def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
 
 
 def _stale(scored: pa.Table, now: pa.Table, changed: np.ndarray, digest: str) -> Iterator[str]:
-    """Yield the image id of each record of a changed image, if the digests in record and manifest differ.
+    """Yield the image id of each record in `scored` whose digest differs from the digest in the manifest `now`.
 
-    `now` is the manifest. `digest` is the column to compare. `changed` (n + 1,) bool: True for each row of `now` with a
-    changed image. The last entry is False.
+    `digest` is the name of the column to compare. `now` has n rows. `changed` (n + 1,) bool is True for the rows that
+    are compared. The last entry of `changed` is False, and stands for images that `now` lacks.
     """
     image = mapped_tables.places(scored["image_id"], now["image_id"])
     for begin, part in mapped_tables.blocks(scored):

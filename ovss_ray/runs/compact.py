@@ -51,15 +51,16 @@ def per_image(part: pa.Table) -> pa.Table:
 def resolved(
     whole: np.ndarray, file: np.ndarray, image: np.ndarray, stale: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return two arrays (n,) bool: entries that must not be used, and records that a compact file replaces.
+    """Return two arrays (n,) bool: the first marks unusable entries, the second marks replaced records.
 
-    Each of the n entries is a record, or one image of a compact file. All entries of a compact file are used, or none.
-    A compact file is used if all of its images are in the manifest and unchanged. If two usable compact files share an
-    image, only the first file is used. A used compact file replaces all records of its images.
+    Each of the n entries is a record, or one image of a compact file. A stale record is unusable. The entries of a
+    compact file are all usable, or all unusable. A compact file is unusable if one of its images is stale or not in the
+    manifest. A compact file is also unusable if an earlier usable compact file has one of its images. A usable compact
+    file replaces all records of its images.
 
-    `whole` (n,) bool: True for an image of a compact file. `file` (n,): number of the entry's file, ascending. `image`
-    (n,): row of the entry's image in the manifest, or −1. `stale` (n,) bool: True if a file of the image has changed
-    since the entry was written.
+    `whole` (n,) bool: True for an image of a compact file. `file` (n,): number of the part file that has the entry,
+    ascending. `image` (n,): row of the entry's image in the manifest, or −1. `stale` (n,) bool: True if the image's
+    photograph or label file has changed since the entry was written.
     """
     if not whole.any():
         return stale, whole

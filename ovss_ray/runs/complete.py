@@ -62,9 +62,10 @@ def of_instances(config: RunConfig) -> bool:
 
 
 def predicts(config: RunConfig) -> bool:
-    """Return whether a run predicts label maps: a stage writes `prediction`, or no stage has another purpose.
+    """Return whether a run predicts label maps.
 
-    The other purposes are reading true instances, and exporting files for later use (Stage.exports).
+    A run predicts label maps if a stage writes the column `prediction`. A run also predicts label maps if no stage
+    reads true instances or exports files for later use (see Stage.exports).
     """
     other = of_instances(config) or any(stage.kind().exports for stage in config.stages())
     return not other or any("prediction" in stage.writes() for stage in config.stages())
@@ -90,10 +91,12 @@ def _before(pools: Sequence[Pool], stage: StageConfig) -> list[Pool]:
 
 
 def _with_metrics(pools: Sequence[Pool], config: RunConfig) -> list[Pool]:
-    """Return the pools, with the option `metrics` of the stage `measure` set to the names of the run's metrics.
+    """Return the pools, with the options of the stage `measure` set (see actors.measure).
 
-    The run's metrics are the metrics of the config, and each metric of metrics.regular whose columns earlier stages
-    write.
+    The option `metrics` lists the metrics of the config, and each metric of metrics.regular that can be measured. A
+    metric can be measured if the manifest or earlier stages provide all columns that the metric reads. If the run
+    predicts label maps, metrics.MAIN is also listed. If images have their own words, no regular metric that reads
+    `scores` is listed.
     """
     columns = set(MANIFEST)
     settled = []

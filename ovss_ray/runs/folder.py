@@ -139,7 +139,8 @@ class RunFolder:
 def differing(before: Any, now: Any, path: str = "") -> Iterator[str]:
     """Yield a message for each difference between two JSON-like values.
 
-    A message begins with the place of the difference below `path`, such as "stages.0.options".
+    A message begins with the place of the difference, such as "stages.0.options". `path` is the place of the two values
+    in a larger value, such as "stages.0".
     """
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted({*before, *now}):
@@ -157,7 +158,7 @@ def digest(identity: Mapping[str, Any]) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Return the versions of packages and Python, the platform and the Git commit. They contain no secrets."""
+    """Return the versions of packages and Python, the platform and the Git commit. The result contains no secrets."""
     return {
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""Lease of a run folder, which only one command holds at a time. The holder renews the lease regularly."""
+"""Lease of a run folder. Only one command at a time holds the lease, and this command renews the lease regularly."""
 
 import json
 import os
@@ -43,9 +43,10 @@ class Lease:
             raise OvssError(self.loss)
 
     def renew(self) -> None:
-        """Write the current time to the lease file, or notice that another command has taken the lease over.
+        """Write the current time to the lease file, unless another command has taken the lease over.
 
-        Errors of reading and writing are ignored.
+        If another command has taken the lease over, `check` raises OvssError from then on. Errors of reading and
+        writing are ignored.
         """
         with suppress(OvssError):  # the next renewal may succeed; if none does, another command may take over
             holder = _read(self.uri)
@@ -80,9 +81,10 @@ class Lease:
 def held(folder: RunFolder, say: Callable[[str], None]) -> Iterator[Lease]:
     """Hold the lease of a run folder during the block.
 
-    A lease whose command has ended is taken over. A command on another machine counts as ended after STALE seconds
-    without a renewal. `say` prints a line about this wait. Raises OvssError if the command still runs, or if the
-    folder cannot be written.
+    If a command has ended without releasing the lease, the lease is taken over. If the lease is that of a command on
+    another machine, wait up to STALE seconds for a renewal; `say` prints a line about the wait. If the lease is not
+    renewed, the command on the other machine counts as ended. Raises OvssError if the command that holds the lease
+    still runs, or if the folder cannot be written.
     """
     lease = Lease(folder.file(FILE))
     while not _create(lease.uri, _bytes(lease.content)):

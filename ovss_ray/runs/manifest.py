@@ -69,10 +69,11 @@ def build(name: str, benchmark: Benchmark, root: str, selection: Selection) -> p
 
 
 def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> Listed:
-    """Return the selected images of a benchmark. `left_out` is empty, unless a whole split is selected.
+    """Return the selected images of a benchmark, and the files of the data set that belong to no image.
 
-    If `benchmark.counts` lists this split, the number of images is checked, and `left_out` is also empty. Raises
-    OvssError if data are missing, or if the number of images is wrong.
+    Listed.left_out has these files only for a whole split whose number of images is not in `benchmark.counts`. In all
+    other cases, Listed.left_out is empty. If a whole split is selected and its number of images is in
+    `benchmark.counts`, the number is checked. Raises OvssError if data are missing, or if the number is wrong.
     """
     if selection.ids is not None and benchmark.listed:
         items = logged(benchmark.listed(root, selection.split, selection.ids))

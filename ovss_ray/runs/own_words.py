@@ -87,7 +87,10 @@ def with_images(config: RunConfig) -> RunConfig:
 
 
 def _without_images(words: WordList) -> WordList:
-    """Return a WordList with only `map` and the templates of `words`, and with the keys of `map` as names."""
+    """Return a WordList without `images`. The result has the same `map` and `templates` as `words`.
+
+    The names are the keys of `map`. If `map` is not empty, `add` is True.
+    """
     # without names, the benchmark keeps its classes; with names, the names are added to the classes
     return WordList(names=tuple(words.map), add=bool(words.map), map=words.map, templates=words.templates)
 
@@ -109,17 +112,17 @@ def of(words: WordList, benchmark: Benchmark, file: str = "", sha256: str = "") 
     index = _index(classes, words, benchmark)
     if not set(index) - {NONE}:
         raise OvssError(
-            f"none of the {len(classes)} words, such as {classes[0][0]!r}, names a label, such as "
-            f"{benchmark.labels[0]!r}. Write the label of each word: `map: {{{classes[0][0]}: "
-            f"{benchmark.labels[0]}}}`"
+            f"none of the {len(classes)} words is the name of a label. The first word is {classes[0][0]!r}, and the "
+            f"first label is {benchmark.labels[0]!r}. Add `map` to the vocabulary, with the label of each word, such "
+            f"as `map: {{{classes[0][0]}: {benchmark.labels[0]}}}`"
         )
     return OwnWords(Vocabulary(classes, words.templates), index, words.templates, file, sha256)
 
 
 def _classes(words: WordList, benchmark: Benchmark) -> tuple[Names, ...]:
-    """Return the classes to segment, each as a tuple of synonyms. Raises OvssError if words are repeated.
+    """Return the classes to segment, each as a tuple of names. Raises OvssError if a word is repeated.
 
-    If `add` is True, the benchmark's classes come first, followed by the user's new words.
+    If `words.add` is True, the result has the benchmark's classes, then the words that are not among these classes.
     """
     if isinstance(words.names, str):
         listed = catalog.load(words.names).vocabulary.classes
@@ -136,7 +139,7 @@ def _classes(words: WordList, benchmark: Benchmark) -> tuple[Names, ...]:
 
 
 def _check_repeated(classes: Sequence[Names]) -> None:
-    """Raise OvssError if two words have the same first name: the second word would never be predicted."""
+    """Raise OvssError if the first names of two classes are equal. The second class would never be predicted."""
     first: dict[str, int] = {}
     for position, names in enumerate(classes):
         earlier = first.setdefault(_folded(names[0]), position)
@@ -159,8 +162,12 @@ def _all_folded(classes: Sequence[Names]) -> list[list[str]]:
 def _index(classes: Sequence[Names], words: WordList, benchmark: Benchmark) -> tuple[int, ...]:
     """Return the index of the label of each class, or NONE for a class without a label.
 
-    The label comes from `map`, else from the benchmark's own class list, else from the class's names, else from
-    `unmapped`.
+    The first of these rules that applies gives the label:
+
+    1. If the class is a key of `words.map`, the value of this key is the label.
+    2. If the class comes from `benchmark`, the label is that of the class in `benchmark`.
+    3. If a name of the class is the name of a label, this label is used.
+    4. Otherwise, the label is `words.unmapped`.
     """
     places, kept = _places(benchmark), len(benchmark.vocabulary) if words.add else 0
     mapped = _mapped(classes, words, places, benchmark)
@@ -179,9 +186,10 @@ def _index(classes: Sequence[Names], words: WordList, benchmark: Benchmark) -> t
 
 
 def _mapped(classes: Sequence[Names], words: WordList, places: Places, benchmark: Benchmark) -> dict[int, int]:
-    """Return position in `classes` → index of the label, for the classes in `map`; NONE for a label that is null.
+    """Return position in `classes` → index of the label, for the classes that are keys of `words.map`.
 
-    Raises OvssError for unknown words, and for unknown or ambiguous labels.
+    If the label of a class is null, the index is NONE. Raises OvssError for a key of `words.map` that is no class, and
+    for an unknown or ambiguous label.
     """
     synonyms: dict[str, list[int]] = {}
     first: dict[str, list[int]] = {}
@@ -201,7 +209,10 @@ def _mapped(classes: Sequence[Names], words: WordList, places: Places, benchmark
 
 
 def _target(target: str | int, where: str, places: Places, benchmark: Benchmark) -> int:
-    """Return the index of a label that is given by name or index. Raises OvssError if it is unknown or ambiguous."""
+    """Return the index of the label `target`, which is a name or an index.
+
+    `where`: beginning of an error message, such as "map: car". Raises OvssError if the label is unknown or ambiguous.
+    """
     try:
         return relations.index_of(_folded(str(target)), places, len(benchmark.labels))
     except OvssError as failure:
@@ -209,7 +220,10 @@ def _target(target: str | int, where: str, places: Places, benchmark: Benchmark)
 
 
 def _label(names: Names, places: Places) -> int | None:
-    """Return the index of the label that a class names, or None. Raises OvssError if several labels have the name."""
+    """Return the index of the label that has a name of the class. If no label fits, return None.
+
+    The first name in `names` that belongs to a label is used. Raises OvssError if this name belongs to several labels.
+    """
     name = next((name for name in _spelled(names) if _folded(name) in places), None)
     if name is None:
         return None
@@ -223,14 +237,18 @@ def _label(names: Names, places: Places) -> int | None:
 
 
 def _spelled(names: Names) -> list[str]:
-    """Return the names of a class, then the parts of names with commas: "car" and "auto" for "car, auto"."""
+    """Return the names of a class, followed by the parts of each name that contains commas.
+
+    For example, the result for the single name "car, auto" is "car, auto", "car" and "auto".
+    """
     return [*names, *(part.strip() for name in names if "," in name for part in name.split(","))]
 
 
 def _places(benchmark: Benchmark) -> dict[str, list[int]]:
-    """Return name → indices of the labels that the name can mean. For the form of names, see `_folded`.
+    """Return name → indices of the labels that the name can mean. The names have the form that `_folded` returns.
 
-    A name is a whole label, else a synonym of a class, else a part of a label with commas.
+    If a name is a whole label, the name means this label. Otherwise, if the name is a name of a class, the name means
+    the label of the class. Otherwise, the name is a part of a label, such as "car" in "car, auto".
     """
     levels: list[dict[str, list[int]]] = [{}, {}, {}]
     parts, classes, whole = levels
@@ -246,12 +264,15 @@ def _places(benchmark: Benchmark) -> dict[str, list[int]]:
 
 
 def _folded(name: str) -> str:
-    """Return a name in the form in which names are compared: tidy, in lower case."""
+    """Return a name in the form in which names are compared: cleaned by word_list.tidy, in lower case."""
     return word_list.tidy(name).casefold()
 
 
 def _warn(name: str, mapped: OwnWords, words: WordList, benchmark: Benchmark) -> None:
-    """Log warnings that list labels without a word, and words without a label. Omit words that `map` maps to null."""
+    """Log a warning that lists words without a label, and a warning that lists labels without a word.
+
+    The first warning omits words whose label in `words.map` is null.
+    """
     if mapped.vocabulary is None:
         return
     intended = {_folded(word) for word, label in words.map.items() if label is None}

@@ -33,7 +33,7 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Environment variable that Ray sets in a submitted job. It is internal to Ray: see engine/cluster/ray_internals.py."""
 HANDED_ON = ("OVSS_WEIGHTS", "OVSS_CACHE", "OVSS_CACHE_GB")
-"""Environment variables that processes on other machines need: folders of weights and cache, limit of the cache."""
+"""Environment variables that processes on other machines need: weights folder, cache folder, and maximum cache size."""
 KEPT = 10_000
 """Approximate limit on the number of label maps that `keep_predictions: auto` writes"""
 
@@ -51,13 +51,13 @@ class RunPlan:
     keeps: tuple[set[str], ...]
     """columns to keep after each stage, one set per stage"""
     sources: tuple[tuple[Path, ...], ...]
-    """per stage of the config, the files that its results depend on, such as weights"""
+    """a tuple per stage of the config: the files on which the results of the stage depend, such as weights"""
     left_out: Mapping[str, tuple[LeftOut, ...]] = field(default_factory=dict)
     """benchmark → files of the data set that belong to no image"""
     relations: Mapping[str, Relations] = field(default_factory=dict)
     """benchmark → relations between its labels, for the metric SG-IoU. The records do not depend on relations"""
     words: Mapping[str, OwnWords] = field(default_factory=dict)
-    """benchmark → the user's words, which replace the classes in `benchmarks`"""
+    """benchmark → the user's words, which have already replaced the classes in the field `benchmarks`"""
 
     @property
     def vocabularies(self) -> Vocabularies:
@@ -84,7 +84,7 @@ class RunPlan:
         return identity
 
     def card(self, name: str) -> dict[str, Any]:
-        """Return the facts about a benchmark that the report needs, such as labels, classes, groups and selection."""
+        """Return the facts about a benchmark that the report needs, such as labels, classes and image selection."""
         benchmark = self.benchmarks[name]
         words = {"words": self.words[name].card(benchmark)} if name in self.words else {}
         return {
@@ -102,7 +102,7 @@ class RunPlan:
         }
 
     def weights(self) -> dict[str, Any]:
-        """Return the files of each stage for the report: name, sha256, and whether they are fake weights."""
+        """Return a dict for the report. The key `weights` has the result of `_sources` for each stage with files."""
         return {"weights": [_sources(stage_files) for stage_files in self.sources if stage_files]}
 
     def _benchmark(self, name: str) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _folder(out: str) -> str:
 
 
 def _benchmarks(config: RunConfig) -> tuple[dict[str, Benchmark], dict[str, OwnWords]]:
-    """Return name → benchmark, and name → the user's words, which replace the classes of their benchmark."""
+    """Return name → benchmark, and name → the user's words. The user's words have replaced the benchmark's classes."""
     if not config.benchmarks:
         raise OvssError("no benchmark: pass --benchmark NAME (see `ovss list`), or set `benchmarks:` in the config")
     folders: dict[str, str] = {}

@@ -25,15 +25,15 @@ VERSION = "1"
 """Version of the schema, written into every part file and checked when the file is read."""
 
 DECISIVE = ["image_id", "error", *DIGESTS]
-"""Columns that decide which record of an image counts."""
+"""Columns that decide which of the records of an image is valid (see `settle`)."""
 ROOM = 32_000_000
-"""Approximate limit in bytes of the records in memory. If there are more, `fold` reads the part files twice."""
+"""Approximate limit in bytes. `fold` reads the part files twice if the size of the records exceeds this limit."""
 
 P = TypeVar("P")
 Part = tuple[str, np.ndarray]
-"""Address of a part file (a file of records), and indices (n,) int64 of the rows that count (see `settle`)."""
+"""Address of a part file (a file of records), and indices (n,) int64 of the valid rows (see `settle`)."""
 Read = Callable[[str, list[str] | None], pa.Table]
-"""Function: address of a part file, and names of columns (None: all columns) → records of the file."""
+"""Function that returns a part file as a table. Arguments: address of the file, names of columns or None for all."""
 
 METRICS = {metric.name: metric.schema for metric in metrics.regular()}
 """Name of a metric → Arrow type of the metric's column in the records, for the metrics in metrics.regular."""
@@ -53,7 +53,7 @@ A part file has no column for a metric without values, except `confusion`."""
 
 
 def table(batch: Batch) -> pa.Table:
-    """Return the records of a batch after all stages. The column `benchmark` names the benchmark of each row."""
+    """Return the records of a batch after all stages. Add a column `benchmark`, the benchmark of each record."""
     schema = _with_own(frozenset(batch)).append(pa.field("benchmark", pa.string()))
     return pa.Table.from_arrays([_column(batch, field) for field in schema], schema=schema)
 
@@ -110,9 +110,9 @@ def parts(folder: str) -> list[str]:
 
 
 def read_part(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """Return the records of one part file. Raises OvssError if it is damaged, or of another version.
+    """Return the table in one part file. Raises OvssError if the file is damaged, or of another version.
 
-    A compact file is returned as it is (see compact.py).
+    The table has records, or the single row of a compact file (see compact.py).
     """
     content = files.read(uri)
     if not uri.endswith(f"/{_name(content)}"):  # Parquet itself would read most damage as other numbers
@@ -129,26 +129,29 @@ def read_part(uri: str, columns: list[str] | None = None) -> pa.Table:
 
 @dataclass(frozen=True)
 class Settled:
-    """Result of `settle`: the records that count, and numbers of images by the state of their records."""
+    """Result of `settle`: the valid records, and numbers of images by the state of their records."""
 
     parts: list[Part]
     changed: int = 0
-    """number of images that have a good record (without an error) from before a change of the image's files"""
+    """number of images whose photograph or label file has changed since a record without an error was written"""
     due: int = 0
-    """number of images that are scored again, since none of their good records counts any more"""
+    """number of images whose records without an error are all unusable. These images are scored again"""
     undigested: int = 0
-    """number of good records without digests, from an earlier version; these records count"""
+    """number of valid records without an error that have no digests (from an earlier version of ovss_ray)"""
     together: int = 0
-    """number of `due` images with unchanged files. Their compact file cannot be used any more (see compact.py)"""
+    """part of `due`: number of images with unchanged files, whose compact file is unusable (see compact.py)"""
     compact: tuple[str, ...] = ()
-    """addresses of the compact files in `parts`. The only row of a compact file has the index 0"""
+    """addresses of those files in the field `parts` that are compact files. A compact file has one row, with index 0"""
 
 
 def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -> Settled:
-    """Return the records of a folder that count, at most one per image (see versions.MATCHED).
+    """Return the valid records of a folder, at most one per image.
 
-    `among` is the manifest. Records of other images do not count. If `among` is None, no image is excluded, and no file
-    counts as changed.
+    A record is valid if its rank is the best of the image's records, and is not STALE (see versions.MATCHED). A record
+    with an error may be valid. If an image is in a usable compact file, the compact file replaces the image's records.
+
+    `among` is the manifest. Records of images outside the manifest are not valid. If `among` is None, no image is
+    excluded, and all files are considered unchanged.
     """
     uris = parts(folder)
     known = _all(uris, among, read)
@@ -181,13 +184,14 @@ def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -
 
 
 def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part) -> pa.Table:
-    """Return a table with a row per record, and a row per image of a compact file. Columns:
+    """Return a table of the part files `uris`. The rows are records, and images of compact files. Columns:
 
-    - `image_id`, and each column of DIGESTS in which the manifest has a digest
-    - `place`, int64: 2³² × index of the part file in `uris` + row in this file
-    - `good`, bool: without an error
-    - `digested`, bool: with digests
-    - `whole`, bool: from a compact file
+    - `image_id`
+    - `image_digest` and `truth_digest`, each only if the manifest has at least one digest in this column
+    - `place`, int64: 2³² · (index of the part file in `uris`) + (number of the row within its part file)
+    - `good`, bool: True if the record has no error
+    - `digested`, bool: True if the record has at least one digest
+    - `whole`, bool: True if the row is an image of a compact file
     """
     facts = {"place": pa.int64(), **dict.fromkeys(("good", "digested", "whole"), pa.bool_())}
     schema = pa.schema({**dict.fromkeys(("image_id", *versions.changed(manifest)), pa.string()), **facts})
@@ -196,7 +200,7 @@ def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part)
 
 
 def _placed(number: int, content: pa.Table) -> pa.Table:
-    """Return the rows of part file `number`, one per image, with the columns `place` and `whole` (see `_all`)."""
+    """Return the rows of `_all` for `content`, the table in part file `number`. Add the columns `place` and `whole`."""
     part, whole = compact.per_image(content), np.full(1, compact.is_compact(content))
     place = number << versions.PART | np.arange(len(part))
     return part.append_column("place", pa.array(place)).append_column("whole", pa.array(whole.repeat(len(part))))
@@ -211,7 +215,7 @@ def _facts(part: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 class _Held:
-    """Reader of part files that holds their records in memory, until they take more than about `room` bytes."""
+    """Reader of part files. If all records take at most about `room` bytes, the reader keeps the records in memory."""
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -231,9 +235,9 @@ class _Held:
 def fold(
     folder: str, among: pa.Table | None, of: Callable[[pa.Table], P], room: int = ROOM
 ) -> tuple[Settled, P | None]:
-    """Return the result of `settle`, and the sum of `of(table)` over tables of the records that count.
+    """Return the result of `settle`, and the sum of `of(table)` over tables of the valid records.
 
-    If no record counts, the sum is None. If the records take more than about `room` bytes, part files are read twice.
+    If no record is valid, the sum is None. If the records take more than about `room` bytes, part files are read twice.
     """
     read = _Held(room)
     settled = settle(folder, among, read)
@@ -241,7 +245,7 @@ def fold(
 
 
 def add(parts: Iterable[Part], of: Callable[[pa.Table], P], read: Read = read_part) -> P | None:
-    """Return the sum of `of(table)` over tables of the records in `parts`. If `parts` is empty, return None."""
+    """Return the sum of `of(table)` over tables of the rows that `parts` lists. If `parts` is empty, return None."""
     total: Any = None
     tables = ((read(uri, None), rows) for uri, rows in parts)
     for table in _together(part if len(rows) == len(part) else part.take(rows) for part, rows in tables):
@@ -251,7 +255,7 @@ def add(parts: Iterable[Part], of: Callable[[pa.Table], P], read: Read = read_pa
 
 
 def _together(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Join consecutive tables of one schema to about CHUNK rows. Few large tables are faster than many small ones."""
+    """Join consecutive tables of the same schema into tables of about CHUNK rows. Few large tables are faster."""
     waiting: list[pa.Table] = []
     for table in tables:
         alone = compact.is_compact(table) or sum(map(len, waiting)) >= CHUNK
@@ -264,7 +268,7 @@ def _together(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def read(folder: str, among: pa.Table | None = None) -> Iterator[pa.Table]:
-    """Yield the records of a folder that count (see `settle`), in one table per part file.
+    """Yield the valid records in a folder (see `settle`). Each table has the valid records of one part file.
 
     The table of a compact file has a single row (see compact.py).
     """
@@ -275,8 +279,9 @@ def read(folder: str, among: pa.Table | None = None) -> Iterator[pa.Table]:
 def missing(manifest: pa.Table, folder: str, before: Collection[str] | None = None) -> pa.Table:
     """Return the rows of the manifest that still need scoring.
 
-    A row is omitted if its image has a usable record without an error, or any record of this command. `before`:
-    addresses of the part files from before this command; None: all part files are from before.
+    A row is omitted if the image has a usable record without an error (see compact.resolved). A row is also omitted if
+    this command has written any record of the image. `before`: addresses of the part files that existed before this
+    command. If `before` is None, all part files existed before this command.
     """
     uris = parts(folder)
     known = _all(uris, manifest)

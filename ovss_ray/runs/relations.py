@@ -49,9 +49,10 @@ def save(folder: RunFolder, related: Mapping[str, Relations]) -> None:
 
 
 def load(folder: RunFolder, benchmark: str, labels: int) -> Relations | None:
-    """Return the stored relations of a benchmark with `labels` labels; None if none are stored.
+    """Return the stored relations of a benchmark, or None if no relations are stored.
 
-    Raises OvssError if the stored file is damaged, or if an index belongs to no label.
+    `labels`: number of labels of the benchmark. Raises OvssError if the stored file is damaged, or if an index belongs
+    to no label.
     """
     raw = folder.json(folder.relations(benchmark))
     if not raw:
@@ -78,7 +79,10 @@ def _advice(folder: RunFolder) -> str:
 
 
 def _sections(file: str | Path) -> dict[str, dict[str, Any]]:
-    """Return section name → child class → father class, or list of father classes. Raises OvssError if malformed."""
+    """Return section name → section, a dict. Raises OvssError if the file is malformed.
+
+    A section maps each child class to a father class, or to a list of father classes.
+    """
     content = files.read(file)
     names = strict_yaml.load(content, str(file))
     if not isinstance(names, dict) or not names:
@@ -91,7 +95,10 @@ def _sections(file: str | Path) -> dict[str, dict[str, Any]]:
 
 
 def _related(file: str | Path, benchmark: str, section: Mapping[str, Any], labels: Sequence[str]) -> Relations:
-    """Return the relations of a section. Raises OvssError, with file and benchmark in the message, for invalid ones."""
+    """Return the relations of a section. Raises OvssError if a relation is invalid.
+
+    The error message begins with the file and the benchmark.
+    """
     try:
         return Relations.of({child: _words(child, fathers) for child, fathers in section.items()}, labels, str(file))
     except OvssError as failure:
@@ -106,7 +113,7 @@ def _words(child: str, fathers: Any) -> list[str]:
 
 
 def _check_name(file: str | Path, name: str) -> None:
-    """Raise OvssError unless a section has the name of a benchmark. The benchmark need not belong to the run."""
+    """Raise OvssError if the section `name` is not named like a benchmark. The run need not evaluate this benchmark."""
     try:
         if not name.startswith("folder:"):
             catalog.load(name)

@@ -32,8 +32,9 @@ def plan_runs(
 ) -> dict[str, RunPlan]:
     """Return config name → plan. A source with the key `compare` has several configs.
 
-    `settings`: key of the config → value, or None for no change. If `out` is None, a folder in runs/ is used. Several
-    runs have folders OUT/NAME. Raises OvssError if a config is invalid or a check fails.
+    `settings`: key of the config → value, or None for no change. `out`: output folder. If `out` is None, a folder in
+    runs/ is used. If there are several configs, each run has a subfolder of this folder, named like the config. Raises
+    OvssError if a config is invalid or a check fails.
     """
     present = {key: value for key, value in settings.items() if value is not None}
     keys = {key: str(value) if isinstance(value, Path) else value for key, value in present.items()}
@@ -61,7 +62,7 @@ def _configs(source: Source, overrides: Overrides, keys: Mapping[str, Any]) -> d
 
 
 def _default_folder(source: Source, configs: Mapping[str, RunConfig]) -> str:
-    """Return a path in runs/ with the names of config, benchmarks, selected images and own words.
+    """Return a path in runs/ that names the config, the benchmarks, the selection of images, and the own words.
 
     Raises OvssError if the source has no name.
     """

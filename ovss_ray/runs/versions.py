@@ -10,18 +10,18 @@ DIGESTS = ("image_digest", "truth_digest")
 """Columns for the digests of the photograph and the label file that a worker read; empty for a file not read."""
 
 STAMPS = ("image_stamp", "truth_stamp")
-"""Columns for the stamps of photograph and label file when the run lists its images (see files.stamp)."""
+"""Columns for the stamps (see files.stamp) that the photograph and the label file had when images were listed."""
 
 
 MATCHED, UNKNOWN, FAILED, STALE = range(4)
-"""Ranks of the records of one image, best first. Only the best record counts, unless its rank is STALE.
+"""Ranks of the records of one image, best first. Only the best record is valid. A STALE record is never valid.
 
-MATCHED: a record with digests of its files, which are not known to have changed.
-UNKNOWN: a record without digests, from an earlier version.
+MATCHED: a record with a digest of the photograph or the label file. Neither file is known to have changed since.
+UNKNOWN: a record without digests, from an earlier version of ovss_ray.
 FAILED: a record with an error.
-STALE: a record without an error, whose files have changed since."""
+STALE: an unusable record without an error (see compact.resolved). For example, the label file has changed since."""
 RANK, PART = 61, 32
-"""Lowest bits of the rank and of the part file's number in a record's key (see `keys`)."""
+"""Bit positions in a key (see `keys`) at which the rank begins, and at which the part file's number begins."""
 NO_RECORD = np.iinfo(np.int64).max
 
 
@@ -33,8 +33,12 @@ def digested(known: pa.Table) -> np.ndarray:
 def stale(known: pa.Table, manifest: pa.Table | None, place: np.ndarray) -> np.ndarray:
     """Return (n,) bool: True for a record without an error, whose photograph or label file has changed since.
 
-    `place` (n,): row of the record's image in the manifest, or −1. If the manifest has a digest of a file, a record
-    with another digest of this file is stale. A record without any digest is then also stale.
+    `known`: table of the records (see records._all). `place` (n,): row of the record's image in the manifest, or −1.
+
+    A file is considered changed in two cases. In both cases, the manifest has a digest of the file:
+
+    - The record has another digest of this file.
+    - The record has no digest of either file.
     """
     stale = np.zeros(len(known), bool)
     for name in changed(manifest):
@@ -49,9 +53,10 @@ def stale(known: pa.Table, manifest: pa.Table | None, place: np.ndarray) -> np.n
 
 
 def changed(manifest: pa.Table | None) -> list[str]:
-    """Return the names of the manifest's columns that have a digest. If `manifest` is None, return no names.
+    """Return the columns in DIGESTS for which at least one image of the manifest has a digest.
 
-    A missing digest is "". Most manifests have no digests at all.
+    If `manifest` is None, return no names. A missing digest is "". The manifest has digests only of files that may have
+    changed since a record was written (see changes.py). So most manifests have no digests.
     """
     if manifest is None:
         return []
@@ -60,7 +65,11 @@ def changed(manifest: pa.Table | None) -> list[str]:
 
 
 def keys(known: pa.Table, stale: np.ndarray) -> np.ndarray:
-    """Return the key of each record, (n,) int64: rank · 2⁶¹ + part · 2³² + row. The smallest key of an image counts."""
+    """Return the key of each record, (n,) int64. The record of an image with the smallest key is the best.
+
+    A key is rank · 2⁶¹ + `place`. Here, `place` is 2³² · (index of the part file) + (row in this file).
+    `known`: table of the records (see records._all). `stale` (n,) bool: True for a record with the rank STALE.
+    """
     good, with_digests = known["good"].to_numpy(), known["digested"].to_numpy()
     rank = np.where(with_digests, MATCHED, UNKNOWN).astype(np.int8)
     rank[~good] = FAILED

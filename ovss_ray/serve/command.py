@@ -37,7 +37,7 @@ PROGRESS = 10.0
 LOOK = 2.0
 """Seconds between two checks of the running service"""
 RUNNING = "RUNNING"
-"""Key of replicas that run and answer requests, in Ray Serve's `replica_states`"""
+"""State of a replica that runs and answers requests. Ray Serve's `replica_states` maps each state to a count"""
 FLUSH = 1.0
 """Seconds that the HTTP proxy gets to send the last answers before it is shut down"""
 
@@ -233,9 +233,10 @@ def _answering() -> DeploymentHandle | None:
 
 
 def _missing(news: News) -> Sequence[str]:
-    """Return the new status lines to print if the HTTP process does not answer.
+    """Return the status lines to print after the HTTP process did not answer.
 
-    If the HTTP process still runs, return no lines.
+    If an HTTP process still runs, or the HTTP deployment does not exist, return no lines. `news` omits lines that are
+    already printed.
     """
     http = _http()
     if http is None or _runs(http):

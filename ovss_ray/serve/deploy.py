@@ -31,7 +31,8 @@ def write(
     """Write a config file of Ray Serve that starts the service.
 
     `names`: names of shipped configs, or paths that exist on every node. `overrides`: changes, each KEY.SUB=VALUE.
-    Raises OvssError if the file cannot be written, or in the cases of `http_options`.
+    Raises OvssError if the file cannot be written, or if the configs have different limits. Also raises OvssError if
+    the name of a model is invalid.
     """
     arguments: dict[str, object] = {
         "config": [files.absolute(name) if Path(name).is_file() else name for name in names]

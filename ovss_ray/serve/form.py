@@ -9,16 +9,18 @@ from ovss_ray.errors import OvssError
 Classes = Sequence[str | Sequence[str]]
 """List of classes. A class is a name, or a list of synonyms"""
 Points = Sequence[tuple[float, float, int]]
-"""Points (x, y, label). x, y: pixels of the upright image. Label: 1 inside the object, 0 outside"""
+"""Points (x, y, label). x and y are pixels of the upright image
+
+The label is 1 for a point inside the object, and 0 for a point outside."""
 Fields = list[tuple[str, Any]]
 """Parts of a form, (name, value). The value of a file is (file name, bytes, media type)"""
 
 
 class Prompting(TypedDict, total=False):
-    """Further options of a request for a label map."""
+    """Options of a request for a label map, in addition to classes, benchmark and model."""
 
     templates: Sequence[str]
-    """sentences with {} for the name; default: those of the model"""
+    """sentences with {} in place of the class name; default: the templates of the model"""
     map: Mapping[str, str | None] | None
     """requested class → class of the answer, such as "horse" → "animal"
 
@@ -37,7 +39,7 @@ def words(classes: Classes | None, benchmark: str | None, model: str | None, **m
         raise OvssError(f"unknown options: {', '.join(unknown)}; allowed: {', '.join(Prompting.__annotations__)}")
     for name, value in (("classes", classes), ("templates", more.get("templates"))):
         if isinstance(value, str):
-            raise OvssError(f"{name} must be a list of names, got the string {value!r}. Write [{value!r}]")
+            raise OvssError(f"{name} must be a list, got the string {value!r}. Write [{value!r}]")
     listed = [names if isinstance(names, str) else list(names) for names in classes or ()]
     mapped = more.get("map")
     # In JSON, a name may contain commas and brackets without being parsed as a list.
@@ -55,7 +57,8 @@ def words(classes: Classes | None, benchmark: str | None, model: str | None, **m
 def regions(classes: Classes | None, benchmark: str | None, model: str | None, top: int, ranked: int) -> Fields:
     """Return the form fields of a `regions` request. Raises OvssError if `classes` is a string.
 
-    `top`: number of class names per region. `ranked`: number of best regions per class; 0: no ranking.
+    `top`: number of class names per region. `ranked`: number of regions per class in the answer's ranking. If `ranked`
+    is 0, the answer has no ranking.
     """
     fields = [*words(classes, benchmark, model), ("top", str(top))]
     return fields + ([("ranked", str(ranked))] if ranked else [])

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 LARGE = 200_000
 """Minimum number of pixels in a batch whose duration updates the pace; times of smaller batches are too imprecise"""
 WEIGHT = 0.5
-"""Weight of the latest batch in the learned factor, 0 to 1"""
+"""Weight of a new batch, 0 to 1, when the batch updates `Pace.factor`. The old factor has the weight 1 − WEIGHT"""
 HALF = 60.0
 """Seconds in which `Pace.factor` moves halfway to 1, such as from 3 to 2, if no large batch comes"""
 SHARE = 0.7
 """Fraction of the time limit that the stages may take; the rest is for decoding, waiting and writing the answer"""
 LEAST = 250_000
-"""Number of pixels of the largest image that is never refused because of a slow pace"""
+"""Number of pixels up to which an image is never refused because of a slow pace"""
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,10 @@ def answer(failure: AnyHTTPException, scope: Scope) -> JSONResponse:
 
 
 def request_id(scope: Scope) -> str:
-    """Return the id of a request: its header X-Request-ID if it matches REQUEST_ID, else a random id."""
+    """Return the id of a request. If the header X-Request-ID matches REQUEST_ID, the id is the value of this header.
+
+    Otherwise, the id is random. The random id is stored in `scope`, so that the next call returns the same id.
+    """
     stated = Headers(scope=scope).get("x-request-id", "")
     identifier: str = stated if REQUEST_ID.fullmatch(stated) else scope.setdefault("ovss.request_id", uuid.uuid4().hex)
     return identifier

@@ -17,11 +17,11 @@ import urllib3
 STATUSES = (408, 429, 500, 502, 503, 504)
 """HTTP status codes after which a request is repeated, since the cause may be temporary"""
 DEADLINE = "deadline"
-"""Code of a refusal because the computation took too long. The client does not repeat the request."""
+"""Value of `code` in a refusal if the computation took too long. The client does not repeat the request."""
 INTERNAL = "internal"
-"""Code of a refusal because of an error in the service itself (see TRIES)"""
+"""Value of `code` in a refusal if an error occurred in the service itself (see TRIES)"""
 TRIES = 3
-"""Maximum number of attempts if each one ends in an INTERNAL error"""
+"""Maximum number of attempts if every attempt is refused with the code INTERNAL"""
 FIRST, LONGEST = 0.2, 10.0
 """Maximum random delay in seconds before attempts 2, 3, 4, …: FIRST, 2 · FIRST, 4 · FIRST, …, up to LONGEST"""
 RETRY_AFTER = 30.0
@@ -37,8 +37,9 @@ Attempt = Callable[[float], urllib3.BaseHTTPResponse]
 def send(attempt: Attempt, address: str, seconds: float, patience: float) -> urllib3.BaseHTTPResponse:
     """Send a request until its answer is final, and return the last answer.
 
-    `patience`: seconds after which no further attempt begins; 0: a single attempt. `seconds`: timeout of an attempt. A
-    repeated attempt has a shorter timeout if less of `patience` is left.
+    `patience`: seconds, counted from the first attempt, after which no further attempt begins; 0: a single attempt.
+    `seconds`: timeout of the first attempt. The timeout of a repeated attempt is min(`seconds`, max(1, r)). r is the
+    number of seconds that are left of `patience`.
 
     Raises urllib3's HTTPError if the last attempt had no answer.
     """

@@ -1,4 +1,4 @@
-"""State of all replicas, which the HTTP deployment requests every few seconds. This module does not use Ray."""
+"""State of all replicas. The HTTP deployment requests this state every few seconds. This module does not use Ray."""
 
 import asyncio
 import uuid
@@ -10,9 +10,9 @@ from ovss_ray.serve.pace import Pace, slowest
 from ovss_ray.serve.row import Kind
 
 Ask = Callable[[], Awaitable[Mapping[str, Sequence[Figures] | None]]]
-"""Async function that returns name of a pool → list of Figures, one for each replica.
+"""Async function that returns a mapping: name of a pool → list with one Figures object per replica of the pool.
 
-If a pool does not answer, the value is None."""
+If a pool does not answer, the value for this pool is None."""
 PERIOD = 2.0
 """Seconds between two requests for the replicas' state"""
 LINES = 1000
@@ -79,21 +79,27 @@ class Watch:
         return self._pace(pools, kind).pixels(seconds, most)
 
     def seconds(self, pools: Sequence[str], kind: Kind, pixels: int) -> tuple[float, int]:
-        """Return an image's seconds, summed over the pools, and the number of replicas of the smallest pool."""
+        """Return (seconds, replicas) for one image. `seconds` is the estimated time in all pools together.
+
+        `replicas` is the number of replicas of the pool that has the fewest replicas.
+        """
         replicas = min((len(self._paces.get(pool, ())) for pool in pools), default=0)
         return self._pace(pools, kind).seconds(1, pixels), replicas
 
     def _pace(self, pools: Sequence[str], kind: Kind) -> Pace:
-        """Return the pace of an image that passes through all pools. A pool has the pace of its slowest replicas."""
+        """Return the pace of an image that passes through all pools. This pace is the sum of the paces of the pools.
+
+        A pool is at least as slow as each replica of the pool (see `slowest`).
+        """
         paces = [slowest(replica[kind] for replica in self._paces.get(pool, ()) if kind in replica) for pool in pools]
         known = [pace for pace in paces if pace]
         return Pace(sum(pace.fixed for pace in known), sum(pace.each for pace in known))
 
 
 class News:
-    """Lines about lost and started processes that `ovss serve` has not printed yet.
+    """Status lines that `ovss serve` has not printed yet. A line reports that a process was lost or has started.
 
-    Watch has the lines about the pools. News adds the lines about the HTTP process.
+    The lines about the processes of the pools come from `Watch.lines`. News writes the lines about the HTTP process.
     """
 
     def __init__(self) -> None:
@@ -102,9 +108,9 @@ class News:
         """number of lines of the HTTP process that were printed"""
 
     def answered(self, name: str, dropped: int, lines: Sequence[str]) -> list[str]:
-        """Return the new lines to print after an answer of the HTTP process.
+        """Return the lines that were not printed yet. Call this method with each result of `Ingress.lines`.
 
-        The arguments are fields of the Watch in the HTTP process.
+        The result has the fields `name`, `dropped` and `lines` of the Watch in the HTTP process.
         """
         news = []
         if name != self._name:

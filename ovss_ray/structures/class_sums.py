@@ -15,7 +15,7 @@ class ClassSums:
     hits: np.ndarray
     """(R, L): correctly predicted pixels of each label"""
     truth: np.ndarray
-    """(R, L): pixels of each label"""
+    """(R, L): pixels of each label in the truth"""
     prediction: np.ndarray
     """(R, L): evaluated pixels that were predicted as each label"""
     image_sum: np.ndarray
@@ -88,5 +88,8 @@ def fixed_sum(values: np.ndarray, of_all: np.ndarray) -> np.ndarray:
 
 
 def fixed_mean(values: np.ndarray, of_all: np.ndarray) -> np.ndarray:
-    """Return `fixed_sum` divided by the number of labels with a value in `of_all`, (R,) float64 percent."""
+    """Return for each resample the mean over the labels, (R,) float64 percent.
+
+    The mean is `fixed_sum` / n. n is the number of labels that are not NaN in `of_all`. If n is 0, the mean is NaN.
+    """
     return fixed_sum(values, of_all) / max(int((~np.isnan(of_all)).sum()), 1)

@@ -39,7 +39,7 @@ class _Kind:
 
 
 class Faults:
-    """Faults grouped by kind, kinds in order of appearance. At most SHOWN faults of a kind are kept."""
+    """Faults grouped by kind. The kinds are in order of appearance. At most SHOWN faults of each kind are kept."""
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
         self._kinds: dict[tuple[str, bool], _Kind] = {}

@@ -11,24 +11,30 @@ from ovss_ray.structures.columns import IGNORE
 from ovss_ray.structures.masks import regions
 
 COUNTED, CROWD, INVALID = range(3)
-"""Status of an instance. Only COUNTED instances are prompted.
+"""Status of an instance. The stage truth_prompts creates prompts only for COUNTED instances.
 
 COUNTED: a valid instance.
 CROWD: a group of objects (`iscrowd`). Detections inside a crowd are not false positives.
-INVALID: marked as ignored, or without a valid mask, area or box. Only mask AP evaluates it, as pycocotools does.
+INVALID: an instance that is marked as ignored, or has no valid mask, area or box.
+
+Only mask AP evaluates INVALID instances, because pycocotools evaluates INVALID instances, too.
 """
 
 
 @dataclass(frozen=True, eq=False)
 class Instances:
-    """The R instances of an image, in the order of their source."""
+    """The R instances of an image.
+
+    Instances from a JSON file are in the order of the annotations. Instances from an image file are in the order of
+    the pixel values.
+    """
 
     size: tuple[int, int]
     """H, W in pixels"""
     boxes: np.ndarray
     """(R, 4) int32: x0 y0 x1 y1 of each mask, half open (see regions.py)"""
     bits: np.ndarray
-    """(n,) uint8: the masks, one bit per pixel of their boxes"""
+    """(n,) uint8: all masks in n bytes. A mask has one bit per pixel of the mask's box (see regions.py)"""
     labels: np.ndarray
     """(R,) uint16: label index of each instance"""
     frames: np.ndarray
@@ -42,7 +48,7 @@ class Instances:
     absent: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint16))
     """(n,) uint16: labels that are known to be absent from the image; empty if the data set lists none"""
     partial: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint16))
-    """(n,) uint16: labels of which the image may have unmarked instances; empty if the data set lists none"""
+    """(n,) uint16: labels for which the annotations of the image may be incomplete; empty if the data set lists none"""
 
     def label_map(self) -> np.ndarray:
         """Return the label of each pixel, (H, W) uint16; IGNORE outside all COUNTED instances.

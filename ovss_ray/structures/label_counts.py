@@ -17,11 +17,11 @@ SUMS = pa.struct([(name, pa.list_(pa.int64())) for name in FIELDS])
 
 
 class ClassPixels(Protocol):
-    """Protocol of pixel counts per label, such as a sum of confusion matrices (see metrics/confusion.py)."""
+    """Protocol of pixel counts of N labels, such as a sum of confusion matrices (see metrics/confusion.py)."""
 
     @property
     def truth_pixels(self) -> np.ndarray:
-        """(N,) int64: pixels of each label."""
+        """(N,) int64: pixels of each label in the truth."""
 
     @property
     def prediction_pixels(self) -> np.ndarray:
@@ -93,6 +93,6 @@ class LabelCounts:
 
 
 def mean(values: np.ndarray) -> float:
-    """Return the mean of the values that are not NaN; NaN if there are none."""
+    """Return the mean of the values that are not NaN. If all values are NaN or there are no values, return NaN."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")

@@ -47,10 +47,11 @@ class Question:
         return self._table[prediction]
 
     def named(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the best label of each region, (R,) uint16, and its probability, (R,) float64, from logits (R, K).
+        """Return the label of each region's best class, (R,) uint16, and the probability of this class, (R,) float64.
 
-        If `groups` is not empty, classes whose label is in no group are left out. The probability is a softmax over
-        the remaining classes. If the best class counts as no label, the label is NONE. The first class wins a tie.
+        `scores` (R, K) are logits. If `groups` contains labels, classes with a label outside all groups are left out.
+        Classes that count as no label are never left out, and their label is NONE. The probability is a softmax over
+        the remaining classes. If several classes are best, the first is chosen.
         """
         if not len(scores):
             return np.empty(0, np.uint16), np.empty(0)

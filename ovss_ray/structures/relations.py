@@ -22,9 +22,13 @@ class Relations:
 
     @classmethod
     def of(cls, fathers: Mapping[str, Sequence[str]], labels: Sequence[str], file: str = "") -> Self:
-        """Return the relations of a table, child → fathers. Raises OvssError if the table does not fit the labels.
+        """Return the relations in the table `fathers`, which maps each child to a list of fathers.
 
-        The table refers to a label by text, by name, or by index (see `index_of`).
+        Each child and each father is a word for one of `labels` (see `index_of`). A word may be a whole label, such as
+        "road, route". It may also be a name in a label, such as "road", or an index, such as "7".
+
+        Raises OvssError for an unknown or ambiguous word, and for a child that is listed twice. Raises OvssError if a
+        child has no father, is its own father, or has the same father twice.
         """
         named = places(labels)
         indices: dict[int, list[int]] = {}

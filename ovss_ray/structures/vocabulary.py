@@ -30,7 +30,8 @@ class Vocabulary:
 
     classes: tuple[tuple[str, ...], ...]
     templates: tuple[str, ...] = ()
-    """prompts with {} in place of a name; the method averages the embeddings. Empty: the method's own templates"""
+    """prompts with {} in place of a name. The method averages the embeddings of a name's prompts. If `templates` is
+    empty, the method uses its own templates"""
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -52,7 +53,7 @@ class Vocabulary:
     def of(cls, names: "Vocabulary | Iterable[str | Iterable[str]]", templates: Iterable[str] = ()) -> "Vocabulary":
         """Return a vocabulary from a list of classes. Each class is one name, or a list of names.
 
-        A Vocabulary is returned unchanged, and `templates` are ignored.
+        If `names` is a Vocabulary, this Vocabulary is returned unchanged, and `templates` are ignored.
         """
         if isinstance(names, Vocabulary):
             return names
@@ -93,7 +94,10 @@ class Vocabulary:
         return {name: indices for name, indices in seen.items() if len(indices) > 1}
 
     def ambiguities(self, source: str) -> list[str]:
-        """Return one sentence per name that several classes share; `source` names the vocabulary."""
+        """Return one sentence for each name that several classes share.
+
+        `source` is the name of the vocabulary. Each sentence begins with `source`.
+        """
         return [
             f"{source}: the name {name!r} stands for the classes {indices[0]} and {', '.join(map(str, indices[1:]))} "
             f"(counted from 0). Where their scores are equal, class {indices[0]} wins; give the others a different name"
@@ -101,7 +105,10 @@ class Vocabulary:
         ]
 
     def warn_of_repeated(self, source: str) -> None:
-        """Log one warning per name that several classes share; `source` names the vocabulary."""
+        """Log one warning for each name that several classes share.
+
+        `source` is the name of the vocabulary. Each warning begins with `source`.
+        """
         for sentence in self.ambiguities(source):
             logging.getLogger(__name__).warning("%s", sentence)
 
@@ -118,7 +125,7 @@ def _check_template(template: str) -> None:
 
 
 Vocabularies = Mapping[str, Vocabulary]
-"""Digest → vocabulary: all vocabularies that rows of a batch refer to."""
+"""Mapping from digest to vocabulary. It contains each vocabulary to which a row of a batch refers."""
 
 
 def folded(name: str) -> str:
@@ -149,10 +156,11 @@ def names_of_classes(vocabulary: Vocabulary) -> list[tuple[str, int]]:
 
 
 def exact_mapping(words: Iterable[Sequence[str]], vocabulary: Vocabulary) -> npt.NDArray[np.uint16]:
-    """Return the class index of each of W words, (W,) uint16; NONE for a word that matches no class.
+    """Return the class index of each of W words, (W,) uint16. The index is NONE for a word that matches no class.
 
-    The first name of a word that is also a name of a class decides. If several classes have this name, the first class
-    in `names_of_classes` is returned. Names are compared in `folded` form.
+    A word is a sequence of names. The names of a word are tried in order. The first name that is in `names_of_classes`
+    determines the class. If several classes have this name, the first of them in `names_of_classes` is chosen. Names
+    are compared in `folded` form.
     """
     classes = {folded(name): index for name, index in reversed(names_of_classes(vocabulary))}
     matches = ([classes[key] for key in map(folded, names) if key in classes] for names in words)

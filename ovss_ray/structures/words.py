@@ -40,9 +40,9 @@ def of(
 ) -> dict[str, Any]:  # fmt: skip
     """Return a value of the column `words`, without surplus blanks and repeated names.
 
-    The classes of `base` come first, unchanged; a value with `base` has no scores. If no class remains, `fallback`
-    becomes the only class, unless `fallback` is "". Raises OvssError for a wrong number of scores, and for a name that
-    is empty or has control characters.
+    If `base` is not empty, the classes of `base` come first, unchanged, and the value has no scores. If `base` is empty
+    and no class remains, `fallback` becomes the only class, unless `fallback` is "". Raises OvssError unless `scores`
+    is None or has one score per class. Raises OvssError for a name that is empty or has control characters.
     """
     listed = [(name,) if isinstance(name, str) else tuple(name) for name in classes]
     if scores is not None and len(scores) != len(listed):

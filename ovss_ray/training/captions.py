@@ -1,4 +1,4 @@
-"""Captions of regions in drawn scenes, CLIP's losses over captions, and the accuracy on ground-truth regions.
+"""Captions of regions in drawn scenes, CLIP's losses over captions, and the accuracy of classifiers of regions.
 
 Dimensions: R regions and C captions of a batch, A captions in ATTRIBUTES, P = C + A prompts.
 """
@@ -34,7 +34,10 @@ SMALLEST = 300
 
 @dataclass(frozen=True)
 class Region:
-    """The caption of a region, and the indices of its pattern, colour and shape in ATTRIBUTES; -1: none."""
+    """The caption of a region, and the indices of its pattern, colour and shape in ATTRIBUTES.
+
+    If the caption does not name an attribute, the index of this attribute is -1. All indices of a surface are -1.
+    """
 
     caption: str
     attributes: tuple[int, int, int]
@@ -50,9 +53,10 @@ class Region:
 
 
 def possible_captions() -> list[str]:
-    """Return the names for negative captions: surfaces, trained things, and things that occur in no scene.
+    """Return the names that can be negative captions.
 
-    Names of held-out things are left out, because no training may use them.
+    They are the names of surfaces, of the things in training scenes, and of things that occur in no scene. The names
+    of scenes.HELD_OUT are left out, because no training may use these names.
     """
     return [*scenes.SURFACES, *map(scenes.name, scenes.TRAINED), *scenes.absent_names()]
 
@@ -60,13 +64,16 @@ def possible_captions() -> list[str]:
 def draw_captions(
     regions: Sequence[Region], possible: Sequence[str], negatives: int, drawn: np.random.Generator
 ) -> dict[str, Any]:
-    """Return the captions of a batch and the targets of the losses, as a dict with these keys:
+    """Return the captions of a batch and the targets of the losses, as a dict.
+
+    The C captions are the captions of `regions`, then `negatives` random names of `possible`. Each caption occurs once.
+    The dict has these keys:
 
     - `prompts`: texts of the C captions, then of the A captions in ATTRIBUTES
-    - `own`: number of captions that belong to regions; these captions come first
-    - `shown` (R, C) bool: False if the region's own caption implies the caption (see `implied`)
-    - `target` (R,): index of each region's caption
-    - `attributes` (R, 3): Region.attributes
+    - `own`: number of captions that belong to `regions`
+    - `shown` (R, C) bool: [r, c] is False if the caption of region r implies caption c (see `implied`)
+    - `target` (R,): index of each region's caption among the C captions
+    - `attributes` (R, 3): Region.attributes of each region
     """
     positives = list(dict.fromkeys(region.caption for region in regions))
     negative_names = [possible[i] for i in drawn.permutation(len(possible))[:negatives]]
@@ -84,10 +91,11 @@ def draw_captions(
 def losses(
     embeddings: Tensor, prompts: Tensor, scale: Tensor | float, batch: dict[str, Any], weights: Sequence[float]
 ) -> dict[str, Tensor]:
-    """Return CLIP's losses over captions, and the losses of pattern, colour and shape times `weights`.
+    """Return the losses of `contrastive`, and the losses of `attribute_losses` as `pattern`, `colour` and `shape`.
 
-    `embeddings` (R, D) of regions and `prompts` (P, D) have unit norm. `scale` is the factor from cosine to logit.
-    `batch` has the entries of `draw_captions`.
+    `embeddings` (R, D) are embeddings of the regions, and `prompts` (P, D) are embeddings of the prompts. All
+    embeddings have D numbers and unit norm. A cosine times `scale` is a logit. `batch` contains the entries of
+    `draw_captions`. `weights` are the factors of the losses of pattern, colour and shape.
     """
     logits = embeddings @ prompts.T * scale
     names = batch["shown"].shape[1]
@@ -114,8 +122,9 @@ def implied(name: str, caption: str) -> bool:
 def contrastive(logits: Tensor, target: Tensor, shown: Tensor, positives: int) -> dict[str, Tensor]:
     """Return a dict of CLIP's losses: `to_name` from regions to captions, and `to_region` from captions to regions.
 
-    `logits` are (R, C). `target` (R,) is the index of each region's caption. Pairs with False in `shown` (R, C) bool
-    are left out. `to_region` is half the mean loss over the first `positives` captions, which belong to regions.
+    `logits` are (R, C). `target` (R,) is the index of each region's caption. `shown` is (R, C) bool. If `shown[r, c]`
+    is False, region r is not compared with caption c. The first `positives` captions belong to regions. The loss
+    `to_region` is half the mean of the losses of these captions.
     """
     logits = logits.masked_fill(~shown, -torch.inf)
     matches = F.one_hot(target, logits.shape[1]).bool()[:, :positives]
@@ -127,9 +136,12 @@ def contrastive(logits: Tensor, target: Tensor, shown: Tensor, positives: int) -
 def tally(name: Callable[[Scene, Sequence[int]], Sequence[int]], count: int) -> dict[str, float]:
     """Return the accuracy in percent of the classifier `name`, on ground-truth regions of validation scenes.
 
-    `name` maps a scene and region indices to one index in NAMES per region. The scenes are 2 · `count` scenes of
-    scenes:all, and `count` scenes of scenes:held-out. The keys are `trained`, `held_out` and `surface`. For things,
-    keys such as `trained_colour` have the accuracy of one attribute.
+    `name` maps a scene and region indices to one index in NAMES per region. The benchmark scenes:all provides
+    2 · `count` scenes, and the benchmark scenes:held-out provides `count` scenes. Regions with fewer than SMALLEST
+    visible pixels are left out.
+
+    The keys `trained` and `held_out` have the accuracy on things that do and do not occur in training scenes. The key
+    `surface` has the accuracy on surfaces. A key such as `trained_colour` has the accuracy of one attribute of things.
     """
     results: dict[str, list[tuple[Any, ...]]] = {"trained": [], "held_out": [], "surface": []}
     kinds = (("all", 2 * count), ("held-out", count))

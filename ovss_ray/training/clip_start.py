@@ -21,8 +21,9 @@ POSITIONS = "positional_embedding"
 def towers(name: str, clip: str | None) -> tuple[checkpoint.State, checkpoint.State]:
     """Return the text tower and the image tower of the CLIP for the SCAN variant `name`.
 
-    `clip` is a checkpoint's path; None: the shipped CLIP. The position embedding is resized to the variant's grid.
-    Raises OvssError if `clip` is not a CLIP, or if `clip` is None and no CLIP is shipped.
+    `clip` is the path of a checkpoint. If `clip` is None, the CLIP that is shipped for the variant is used. The
+    position embedding is resized to the grid of the variant. Raises OvssError if the checkpoint is not a CLIP. Raises
+    OvssError if `clip` is None and no CLIP is shipped for the variant.
     """
     _, *base = checkpoints(name)
     if not clip and not base:
@@ -44,7 +45,10 @@ def towers(name: str, clip: str | None) -> tuple[checkpoint.State, checkpoint.St
 
 
 def shipped(name: str) -> tuple[checkpoint.State, checkpoint.State]:
-    """Return the text and image tower of the CLIP shipped for the SCAN variant `name`; two empty dicts if none is."""
+    """Return the text tower and the image tower of the CLIP that is shipped for the SCAN variant `name`.
+
+    If no CLIP is shipped for the variant, return two empty dicts.
+    """
     _, *base = checkpoints(name)
     return checkpoint.read_clip(zoo.find(*base)) if base else ({}, {})
 

@@ -38,8 +38,12 @@ class Training(Settings):
     weight_decay: float = Field(default=0.05, ge=0)
     """weight decay of the parameters. Some kinds of parameters have no weight decay (see `undecayed`)"""
     undecayed: Literal["vectors", "norms", "norm_layers", "nothing"] = "vectors"
-    """parameters without weight decay. "vectors": vectors, position embeddings and query embeddings. "norms": norms,
-    position biases and all embeddings, as in detectron2. "norm_layers": norms, as in mmengine. "nothing": none"""
+    """kinds of parameters without weight decay
+
+    vectors: parameters of at most one dimension, position embeddings and query embeddings. norms: parameters of
+    normalisation layers, tables of position biases, and weights of nn.Embedding, as in detectron2. norm_layers:
+    parameters of normalisation layers, as in mmengine. nothing: all parameters have weight decay.
+    """
     clip_norm: float | None = Field(default=1.0, gt=0)
     """largest norm of the gradient of all parameters; larger gradients are scaled down; None: no limit"""
     warmup: int = Field(default=100, ge=0)
@@ -86,9 +90,14 @@ class MaskTraining(Training):
     things: tuple[int, int] = (3, 7)
     """range of the number of things in a drawn scene, end exclusive"""
     crop: int | None = None
-    """side of square random crops in pixels. None: squares of a photograph's shorter side, no crops of drawn scenes"""
+    """side of square random crops, in pixels. If `crop` is None, drawn scenes are not cropped. The side of a
+    photograph's crop is then the shorter side of the photograph"""
     whole: float = Field(default=0.25, ge=0, le=1)
-    """final fraction of the steps, each with `batch` / 4 whole drawn scenes instead of `batch` crops"""
+    """fraction of the steps, at the end of the training, that use whole drawn scenes
+
+    Each of the last steps has `batch` / 4 whole scenes. Each earlier step has `batch` crops. `whole` has no effect on
+    photographs, and no effect if `crop` is None.
+    """
     points: int = Field(default=12544, ge=1)
     """points per mask at which the mask losses are computed"""
     no_object: float = 0.1

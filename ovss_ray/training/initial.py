@@ -15,7 +15,10 @@ PROJECTIONS = ("out_proj.weight", "c_proj.weight", "attn.proj.weight", "fc2.weig
 
 
 def load_start(model: nn.Module, config: Training) -> None:
-    """Load the checkpoint in the setting `start`, if it is set. Raises OvssError if it does not fit the network."""
+    """Load the checkpoint `config.start` into a network. If `start` is not set, the network is unchanged.
+
+    Raises OvssError if the checkpoint does not fit the network.
+    """
     if config.start:
         fault = f"start: {config.start} is not a checkpoint.pt of this recipe for {config.variant}"
         checkpoint.load_into(model, checkpoint.read(Path(config.start)), fault)
@@ -23,10 +26,11 @@ def load_start(model: nn.Module, config: Training) -> None:
 
 @torch.no_grad()
 def initialise(module: nn.Module, blocks: int, seed: int) -> None:
-    """Initialise all parameters of a module. `blocks` is the number of blocks in a transformer of the module.
+    """Initialise all parameters of a module. `seed` determines the random values.
 
-    Matrices and convolutions get normal values of variance 1 / fan-in. Embeddings get a standard deviation of 0.02,
-    as in CLIP. The logit scale is 30.
+    Matrices and convolutions get normal values of variance 1 / fan-in. The matrices in PROJECTIONS are then divided by
+    √(2 · `blocks`). `blocks` is the number of blocks in a transformer of the module. Embeddings get normal values with
+    a standard deviation of 0.02, as in CLIP. The logit scale is 30.
     """
     generator = torch.Generator().manual_seed(seed)
     kinds = {f"{name}.weight": type(part) for name, part in module.named_modules()}
@@ -35,7 +39,11 @@ def initialise(module: nn.Module, blocks: int, seed: int) -> None:
 
 
 def _first(name: str, value: Tensor, kind: type[nn.Module], blocks: int, generator: torch.Generator) -> Tensor:
-    """Return a parameter's initial values. `kind` is the type of a weight's module; nn.Module for other parameters."""
+    """Return the initial values of the parameter `name`, whose current values are `value`.
+
+    If the parameter is the `weight` of a module, `kind` is the type of the module. For any other parameter, `kind` is
+    nn.Module.
+    """
     if issubclass(kind, nn.LayerNorm | nn.GroupNorm):
         return torch.ones_like(value)
     if name.endswith("logit_scale"):

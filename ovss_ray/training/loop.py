@@ -40,7 +40,10 @@ class Task(Protocol):
         """Return the network's outputs for a batch; autocast may be on."""
 
     def losses(self, outputs: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the losses of the outputs of `forward`, in float32; their sum is minimised."""
+        """Return the losses by name, in float32. `outputs` is the result of `forward`.
+
+        The training minimises the sum of the losses.
+        """
 
     def measure(self) -> dict[str, float]:
         """Return the network's scores on validation scenes."""
@@ -51,7 +54,11 @@ class Task(Protocol):
 
 @runtime_checkable
 class Scheduled(Protocol):
-    """A task that sets the parameter groups and their schedules itself, in place of `groups` and `schedule` below."""
+    """A task with its own parameter groups and schedules.
+
+    The loop calls the methods `groups` and `settings` of this task. The functions `loop.groups` and `loop.schedule` are
+    not used.
+    """
 
     def groups(self) -> list[dict[str, Any]]:
         """Return the parameter groups of AdamW. For a group with weight decay 0, AdamW equals Adam."""
@@ -153,8 +160,9 @@ def _settings(task: Task, config: Training, optimizer: torch.optim.Optimizer, st
 def schedule(config: Training, step: int) -> float:
     """Return the learning rate of a step as a fraction of `rate` (see Training.decay).
 
-    The linear warm-up starts at 1 / `warmup`. For poly, it starts at POLY_START, and the decay already applies. For
-    cosine, the warm-up starts at `first`, if `first` is set.
+    The warm-up is linear. With `decay: poly`, the warm-up starts at POLY_START, and its values are also multiplied by
+    the decay. With `decay: cosine`, the warm-up starts at `first`, if `first` is set. In all other cases, the warm-up
+    starts at 1 / `warmup`.
     """
     warm = step / config.warmup if step < config.warmup else 1.0
     if config.decay == "cosine" and config.first is not None and step < config.warmup:
@@ -183,7 +191,7 @@ def groups(model: nn.Module, config: Training) -> list[dict[str, Any]]:
 
 
 def _embedded(model: nn.Module) -> set[str]:
-    """Return the names of vectors, position embeddings and query embeddings."""
+    """Return the names of parameters of at most one dimension, of position embeddings and of query embeddings."""
     return {
         name
         for name, value in model.named_parameters()
@@ -192,14 +200,17 @@ def _embedded(model: nn.Module) -> set[str]:
 
 
 def _normed(model: nn.Module) -> set[str]:
-    """Return the names of the parameters of norms and embeddings, and of the tables of position biases."""
+    """Return the names of three kinds of parameters, as in detectron2.
+
+    They are the parameters of normalisation layers, the weights of nn.Embedding, and the tables of position biases.
+    """
     embeddings = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.Embedding)}
     tables = {name for name, _ in model.named_parameters() if name.endswith("position_bias_table")}
     return _of_norms(model) | embeddings | tables
 
 
 def _of_norms(model: nn.Module) -> set[str]:
-    """Return the names of the parameters of norms."""
+    """Return the names of the weights and biases of normalisation layers."""
     parts = [name for name, part in model.named_modules() if isinstance(part, nn.LayerNorm | nn.GroupNorm)]
     return {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")}
 
@@ -254,8 +265,9 @@ def export(task: Task, out: Path) -> Path:
 def history(out: Path) -> list[dict[str, Any]]:
     """Return all trainings that led to the weights in the folder `out`, oldest first.
 
-    The last entry is the training in `out`. Earlier entries are trainings of the checkpoints `start`, `clip`, `regions`
-    and `neck`. An entry has the command, the config, the total seconds and the last scores.
+    The last entry is the training in `out`. The settings `start`, `clip`, `regions` and `neck` of its config are paths
+    of checkpoints. The earlier entries are the trainings that produced these checkpoints. A checkpoint without a log in
+    its folder adds no entry. An entry has the command, the config, the total seconds and the last scores.
     """
     config = configs.load(out / CONFIG)
     files = (config.start, *(getattr(config, key, None) for key in ("clip", "regions", "neck")))
@@ -272,7 +284,7 @@ def history(out: Path) -> list[dict[str, Any]]:
 
 
 def _log(out: Path, line: dict[str, Any]) -> None:
-    """Append a line to the log, and print it."""
+    """Append the entry `line` to the log, and print the entry."""
     with (out / LOG).open("a") as file:
         file.write(json.dumps({**line, "time": round(time.time(), 1)}) + "\n")
     shown = line.get("measured", {key: value for key, value in line.items() if key != "step"})

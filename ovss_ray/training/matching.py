@@ -1,4 +1,4 @@
-"""Matcher and losses of Mask2Former, with the weights of SAN.
+"""Matcher and losses of Mask2Former. The losses and the matcher's costs are weighted as in SAN.
 
 Cheng et al., "Masked-attention Mask Transformer", CVPR 2022, arXiv 2112.01527, §3.3 and appendix. Masks are compared
 at P random points.
@@ -20,9 +20,10 @@ from ovss_ray.structures.columns import IGNORE
 CLASS, MASK, DICE = 2.0, 5.0, 5.0
 """Weights of the class, mask and dice losses, and of the matcher's three costs"""
 OVERSAMPLE = 3
-"""Number of random candidates per point at which the mask losses are computed"""
+"""Number of random candidate points for each point of the mask losses; 100 points have 300 candidates"""
 IMPORTANCE = 0.75
-"""Fraction of points chosen among candidates, by mask logits nearest to zero; the other points are random"""
+"""Fraction of the points that are chosen among the candidates. The candidates with mask logits nearest to zero are
+chosen. All other points are new random points"""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,12 @@ def target(labels: np.ndarray) -> Target:
 
 
 def losses(answers: Sequence[Answer], targets: Sequence[Target], points: int, no_object: float) -> dict[str, Tensor]:
-    """Return the weighted class, mask and dice losses, each summed over `answers`: one Answer per supervised block."""
+    """Return the losses `class`, `mask` and `dice` of a batch, weighted by CLASS, MASK and DICE.
+
+    `answers` has one Answer for each supervised block. Each loss is summed over the answers. `targets` has one Target
+    for each image. The mask and dice losses are computed at `points` points per mask. `no_object` is the weight of the
+    class "no object" in the class loss.
+    """
     summed: dict[str, Tensor] = {}
     for answer in answers:
         pairs = [match(answer, i, target, points) for i, target in enumerate(targets)]
@@ -74,7 +80,11 @@ def losses(answers: Sequence[Answer], targets: Sequence[Target], points: int, no
 
 @torch.no_grad()
 def match(answer: Answer, image: int, target: Target, points: int) -> Pair:
-    """Match queries with the ground-truth masks of one image. Return the matching with the lowest total cost."""
+    """Return the matching of queries and ground-truth masks of one image that has the lowest total cost.
+
+    `image` is the index of the image in the batch of `answer`. `target` is the ground truth of this image. Masks are
+    compared at `points` random points.
+    """
     where = torch.rand(1, points, 2, device=target.masks.device)
     logits = at_points(answer.mask_logits[image][:, None], where.expand(answer.mask_logits.shape[1], -1, -1))
     truth = at_points(target.masks[:, None], where.expand(len(target.masks), -1, -1))
@@ -85,7 +95,11 @@ def match(answer: Answer, image: int, target: Target, points: int) -> Pair:
 
 
 def pairwise_bce(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return the mean binary cross-entropy over points, (Q, T), of `logits` (Q, P) and `truth` (T, P)."""
+    """Return the binary cross-entropy (Q, T) of each query and ground-truth mask, as a mean over P points.
+
+    `logits` (Q, P) are the mask logits of the queries at the points. `truth` (T, P) has the values of the ground-truth
+    masks at the points, from 0 to 1.
+    """
     return (F.softplus(-logits) @ truth.T + F.softplus(logits) @ (1 - truth).T) / logits.shape[1]
 
 
@@ -110,7 +124,10 @@ def class_loss(answer: Answer, targets: Sequence[Target], pairs: Sequence[Pair],
 
 
 def mask_losses(answer: Answer, targets: Sequence[Target], pairs: Sequence[Pair], points: int) -> tuple[Tensor, Tensor]:
-    """Return the binary cross-entropy and 1 − dice of the matched pairs. Both are means over the N pairs."""
+    """Return the binary cross-entropy and 1 − dice of N matched pairs of masks. Both losses are means over the pairs.
+
+    `points` is the number of points at which each mask is compared (see `point_losses`). If N is 0, both losses are 0.
+    """
     logits = torch.cat([answer.mask_logits[i][queries] for i, (queries, _) in enumerate(pairs)])[:, None]
     truth = torch.cat([target.masks[masks] for target, (_, masks) in zip(targets, pairs, strict=True)])[:, None]
     if not len(truth):

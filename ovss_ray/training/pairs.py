@@ -1,8 +1,8 @@
 """Tables of masked regions with captions: the data of SCAN's region CLIP.
 
 A table is a .csv, .jsonl or .parquet file with the text columns `image`, `mask` and `caption`. `image` and `mask` are
-paths relative to the setting `data_root`; None: relative to the table's folder. Nonzero pixels of a mask are the
-region. A caption is a whole sentence such as "a photo of a dog.".
+paths relative to the setting `data_root`. If `data_root` is None, the paths are relative to the table's folder. Nonzero
+pixels of a mask are the region. A caption is a whole sentence such as "a photo of a dog.".
 """
 
 import io

@@ -34,7 +34,10 @@ class Photographs:
         )
 
     def batch(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return the pairs of a step: an image (crop, crop, 3) uint8, and its label map (crop, crop) uint16."""
+        """Return the pairs of a step: an image (n, n, 3) uint8, and its label map (n, n) uint16.
+
+        n is the setting `crop`. If `crop` is None, n is the shorter side of the resized photograph.
+        """
         count = self.config.batch
         return [self._example(number) for number in range(step * count, (step + 1) * count)]
 
@@ -65,9 +68,10 @@ def rescaled(image: np.ndarray, truth: np.ndarray, short: int) -> tuple[np.ndarr
 
 
 def cut(drawn: np.random.Generator, image: np.ndarray, truth: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a random crop of image (H, W, 3) and labels (H, W), `side` × `side` pixels.
+    """Return a random crop of an image (H, W, 3), and the same crop of its labels (H, W).
 
-    An image smaller than `side` is padded at the right and bottom with PADDING, and the labels with IGNORE.
+    The crop has `side` × `side` pixels. If H or W is smaller than `side`, the crop is padded at the bottom or right.
+    Padded pixels of the image have the value PADDING. Padded pixels of the labels have the value IGNORE.
     """
     top, left = (int(drawn.integers(0, max(0, length - side) + 1)) for length in truth.shape)
     image, truth = image[top : top + side, left : left + side], truth[top : top + side, left : left + side]

@@ -13,7 +13,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 from ovss_ray.training.config import MaskTraining
 
 SHORT = 256
-"""Shorter side of all training scenes, in pixels; san_tiny resizes photographs to the same shorter side"""
+"""Shorter side of a training scene, in pixels. Photographs for san_tiny are resized to the same shorter side"""
 WIDTHS = (256, 288, 320, 352)
 
 
@@ -25,7 +25,10 @@ class DrawnScenes:
         self.vocabulary = Vocabulary.of([*SURFACES, *map(scenes.name, scenes.TRAINED)])
 
     def batch(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return the pairs of a step: an image (H, W, 3) uint8, and its label map (H, W) uint16."""
+        """Return (image, label map) for each scene of a step.
+
+        An image is (H, W, 3) uint8, and a label map is (H, W) uint16.
+        """
         config, drawn = self.config, np.random.default_rng([self.config.seed, step, 1])
         crop = config.crop if step < (1 - config.whole) * config.steps else None
         count = config.batch if crop or not config.crop else max(1, config.batch // 4)
@@ -38,10 +41,11 @@ class DrawnScenes:
 def batch(
     seed: int, step: int, count: int, things: tuple[int, int], unnamed: float = 0.0, width: int | None = None
 ) -> list[Scene]:
-    """Return the scenes of a step, with things of the training split, resized to (256, `width`) pixels.
+    """Return the `count` scenes of a step, each resized to (256, `width`) pixels.
 
-    `things` is the range of the number of things, end exclusive. The colour and the pattern of a thing are each None
-    with probability `unnamed` (see Thing). If `width` is None, the whole batch has one random width in WIDTHS.
+    The things are drawn from `datasets.scenes.TRAINED`. `things` is the range of the number of things in a scene, end
+    exclusive. `unnamed` is the probability that the colour of a thing is None, which Thing explains. The pattern is
+    None with the same probability. If `width` is None, one random width in WIDTHS is used for the whole batch.
     """
     drawn = np.random.default_rng([seed, step])
     wide = width or int(drawn.choice(WIDTHS))
@@ -57,14 +61,20 @@ def _scene(drawn: np.random.Generator, things: tuple[int, int], unnamed: float, 
 
 
 def _estranged(drawn: np.random.Generator, thing: Thing, unnamed: float) -> Thing:
-    """Return a thing with colour and pattern each set to None with probability `unnamed` (see Thing)."""
+    """Return `thing`, with the colour set to None with probability `unnamed`. Thing explains the value None.
+
+    Independently of the colour, the pattern is set to None with the same probability.
+    """
     if drawn.random() < unnamed:
         thing = replace(thing, colour=None)
     return replace(thing, pattern=None) if drawn.random() < unnamed else thing
 
 
 def resized(scene: Scene, size: tuple[int, int]) -> Scene:
-    """Return a scene resized to (H, W): the image bilinearly, as in SAN, the regions by nearest neighbour."""
+    """Return a scene resized to `size`, (H, W) in pixels.
+
+    The image is interpolated bilinearly, as in SAN. The regions are resized by nearest neighbour.
+    """
     shape = size[1], size[0]
     image = Image.fromarray(scene.image).resize(shape, Image.Resampling.BILINEAR)
     regions = Image.fromarray(scene.regions).resize(shape, Image.Resampling.NEAREST)
@@ -108,10 +118,10 @@ def cut(drawn: np.random.Generator, scene: Scene, side: int) -> Scene:
 
 
 def miou(segment: Callable[[np.ndarray, Vocabulary], np.ndarray], count: int) -> dict[str, float]:
-    """Return the mIoU in percent on the first `count` scenes of scenes:seen and scenes:held-out.
+    """Return the mIoU in percent on the first `count` validation scenes of scenes:seen and of scenes:held-out.
 
-    `segment` returns the label map (H, W) uint16 of an image (H, W, 3) uint8. The keys are `seen` and `held-out`, alone
-    for all classes, or with the suffix `_things` or `_surfaces`.
+    `segment` returns the label map (H, W) uint16 of an image (H, W, 3) uint8. The keys `seen` and `held-out` have the
+    mIoU over all classes. Keys such as `seen_things` and `seen_surfaces` have the mIoU over things or surfaces only.
     """
     figures: dict[str, float] = {}
     for key in ("seen", "held-out"):

@@ -15,9 +15,12 @@ from ovss_ray.errors import OvssError
 from ovss_ray.words.wordnet import FILE, HEADER
 
 PARTS_OF_SPEECH = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
-"""Suffix of an index file → letter of its part of speech."""
+"""Suffix of an index file of WordNet, such as index.noun → letter of the file's part of speech."""
 TYPES = {"1": "n", "2": "v", "3": "a", "4": "r", "5": "a"}
-"""Digit after % in a sense key → letter of its part of speech; 5 is a satellite adjective."""
+"""Digit after "%" in a WordNet sense key, such as "run%2:38:00::" → letter of the part of speech.
+
+5 is a satellite adjective.
+"""
 
 
 def main(folder: Path, target: Path = FILE) -> None:
@@ -58,7 +61,10 @@ def _senses(folder: Path, name: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _hypernyms(fields: list[str]) -> list[str]:
-    """Return the offsets of the hypernyms of a synset, including instance hypernyms."""
+    """Return the offsets of the hypernyms of a synset, including instance hypernyms.
+
+    `fields` are the fields of the synset's line in data.noun, without the gloss.
+    """
     pointers = fields[4 + 2 * int(fields[3], 16) + 1 :]
     return [offset for symbol, offset in zip(pointers[::4], pointers[1::4], strict=True) if symbol in ("@", "@i")]
 

@@ -41,12 +41,18 @@ def words(captions: Iterable[str], tagger: Tagger = by_wordnet) -> dict[str, int
 
 
 def ranked(listed: Iterable[str]) -> dict[str, int]:
-    """Return the number of occurrences of each word: the most frequent first, ties in the order of first occurrence."""
+    """Return word → number of occurrences in `listed`, the most frequent word first.
+
+    Equally frequent words are in the order of first occurrence.
+    """
     return dict(Counter(listed).most_common())
 
 
 def steps(tagger: Tagger = by_wordnet) -> Mapping[str, Step]:
-    """Return name → step for steps 1 to 12, in order. The function `words` does step 13, which removes duplicates."""
+    """Return name → function for steps 1 to 12, in order. Each function maps a text to the text after the step.
+
+    Step 13, which removes duplicates, is done by the function `words`.
+    """
     return {
         "DropTokens": lambda text: re.sub(r"<[^>]*>", "", text),
         "DropURLs": lambda text: re.sub(r"http\S+", "", text),
@@ -64,10 +70,10 @@ def steps(tagger: Tagger = by_wordnet) -> Mapping[str, Step]:
 
 
 def singular(word: str) -> str:
-    """Return the singular of a plural in "s", by the rules of step 9. Other words are unchanged.
+    """Return the singular of a plural that ends in "s", by the rules of step 9. Any other word is returned unchanged.
 
-    Words with an ending in _UNCHANGED, such as "cities", are unchanged too. Raises OvssError without the library
-    inflect.
+    A plural with one of the endings in _UNCHANGED, such as "cities", is also returned unchanged. Raises OvssError if
+    the library inflect is missing.
     """
     if not word.endswith("s") or word.endswith(_UNCHANGED):
         return word
@@ -106,16 +112,17 @@ def frequent(text: str, fewest: int = FEWEST) -> str:
 def top_k(text: str, k: int) -> str:
     """Return only the occurrences of the k-th most frequent word. If k is 0, return the whole text.
 
-    Correct would be all k most frequent words. This fault of vicss' FrequencyTopK is repeated for comparison. If there
-    are fewer than k different words, the least frequent word is kept.
+    If the text has fewer than k different words, only the least frequent word is kept. A correct function would keep
+    all of the k most frequent words. This function repeats the fault of FrequencyTopK in vicss, for comparison.
     """
     return text if k == 0 else " ".join(word for word in text.split() if word == [*ranked(text.split())][:k][-1])
 
 
 def tagged(text: str, tagger: Tagger, kept: Iterable[str] = TAGS, compounds: bool = False) -> str:
-    """Return the words whose tag is among `kept`.
+    """Return the words of `text` whose tag is in `kept`, as a text.
 
-    With `compounds`, pairs of different adjacent words that are both tagged NN are appended, joined by "_".
+    If `compounds` is True, compounds such as "traffic_light" follow these words. A compound is a pair of adjacent words
+    of `text`. The two words are different, and both are tagged NN.
     """
     listed = text.split()
     tags = tagger(listed)

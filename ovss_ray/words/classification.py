@@ -13,9 +13,10 @@ from scipy.optimize import linear_sum_assignment
 
 
 def semantic_iou(word: str, name: str) -> Fraction:
-    """Return the IoU of the sets of words in two names, from 0 to 1.
+    """Return the IoU, from 0 to 1, of two sets of words. The sets are the words in `word` and the words in `name`.
 
-    Case is ignored. All characters except a–z, digits and blanks are deleted, so "T-shirt" is the word "tshirt".
+    `word` may have several words, such as "traffic light". Case is ignored. All characters except a–z, digits and
+    blanks are deleted, so "T-shirt" is the word "tshirt".
     """
     first, second = (set(re.sub(r"[^a-z0-9 ]", "", text.lower()).split()) for text in (word, name))
     return Fraction(len(first & second), max(len(first | second), 1))
@@ -24,8 +25,8 @@ def semantic_iou(word: str, name: str) -> Fraction:
 def cluster_accuracy(pairs: Iterable[tuple[str, str]]) -> float:
     """Return the share of pairs (word, class) that agree under the best one-to-one assignment of words to classes.
 
-    Without pairs, the result is NaN. For the multiclass value of vicss, pass one pair per image, with the image's best
-    word. For the multilabel value of vicss, pass one pair for each word of an image.
+    If there are no pairs, the result is NaN. vicss has two forms of this metric. For the multiclass form, pass one pair
+    for each image, with the image's best word. For the multilabel form, pass one pair for each word of each image.
     """
     number = Counter(pairs)
     if not number:
@@ -37,8 +38,9 @@ def cluster_accuracy(pairs: Iterable[tuple[str, str]]) -> float:
 
 
 def mean_similarity(cosines: Sequence[float]) -> float:
-    """Return the mean of `cosines`, from −1 to 1; NaN without images.
+    """Return the mean of `cosines`, from −1 to 1. If `cosines` is empty, the result is NaN.
 
-    `cosines` has one value per image: the cosine of the image's best word and the name of the image's class.
+    `cosines` has one value for each image. The value is the cosine of two embeddings. The first embeds the image's best
+    word, and the second embeds the name of the image's class.
     """
     return float(np.mean(np.asarray(cosines, np.float64))) if len(cosines) else float("nan")

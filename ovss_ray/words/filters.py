@@ -27,10 +27,11 @@ COLOURS = frozenset(_COLOURS.split())
 
 
 def by_nouns(captions: Iterable[str], tagger: Tagger = by_wordnet) -> dict[str, int]:
-    """Return the nouns of captions as lemmas in lower case, by WordNet; "traffic lights" gives "traffic light".
+    """Return noun → number of occurrences. The nouns are lemmas of WordNet in lower case.
 
-    Nouns with function words, and words about pictures, are dropped. A noun of one word needs at least three letters,
-    and the tag of a noun from `tagger`.
+    For example, the noun for "traffic lights" is "traffic light". Nouns in cased.UNWANTED, such as "photo", are
+    dropped. No noun contains a function word. A noun that is a single word has at least three letters. `tagger` must
+    tag this single word as a noun.
     """
     return ranked(word for caption in captions for word in _nouns(caption.lower(), tagger))
 
@@ -49,7 +50,10 @@ def _nouns(caption: str, tagger: Tagger) -> Iterator[str]:
 
 
 def _longest(listed: Sequence[str]) -> tuple[str, int]:
-    """Return the longest noun at the start of a list, and the noun's number of words; ("", 1) without a noun."""
+    """Return (lemma, number of words) of the longest noun at the start of `listed`, a list of words.
+
+    If there is no noun at the start, the result is ("", 1). The caller then skips one word.
+    """
     for length in range(min(LONGEST, len(listed)), 0, -1):
         if not FUNCTION_WORDS & set(listed[:length]) and (lemmas := nouns().lemmas(" ".join(listed[:length]))):
             return min(lemmas, key=len).replace("_", " "), length
@@ -70,7 +74,10 @@ def by_autoseg(tagged: Iterable[Sequence[tuple[str, str]]]) -> dict[str, int]:
 
 
 def autoseg_nouns(tagged: Iterable[Sequence[tuple[str, str]]]) -> dict[str, int]:
-    """Return the number of tokens of each lemma. Only tokens that are tagged NN or NNS count."""
+    """Return lemma → number of tokens with this lemma. Tokens are ignored if their tag is neither NN nor NNS.
+
+    `tagged` has (word, tag) of each caption's tokens.
+    """
     return ranked(nouns().lemma(word) for caption in tagged for word, tag in caption if tag in NOUNS)
 
 
@@ -91,8 +98,9 @@ def by_spacy_nouns(captions: Iterable[str], model: str) -> dict[str, int]:
 def by_phrases(captions: Iterable[str], model: str) -> dict[str, int]:
     """Return noun phrase → number of occurrences, such as {"golden retriever": 2}. A spaCy model finds the phrases.
 
-    A phrase is in lower case, without articles, pronouns, numbers and punctuation. The last word must be a noun,
-    and is replaced by its lemma. The phrases in UNWANTED, such as "photo", are dropped.
+    Captions are first converted to lower case. Determiners, pronouns, numbers and punctuation are removed from each
+    phrase. If the last word is a noun, the word is replaced by its lemma. If the last word is no noun, the phrase is
+    dropped. Phrases in cased.UNWANTED, such as "photo", are also dropped.
     """
     phrases = []
     for doc in spacy_model(model).pipe(caption.lower() for caption in captions):
@@ -106,7 +114,7 @@ def by_phrases(captions: Iterable[str], model: str) -> dict[str, int]:
 def by_commas(captions: Iterable[str]) -> dict[str, int]:
     """Return name → number of occurrences. The names are the parts of captions between commas, in lower case.
 
-    vicss parses the replies of chat models in this way. Outer blanks and final full stops are removed.
+    Outer blanks and final full stops of each name are removed. vicss parses the replies of chat models in this way.
     """
     parts = (part.strip().rstrip(".").rstrip().lower() for caption in captions for part in caption.split(","))
     return ranked(filter(None, parts))

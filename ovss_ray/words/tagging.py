@@ -25,7 +25,7 @@ _FUNCTION_WORDS = """
     without would you your yours
 """
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
-"""Function words, never tagged as nouns, although WordNet lists some of them ("in": inch, "he": helium)."""
+"""Function words. They are never tagged as nouns, although some are nouns in WordNet, such as "in" for inch."""
 _TAGS = {"n": "NN", "v": "VB", "a": "JJ", "r": "RB"}
 
 
@@ -54,9 +54,10 @@ def _tag(word: str) -> str:
 
 @lru_cache(maxsize=2)
 def spacy_model(name: str) -> Any:
-    """Return a model of spaCy, by its name or folder, or by the module that contains it.
+    """Return the spaCy model that `name` identifies.
 
-    Raises OvssError if spaCy or the model is missing.
+    `name` is the name of the model's package, or the path of the model's folder. The path must contain "/". `name` may
+    also be the name of a module with a function `load`. Raises OvssError if spaCy or the model is missing.
     """
     try:
         import spacy  # an extra, which takes seconds to import

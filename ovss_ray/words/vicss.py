@@ -1,18 +1,29 @@
 """The metrics of vicss, the code of Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation".
 
 All metrics except `hard` are means over images, so they are not comparable with mIoU. Class 0 is "background", even if
-no label has this name. In an image, T[g] is the number of pixels of class g in the truth. N[w] is the number of pixels
-of word w. n[g, w] is the number of pixels of class g and word w. c(g, w) is the similarity of class g and word w;
-negative similarities count as 0. Sums are over the words w.
+no label has this name. Metrics of the kinds hard, overlap and nearest replace each word by a class:
 
-    hard      a word counts as the class with the same name, byte for byte; other words count as background
-    overlap   a word counts as the class that it overlaps most in the image's truth; the lowest class on ties
-    nearest   a word counts as the most similar class; a fault of vicss is repeated here (see `Judge._add`)
-    soft      I[g] = Σ c(g, w) n[g, w], U[g] = Σ c(g, w) N[w] + T[g] - I[g]; IoU I[g] / U[g], recall I[g] / T[g]
+    hard      the class with the same name, byte for byte, or background if no class has this name
+    overlap   the class that the word overlaps most in the image's truth, and the lowest class on ties
+    nearest   the most similar class; a comment in `Judge._add` explains a fault of vicss that is repeated here
 
-For `hard`, pixels are summed over all images. The macro mean is over classes, with background. The micro mean is one
-ratio of sums over classes. The other metrics have a value for each image and each class in the image's truth, without
-background. The micro mean is over all values. The macro mean is over the values of each class, then over classes.
+Metrics of the kind soft weight the pixels of each word by similarities. Sums are over the words w of an image:
+
+    T[g]      number of pixels of class g in the truth
+    N[w]      number of pixels of word w
+    n[g, w]   number of pixels that have class g in the truth, and word w
+    c(g, w)   similarity of class g and word w, or 0 if the similarity is negative
+    I[g]      Σ c(g, w) n[g, w]
+    U[g]      Σ c(g, w) N[w] + T[g] - I[g]
+
+The soft IoU of class g is I[g] / U[g]. The soft recall of class g is I[g] / T[g].
+
+For `hard`, pixels are summed over all images. The macro mean is the mean over the classes that occur, including
+background. The micro mean is one ratio of sums over all classes.
+
+For the other metrics, an image has one value for each class in its truth, except background. The micro mean is the mean
+of the values of all images and classes. For the macro mean, the values of each class are first averaged over images.
+The macro mean is the mean of these averages.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +43,7 @@ OF_IMAGES = ("jaccard_overlap", "jaccard_nearest", "jaccard_soft", "recall_soft"
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """Classes in vicss' order, and the similarities of words and classes."""
+    """Classes of a benchmark in the order of vicss, background first, and similarities of words and classes."""
 
     labels: tuple[str, ...]
     """names of the benchmark's labels"""
@@ -75,7 +86,10 @@ class Judge:
             self._soften(total.ratios[2:], present, truth, shared, np.maximum(similar, 0))
 
     def _table(self, record: Record) -> np.ndarray:
-        """Return n[g, w] with the classes in vicss' order, (K, W + 1) int64."""
+        """Return n[g, w] of an image, (K, W + 1) int64. The rows are in the order of `classes`.
+
+        The last column counts pixels without a word.
+        """
         table = pixels(record, len(self.labels))
         is_background = np.array([folded(name) == BACKGROUND for name in self.labels])
         return np.vstack([table[is_background].sum(axis=0)[None], table[~is_background]])
@@ -85,7 +99,7 @@ class Judge:
     ) -> None:
         """Add an image's IoU of each class in `present` to `ratios` (K,).
 
-        `truth` (K,) is T[g], `shared` (K, W) is n[g, w], `classes` (W,) has the class of each word.
+        `truth` (K,) is T[g]. `shared` (K, W) is n[g, w]. `classes` (W,) has the class index of each word.
         """
         for g in present:
             of_class = shared[:, classes == g]
@@ -97,7 +111,8 @@ class Judge:
     ) -> None:
         """Add an image's soft IoU and soft recall of each class in `present` to `ratios` (2, K).
 
-        `truth` (K,) is T[g], `shared` (K, W) is n[g, w]. `similar` (W, K) is c(g, w) in units of 1 / SIMILARITY_UNIT.
+        `truth` (K,) is T[g]. `shared` (K, W) is n[g, w]. `similar` (W, K) has c(g, w) at [w, g], in units of
+        1 / SIMILARITY_UNIT.
         """
         exact, of_word = similar.astype(object), shared.sum(axis=0).astype(object)  # integers of any size
         for g in present:

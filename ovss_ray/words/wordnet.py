@@ -2,13 +2,15 @@
 
 build.py writes the file nouns.txt.xz, an extract of WordNet. Form feeds separate the sections of the file:
 
-    licence         a heading, then the notice of WordNet, as in LICENSE.wordnet
-    lemmas          "name sense sense …" per line: lower case, blanks as "_", the most frequent sense first
-    hypernyms       line i has the synsets directly above synset i
-    exceptions      "form lemma …" for irregular plurals
-    parts of speech "run vn" for a lemma that is not only a noun: letters n v a r, the most frequent first
+    licence          a heading, then the notice of WordNet, as in LICENSE.wordnet
+    lemmas           lines "lemma synset synset …", with the most frequent sense of the lemma first
+    hypernyms        line i, counted from 0, has the synsets directly above synset i
+    exceptions       lines "plural lemma …", for irregular plurals
+    parts of speech  lines such as "run vn", for lemmas that are not only nouns
 
-Synsets are numbered from 0, in the order of WordNet's data.noun. Synset 0 is "entity", above all others.
+Lemmas are in lower case, with "_" in place of blanks. The letters n, v, a, r stand for noun, verb, adjective, adverb.
+The most frequent part of speech is first. Synsets are numbered from 0, in the order of WordNet's data.noun. Synset 0 is
+"entity", above all others.
 """
 
 import lzma
@@ -64,9 +66,10 @@ class Nouns:
         return self._parts.get(form) or ("n" if form in self._lemmas else "")
 
     def morphy(self, form: str) -> list[str]:
-        """Return the lemmas of a form in lower case, such as "leaf" and "leave" for "leaves"; [] if there are none.
+        """Return the lemmas of `form`, such as "leaf" and "leave" for "leaves". Without a lemma, the result is [].
 
-        If the form itself is a lemma, the result includes the form. Source: `morphy` of NLTK.
+        Lemmas are in lower case, with "_" in place of blanks. A form with capitals or blanks has no lemma. If `form`
+        itself is a lemma, the result includes `form`. Source: `morphy` of NLTK.
         """
         if form in self._exceptions:
             return self._known([form, *self._exceptions[form]])
@@ -83,9 +86,10 @@ class Nouns:
         return self.morphy(key(word))
 
     def lemma(self, word: str) -> str:
-        """Return the shortest lemma of a word in lower case. If the word is no noun, return the word itself.
+        """Return the shortest lemma of `word`. If `word` has no lemma, return `word` itself.
 
-        "Pots" is returned unchanged, because lemmas are in lower case. Source: NLTK's WordNetLemmatizer.
+        Lemmas are in lower case. A word with capitals has no lemma, so "Pots" is returned unchanged. Source: NLTK's
+        WordNetLemmatizer.
         """
         return min(self.morphy(word), key=len, default=word)
 
@@ -144,7 +148,10 @@ def nouns() -> Nouns:
 
 
 def key(word: str) -> str:
-    """Return a word or phrase in the form of lemmas: lower case, with "_" between its parts."""
+    """Return a word or phrase in the form of lemmas, such as "traffic_light" for "Traffic light".
+
+    The result is in lower case, with "_" in place of blanks.
+    """
     return "_".join(word.lower().split())
 
 

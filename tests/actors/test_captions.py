@@ -104,7 +104,7 @@ def test_the_model_of_a_captioner_without_files_is_part_of_the_digest(monkeypatc
 
 
 def test_several_captions_need_beams_or_chance() -> None:
-    with pytest.raises(ValueError, match="3 captions need `beams: 3` or more, or `sample: true`"):
+    with pytest.raises(ValueError, match=r"3 captions need at least 3 beams\. Set `beams` to 3, or set `sample`"):
         captions.Stage.Config(count=3)
 
 

@@ -83,7 +83,7 @@ def test_a_part_of_an_image_may_be_asked_for_other_words() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"index": (0, 1)}, "3 classes, but `index` maps 2"),
+        ({"index": (0, 1)}, "3 classes, but `index` has 2 label indices"),
         ({"index": (0, 1, 3), "labels": ("a", "b", "c")}, r"\[2, 3\]"),
         ({"index": (0, 0, 1), "labels": ("a", "b", "c")}, r"\[2\]"),
         ({"index": (0, 65534, 3), "labels": ("a", "b", "c"), "own_words": True}, r"only 65534 and .* Remove: \[3\]"),

@@ -110,7 +110,7 @@ def test_a_checkout_without_a_usable_table_is_an_error_with_the_file(source: str
 
 
 def test_a_folder_that_is_no_checkout_and_an_unknown_table_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(OvssError, match=r"cannot be read: .* git clone https://github\.com/yongliu20/SCAN"):
+    with pytest.raises(OvssError, match=r"cannot be read: .* Run `git clone https://github\.com/yongliu20/SCAN"):
         scan_relations.extract(tmp_path, "ade20k_847")
     with pytest.raises(UnknownName, match=r"unknown table 'ade20k_848'\. Did you mean 'ade20k_847'"):
         scan_relations.extract(tmp_path, "ade20k_848")

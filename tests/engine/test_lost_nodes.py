@@ -82,7 +82,10 @@ def test_a_node_that_does_not_come_back_is_done_without(data: Path, nodes: Clust
     nodes.remove_node(lost, allow_graceful=False)
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
-    assert "a node was lost, and no other node has room for its workers: continuing with the remaining images" in said
+    assert (
+        "a node was lost, and no other node has room for the workers of the lost node: continuing with the remaining "
+        "images" in said
+    )
     assert results(out) == alone
 
 

@@ -187,14 +187,18 @@ def _position(key: str, names: tuple[str, ...]) -> int:
     if named:
         return named[0]
     if counted is None:
-        raise OvssError(f"colours.{key}: unknown class.{nearest(key, names)}")
+        raise OvssError(
+            f"colours.{key}: unknown class.{nearest(key, names)} Write the name or the index of a class (the first "
+            "index is 0)"
+        )
     return counted
 
 
 def signed(table: np.ndarray, below: tuple[int, ...], item: Item, data: bytes) -> np.ndarray:
-    """Decode a label file to labels (H, W) uint16. The negative values in `below`, such as -1, become IGNORE.
+    """Decode a label file to label indices or IGNORE, (H, W) uint16.
 
-    `table_of` describes `table`. Raises OvssError for a damaged file or an invalid value.
+    `table` gives the label index, IGNORE or INVALID for each label value from 0 to 65535 (see `table_of`). The negative
+    label values in `below`, such as -1, become IGNORE. Raises OvssError for a damaged file or an invalid label value.
     """
     values = images.decode_labels(data, item.truth)
     counted = ~np.isin(values, below)

@@ -49,7 +49,7 @@ _COLOURED = (
 
 @dataclass(frozen=True)
 class Listed:
-    """Class list: the names of each class, and its label value if the list has label values."""
+    """Class list: the names of each class, and the label value of each class if the list has label values."""
 
     names: tuple[Names, ...]
     numbers: tuple[int, ...] | None = None
@@ -106,8 +106,8 @@ def of_data(raw: Any, source: str) -> Listed:
         return _numbered([(int(number), name) for number, name in raw.items()], source)
     if not isinstance(raw, list) or not raw or not all(isinstance(name, str) or _is_names(name) for name in raw):
         raise OvssError(
-            f"{source}: no list of classes found. Write one class per line, or write `classes: [road, sky]` in the "
-            "YAML file that describes the data set"
+            f"{source}: no list of classes found. Write a list of class names in this file, such as "
+            '["road", "sky"]. Or write `classes: [road, sky]` in the YAML file that describes the data set'
         )
     return inline([tuple(name) if isinstance(name, list) else name for name in raw], source)
 
@@ -168,9 +168,9 @@ def _refuse_gaps(lines: Sequence[Line]) -> None:
     for line in lines:
         if not line.text.strip():
             raise OvssError(
-                f"{line.where} is empty. Remove the empty line. In a list without label values, this lowers the label "
-                "value of each class below the line by 1. To keep these label values, also list the label value of "
-                "each class in the YAML file of the data set, such as `values: [0, 2]`"
+                f"{line.where} is empty. Remove the empty line. If the list has no label values, the label value of "
+                "each class below the removed line becomes lower by 1. If the label files use the previous label "
+                "values, also write these values in the YAML file of the data set, such as `values: [0, 2]`"
             )
         if "\r" in line.text:
             raise OvssError(

@@ -15,7 +15,10 @@ _MARKS = {
     "in the table `colours`",
     r"<\w.*>": "is XML or HTML. Write one class per line",
 }
-"""Regular expression of invalid class names → reason. The reason continues a sentence that begins with the name."""
+"""Reasons why class names are invalid. Each key is a regular expression that matches invalid class names.
+
+In an error message, the reason follows words such as "classes.txt, line 3 is '<b>', which".
+"""
 
 
 def fault(text: str) -> str:

@@ -17,7 +17,7 @@ TEXT = ("table", "ids", "images", "labels", "classes", "image_suffix", "label_su
 """Keys whose values are read as text, even if YAML would read a number, as in `title: 2024`."""
 # A run resumes only if `Description.rules` returns the same text as at its start, perhaps by an older release.
 NEWER = ("values", "table", "ids")
-"""Keys that later releases added. If such a key is unset, `Description.rules` omits the key."""
+"""Keys that older releases do not know. If one of these keys is unset, `Description.rules` omits the key."""
 
 
 def _no_truth_value(value: Any) -> Any:
@@ -88,7 +88,10 @@ class Description(Settings):
             raise ValueError("with a `table`, `images` and `labels` must each name one column")
 
     def patterns(self, key: str) -> tuple[str, ...]:
-        """Return the patterns under a key. With a table, `images` and `labels` hold a column's name, not patterns."""
+        """Return the patterns under the key `images`, `labels` or `table` as a tuple.
+
+        If `table` is set, the tuple of `images` or `labels` has the name of one column instead, such as ("photo",).
+        """
         listed = getattr(self, key)
         return (listed,) if isinstance(listed, str) else listed
 
@@ -112,7 +115,8 @@ def read(path: str) -> Description:
 def values(described: Description, vocabulary: Vocabulary) -> Values:
     """Return the label value of each class, and the ignored label values.
 
-    Raises OvssError for a wrong number of label values, or for values out of range, repeated or ignored.
+    Raises OvssError if the number of label values differs from the number of classes. Raises OvssError if a class's
+    label value is ignored, is not from 0 to 65535, or belongs to two classes.
     """
     names = vocabulary.names
     by_offset = tuple(range(described.offset, described.offset + len(names)))

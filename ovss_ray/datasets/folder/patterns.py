@@ -35,9 +35,10 @@ class Match:
 
     uri: str
     stem: str
-    """file name without extension and without the `suffix` of the search
+    """file name without extension and without the `suffix` of the search, or the name of a folder
 
-    For the pattern `*/labels.png`, `stem` is the name of the folder that `*` matches.
+    `stem` is a folder's name only if the file name in the pattern has no wildcards. For example, the pattern
+    `*/labels.png` gives the file `a/labels.png` the stem "a".
     """
     folders: tuple[str, ...]
     """names of folders on the file's path, which distinguish files with equal stems
@@ -67,11 +68,12 @@ class Step:
 
 @dataclass(frozen=True)
 class _Place:
-    """Folder that a search has reached. `named`: names of folders on the path so far, for `Match.folders`."""
+    """Folder that a search has reached."""
 
     uri: str
     trail: Trail
     named: tuple[str, ...] = ()
+    """names of the folders on the path that match a wildcard or a step that varies (see `Step.varies`)"""
 
 
 class Search:

@@ -16,7 +16,7 @@ WHY = {
     ".jpg": "JPEG and WebP may change label values",
     ".json": "convert outlines to label maps first",
 }
-"""Extension of files that cannot be label files → reason or advice."""
+"""Hints in error messages about label files with an unsupported extension. The keys are the extensions."""
 WHY |= dict.fromkeys((".jpeg", ".jpe", ".jfif", ".webp"), WHY[".jpg"]) | dict.fromkeys((".xml", ".txt"), WHY[".json"])
 
 
@@ -35,15 +35,18 @@ class Side:
     example: str = ""
     """stem of a fitting file, the first in alphabetical order"""
     others: Counter[str] = field(default_factory=Counter)
-    """extension → number of files that fit a pattern if extensions are ignored; valid only if `fitting` is 0"""
+    """numbers of files that fit a pattern if extensions are ignored; the keys are the extensions of the files
+
+    The numbers are complete only if `fitting` is 0.
+    """
     ignored: list[Fault] = field(default_factory=list)
     """notes on links that were ignored, added by `files`"""
 
     def files(self, number: int, bases: Sequence[str]) -> Iterator[File]:
         """Yield the files that fit the patterns, and files that nearly fit, such as files with another extension.
 
-        All yielded files are below the first folder of `bases` that has a fitting file. `number` becomes `File.side`.
-        Raises OvssError if a folder in a pattern does not exist.
+        Only the first folder of `bases` that contains a fitting file is searched. If no folder contains a fitting file,
+        no file is yielded. `number` becomes `File.side`. Raises OvssError if a folder in a pattern does not exist.
         """
         base = next((base for base in bases if any(map(self._fits, Search(base, self.patterns, self.suffix)))), None)
         every = [pattern for listed in self.patterns for pattern in expanded(listed)]
@@ -131,9 +134,10 @@ def _both(photographs: Side, truths: Side, bases: Sequence[str]) -> Iterator[Fil
 
 
 def _sorted_out(every: Rows[File], suffixes: tuple[int, int]) -> Iterator[File]:
-    """Yield each file once. If a file fits both sides, the side with the longer suffix keeps the file.
+    """Yield each file of `every` once, as a photograph or as a label file.
 
-    Raises OvssError if both suffixes are equally long.
+    `suffixes` has the length of image_suffix and the length of label_suffix. If a file fits both `images` and `labels`,
+    the longer suffix decides. If both suffixes are equally long, this function raises OvssError for the file.
     """
     for uri, group in groupby(every.in_order("uri, near, side"), attrgetter("uri")):
         kinds = list(group)

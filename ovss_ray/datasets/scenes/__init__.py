@@ -94,7 +94,8 @@ def absent_names() -> list[str]:
 def scene(occurring: Sequence[Thing], key: str, number: int, size: tuple[int, int] | None = None) -> Scene:
     """Draw a scene with random things from `occurring`. Equal arguments give bit-identical scenes.
 
-    `key` and `number`, such as "seen/test" and 17, are the random seed. `size`: (H, W) in pixels; None: random.
+    `key` and `number`, such as "seen/test" and 17, are the random seed. `size` is (H, W) in pixels. If `size` is
+    None, the size is random.
     """
     drawn, drawn_size = _begun(key, number)
     things = _things(drawn, occurring)
@@ -228,7 +229,8 @@ def _benchmark(vocabulary: str, title: str, names: Sequence[str]) -> Benchmark:
 def _episodes(series: str, title: str, counts: Mapping[str, int]) -> Benchmark:
     """Return a benchmark with an episode for each class in each scene of BENCHMARKS[series].
 
-    The last label is background. `counts`: split → number of episodes.
+    The labels of the benchmark are the class names of BENCHMARKS[series], followed by "background". `counts` has the
+    number of episodes of each split.
     """
     scenes = BENCHMARKS[series]
     names, last = scenes.vocabulary.names, len(scenes.vocabulary)

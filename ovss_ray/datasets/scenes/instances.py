@@ -15,7 +15,7 @@ VISIBLE = 64
 
 
 def of_instances(base: Benchmark) -> Benchmark:
-    """Return a benchmark with the scenes of `base`. Its ground truth is the mask, class and box of each thing."""
+    """Return a benchmark with the scenes of `base`. The ground truth is the mask, class and box of each thing."""
 
     def items(root: str, split: str) -> list[Item]:
         return [replace(item, truth=item.truth.replace("_labels", "_instances")) for item in base.items(root, split)]

@@ -25,7 +25,10 @@ def _atlas() -> Mapping[str, Field]:
 
 
 def _box_blur(field: np.ndarray, radius: int) -> np.ndarray:
-    """Return the sum of the square of side 2 · radius + 1 around each element. Squares wrap around the edges."""
+    """Return an array of sums: each element is the sum of all elements of `field` in a square around the element.
+
+    The side of the square is 2 · radius + 1. Squares wrap around the edges of `field`.
+    """
     for axis in (0, 1):
         field = sum(np.roll(field, shift, axis) for shift in range(-radius, radius + 1))  # type: ignore[assignment]
     return field

@@ -123,9 +123,10 @@ def _listens(address: str) -> bool:
 
 
 def _address() -> str | None:
-    """Return the address for ray.init: "local" if RAY_ADDRESS is unset and `ray start`'s cluster has ended, else None.
+    """Return the address for ray.init: "local" for a new local cluster, or None if ray.init chooses the cluster.
 
-    Raises OvssError if RAY_ADDRESS names a cluster that does not answer.
+    Return "local" if RAY_ADDRESS is unset and the cluster that `ray start` started on this machine has ended. In all
+    other cases, return None. Raises OvssError if RAY_ADDRESS names a cluster that does not answer.
     """
     requested = os.environ.get("RAY_ADDRESS", "")
     remembered = ray_internals.address_file()
@@ -157,7 +158,8 @@ def _init() -> None:
 def _runtime() -> dict[str, Any] | None:
     """Return Ray's runtime environment, which passes the variables in HANDED_ON to the workers.
 
-    Variables that a submitted Ray job already sets are left out. If no variable is left in a job, return None.
+    Unset variables, and variables that a submitted Ray job already sets, are left out. If this process belongs to a
+    submitted Ray job and all variables are left out, return None.
     """
     brought = json.loads(os.environ.get(JOB) or "{}").get("runtime_env", {}).get("env_vars", {})
     variables = {name: os.environ[name] for name in HANDED_ON if name in os.environ and name not in brought}

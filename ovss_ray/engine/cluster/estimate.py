@@ -31,7 +31,7 @@ DRIVER = 0.010
 
 @dataclass(frozen=True)
 class Probed:
-    """Measurements of a probe, which computes a few images in one process."""
+    """Measurements of a probe, which runs all stages for a few images in one process."""
 
     images: int
     seconds: Mapping[str, float]
@@ -68,7 +68,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Estimate of a run on a cluster."""
+    """Estimate of a run on a cluster.
+
+    `probed`: times and sizes measured by a probe, which computes a few images. Without a probe, `probed` is None.
+    """
 
     plan: RunPlan
     size: Size
@@ -76,7 +79,8 @@ class Estimate:
     weights: int
     """bytes of the weights of all stages
 
-    Assumption: a worker loads all weights if a stage of its pool can use a GPU, else none.
+    Workers of a light pool (see Placed.light) are assumed to load no weights. All other workers are assumed to load the
+    weights of all stages.
     """
     left: int
     """number of images without a record"""
@@ -94,11 +98,14 @@ class Estimate:
         return warnings(self.plan.pools, [step.pool for step in self.steps], self.size, self.weights)
 
     def memory(self, step: Step) -> float:
-        """Return the bytes of memory that placement assumes for one worker of a pool."""
+        """Return the bytes of memory, including weights, that one worker of a pool is assumed to need."""
         return placement.HEAP + (0 if step.pool.light else self.weights)
 
     def sent(self, step: Step) -> float | None:
-        """Return the bytes per image that a pool sends to the next pool or into the records; None without a probe."""
+        """Return the bytes per image that a pool sends; None without a probe.
+
+        The last pool sends the bytes into the records. Each other pool sends the bytes to the next pool.
+        """
         return None if self.probed is None else sum(self.probed.bytes.get(name, 0.0) for name in step.columns)
 
     def store(self) -> float | None:
@@ -117,9 +124,9 @@ class Estimate:
         return self.size.store
 
     def limits(self) -> dict[str, float]:
-        """Return the maximum images per second of each part of the cluster; {} without a probe.
+        """Return name of a part of the cluster → maximum images per second of this part; {} without a probe.
 
-        The parts are the workers of each pool, the GPUs, the CPUs, and the driver process.
+        The names are "the GPUs", "the CPUs", "the driver process", and "the workers of ..." for each pool.
         """
         if self.probed is None:
             return {}

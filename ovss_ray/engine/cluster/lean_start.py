@@ -1,5 +1,6 @@
-"""Reduction of Ray's overhead: fewer processes in a local cluster, and fewer sums of used resources in Ray Data.
+"""Reduction of Ray's overhead in local clusters and in Ray Data.
 
+`lean` starts local clusters with fewer processes. `Seldom` makes Ray Data sum up the used CPUs and memory less often.
 This module uses Ray's private API, as listed in ray_internals.py.
 """
 
@@ -16,14 +17,19 @@ from ovss_ray.engine.cluster import ray_internals
 IDLE = ("start_log_monitor", "start_api_server", "start_monitor")
 """Names of the methods of Ray's class Node that start the log monitor, the dashboard and the autoscaler."""
 LEAN = {("ray._private.node", "Node"): IDLE, ("ray._private", "utils"): ("get_dashboard_dependency_error",)}
-"""(module, class or submodule) → names of the functions that `lean` replaces during its block"""
+"""Names of the functions that are replaced during a `with` block of `lean`.
+
+A key has two parts: the name of a module, and the name of a class or submodule in this module. The value has the names
+of functions in this class or submodule."""
 PERIOD = 0.1
-"""Minimum seconds between two sums of the used CPUs and memory within one step of Ray Data's loop (see Seldom)"""
+"""Minimum seconds between two sums of the used CPUs and memory in the same step of Ray Data's loop.
+
+See Seldom."""
 
 
 @contextmanager
 def lean() -> Iterator[None]:
-    """Make ray.init start local clusters without log monitor, dashboard and autoscaler during the block."""
+    """Make ray.init start local clusters without log monitor, dashboard and autoscaler, until the `with` block ends."""
     with ExitStack() as stack:
         for (module, owner), names in LEAN.items():
             try:
@@ -42,13 +48,15 @@ def lean() -> Iterator[None]:
 
 
 class Seldom:
-    """Callback that makes Ray Data sum up the used CPUs and memory less often than for every block.
+    """Callback that makes Ray Data sum up the used CPUs and memory less often.
 
-    Ray Data sums up at the start of each step of its loop, then at most once per PERIOD.
+    Without this callback, Ray Data makes a sum for every block of data that is sent to a worker. With this callback,
+    Ray Data makes a sum at the start of each step of its loop. Within a step, Ray Data makes the next sum at least
+    PERIOD seconds after the previous sum.
     """
 
     due = 0.0
-    """time of the next sum, in seconds of the monotonic clock"""
+    """earliest time of the next sum of the used CPUs and memory, in seconds of time.monotonic()"""
 
     def before_execution_starts(self, executor: Any) -> None:
         """Make Ray Data's method `update_usages` sum up the used CPUs and memory only if a sum is due.

@@ -33,7 +33,7 @@ class Size:
 
     nodes: tuple[Node, ...]
     grows: bool = False
-    """True if nodes may join during a run; False for a local cluster that this command has started"""
+    """True if nodes may join the cluster during a run. If this process has started the cluster, no node can join."""
 
     @property
     def cpus(self) -> float:
@@ -116,10 +116,14 @@ class Room:
 
 
 def packed(needs: Sequence[Need], limits: Sequence[float], rooms: Sequence[Room]) -> list[list[int]]:
-    """Place workers on nodes, in turn one worker of each kind. Return the node of each worker, one list per kind.
+    """Place workers of several kinds on nodes. Return one list per kind: for each worker, the index of its node.
 
-    `needs`: resources of a worker of each kind. `limits`: maximum number of workers of each kind. Nodes are indices
-    into `rooms`. The free resources in `rooms` are reduced.
+    The kinds take turns, and each turn places one worker. `needs`: resources of one worker of each kind. `limits`:
+    maximum number of workers of each kind. `rooms`: free resources of each node. The resources of the placed workers
+    are subtracted from `rooms`.
+
+    For example, [[0, 1], [0]] means that two workers of the first kind are on the nodes rooms[0] and rooms[1]. One
+    worker of the second kind is on the node rooms[0].
     """
     # As in Ray, workers without a GPU are placed on nodes without GPUs if possible.
     order = [sorted(range(len(rooms)), key=lambda i: bool(rooms[i].gpus) and not need.gpus) for need in needs]

@@ -75,11 +75,11 @@ WRITING = 0.1
 HEAP = 1e9
 """Approximate bytes of a worker's memory for libraries, a few images and intermediate results, but not for weights"""
 THREADS = 4.0
-"""Maximum number of CPUs (and threads) of a worker with `cpus: auto` that runs networks without a GPU"""
+"""Maximum number of CPUs, and of threads, of a worker without a GPU. Only pools with `cpus: auto` have this limit."""
 HEAVY = 100e6
-"""Minimum bytes of weights for which a method is considered too slow on CPUs (see on_cpus)"""
+"""Number of bytes. If the weights of a run have at least HEAVY bytes, `on_cpus` may warn that CPUs are slow."""
 NETWORK_FILES = 4
-"""Maximum number of weight files of a stage. If a stage has more files, its files count as label maps."""
+"""Maximum number of files of a stage that reads weights. A stage with more files is assumed to read label maps."""
 LIGHT = 0.25
 """CPUs of a worker that only decodes images or computes metrics, on a cluster with fewer than 8 CPUs"""
 
@@ -116,10 +116,12 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
 
     - A light pool (see is_light) gets at most one worker per four CPUs. On a cluster with fewer than 8 CPUs, a light
       pool gets one worker.
-    - A pool that uses GPUs (see uses_gpu) gets one worker per GPU. Several of these pools share each GPU equally.
-    - All other pools get equal parts of the remaining CPUs. A pool gets one worker per CPU if the memory allows.
+    - A pool that uses GPUs (see uses_gpu) gets one worker per GPU. If several pools use GPUs, each GPU is divided
+      equally among these pools.
+    - The remaining CPUs are divided equally among all pools that are not light. If a pool uses no GPU, the pool gets
+      one worker per CPU of its part. If the memory is too small, the pool gets fewer workers.
 
-    If nodes may join the cluster, `most` may be larger than the number of workers that fit now.
+    If nodes may join the cluster, the maximum number of workers may be larger than the number that fits now.
     """
     computing = [pool for pool in pools if not is_light(pool)]
     fixed = sum(pool.cpus * _workers(pool, 1)[0] for pool in computing if pool.cpus != "auto")
@@ -140,9 +142,10 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
 
 
 def workers_in_memory(pools: Sequence[Pool], size: Size, weights: float) -> float:
-    """Return the number of workers of one pool that fit in the memory of all nodes.
+    """Return the number of workers for which each pool has enough memory.
 
-    All pools except light pools share the memory equally. `weights`: bytes of one worker's weights.
+    The memory of all nodes is divided equally among the pools that are not light. `weights`: bytes of the weights that
+    each worker of these pools loads.
     """
     return size.memory / max(1, sum(not is_light(pool) for pool in pools)) / (HEAP + weights)
 
@@ -150,8 +153,8 @@ def workers_in_memory(pools: Sequence[Pool], size: Size, weights: float) -> floa
 def weights_of(sources: Iterable[Sequence[Path]]) -> int:
     """Return the bytes of the weights of all stages. `sources`: files of each stage.
 
-    Each worker is assumed to load all weights, unless its pool is light. A stage with more than NETWORK_FILES files is
-    left out.
+    A stage with more than NETWORK_FILES files is left out, since these files are assumed to be label maps. A worker
+    of a light pool is assumed to load no weights. Every other worker is assumed to load the weights of all stages.
     """
     return sum(
         file.stat().st_size for stage_files in sources if len(stage_files) <= NETWORK_FILES for file in stage_files

@@ -39,7 +39,10 @@ def run(plan: RunPlan) -> None:
 
 
 def weights_of(plan: RunPlan) -> dict[str, str]:
-    """Return stage → SHA-256 of its weights on this machine. Stages that read many files (label maps) are left out."""
+    """Return name of a stage → SHA-256 of the stage's weights on this machine.
+
+    A stage with more than placement.NETWORK_FILES files is left out, since these files are assumed to be label maps.
+    """
     networks = zip(plan.config.stages(), plan.sources, strict=True)
     digest_of = {
         stage.use: digests.sha256_of(stage_files)
@@ -128,8 +131,9 @@ def _unseen(uris: Sequence[str]) -> list[str]:
 def place(plan: RunPlan, patience: float, say: Callable[[str], None]) -> list[Placed]:
     """Return the pools of a run with their numbers of workers, CPUs and GPUs on the cluster.
 
-    If the cluster is too small, wait up to `patience` seconds for nodes. With an autoscaler, the limit is at least
-    plan.config.patience seconds. Raises OvssError if the cluster is still too small. `say` prints messages.
+    If the cluster is too small, wait for nodes. Without an autoscaler, wait up to `patience` seconds. With an
+    autoscaler, wait up to `patience` or `plan.config.patience` seconds, whichever is longer. Raises OvssError if the
+    cluster is still too small. `say` prints messages.
     """
     weights_bytes, before = placement.weights_of(plan.sources), len(connection.size().nodes)
     pools, size = waiting.for_pools(plan.pools, weights_bytes, patience, plan.config.patience, say)

@@ -30,7 +30,8 @@ IMAGES = 16
 def probe(plan: RunPlan, pools: Sequence[Placed], say: Callable[[str], None]) -> Probed:
     """Run IMAGES images through all stages, and return the measurements. The run's folder is not changed.
 
-    `say` prints messages. Raises OvssError if all images fail, or if a stage exports files, such as sam_features.
+    `say` prints messages. Raises OvssError if all images fail. Raises OvssError if a stage exports files, as the
+    stage sam_features does.
     """
     if exporting := [stage.use for stage in plan.config.stages() if stage.kind().exports]:
         raise OvssError(
@@ -73,7 +74,11 @@ def _writing_to(folder: str, pool: Placed) -> Placed:
 
 
 def _prepared(plan: RunPlan, pools: Sequence[Placed], say: Callable[[str], None]) -> dict[str, np.ndarray]:
-    """Return cache key → array, such as the text embeddings of a vocabulary. Print the progress every EVERY seconds."""
+    """Return the arrays that the stages need before the first image, such as text embeddings.
+
+    The key of each array is the key under which the array cache stores the array. `say` prints lines of progress, with
+    at least EVERY seconds between two lines.
+    """
     due = time.monotonic() + EVERY
 
     def listener(done: float, names: int) -> None:
@@ -93,7 +98,7 @@ def _prepared(plan: RunPlan, pools: Sequence[Placed], say: Callable[[str], None]
 
 
 def _spread(plan: RunPlan) -> Batch:
-    """Return up to IMAGES rows of the manifests, at equal distances."""
+    """Return up to IMAGES rows of the manifests, spread evenly over all rows."""
     table = pa.concat_tables(list(plan.manifests.values())).select(list(MANIFEST))
     places = np.unique(np.linspace(0, len(table) - 1, IMAGES).round().astype(int))
     return {name: column(table[name].take(places).to_pylist()) for name in MANIFEST}

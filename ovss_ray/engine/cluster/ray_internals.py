@@ -126,7 +126,7 @@ def own_node() -> Any:
 
 
 def own_head() -> bool:
-    """Return whether this process has started the connected cluster."""
+    """Return True if this process is connected to a cluster that this process has started."""
     node = own_node()
     return bool(node and getattr(node, "is_head", bool)())
 
@@ -207,7 +207,7 @@ def _set(context: "DataContext", path: str, value: object) -> None:
 
 
 def quiet_data(callbacks: Sequence[type] = ()) -> None:
-    """Make Ray Data print nothing, and keep idle workers.
+    """Stop Ray Data from printing lines and from ending idle workers.
 
     `callbacks`: classes such as lean_start.Seldom, whose methods Ray Data calls during a run.
     """
@@ -224,7 +224,10 @@ def quiet_data(callbacks: Sequence[type] = ()) -> None:
 
 
 def keep_pool_undivided(images: "Dataset") -> None:
-    """Stop Ray Data from dividing memory among pools. Call this only if the dataset `images` has a single pool."""
+    """Stop Ray Data from computing how much memory each pool of the dataset `images` may use.
+
+    Call this function only if the images pass through a single pool, since several pools must share the memory.
+    """
     # Ray Data would compute the division ten times a second.
     _set(images.context, "op_resource_reservation_enabled", False)
     _set(images.context, "downstream_capacity_backpressure_ratio", None)

@@ -107,7 +107,7 @@ class Trouble:
     ended: str
     """names of the node's daemons that have exited, with their exit statuses, as text; "" if none has exited"""
     logs: str
-    """path of the folder with the node's logs; "" if it has none"""
+    """path of the node's log folder; "" if the node has no log folder yet"""
 
 
 def start(init: Callable[[], object], local: bool) -> None:

@@ -25,9 +25,9 @@ class Share:
 def shared(pools: Sequence[Pool], size: Size, reserve: float, fitting: float) -> list[Share]:
     """Return the share of each pool. All pools use GPUs.
 
-    Pools with `gpus: auto` get equal parts of each GPU. The parts are used for placement only: a worker may compute on
-    its GPU at any time. `reserve`: number of CPUs to leave free for other work, such as decoding images. `fitting`:
-    maximum number of workers per pool that fit in the memory.
+    Pools with `gpus: auto` get equal parts of each GPU. A part decides only on which GPU a worker is placed. The worker
+    may compute on this GPU at any time. `reserve`: number of CPUs to leave free for other work, such as decoding
+    images. `fitting`: maximum number of workers for which each pool has enough memory.
     """
     shares: list[Share] = []
     for part in _parts(pools):
@@ -47,7 +47,9 @@ def need(pool: Pool, cpus: float, gpus: float) -> Need:
 def _parts(pools: Sequence[Pool]) -> Iterator[float]:
     """Yield the fractions of a GPU to try for a worker with `gpus: auto`, the largest first.
 
-    For example, if two pools have `gpus: auto` and one pool has `gpus: 0.4`, yield 0.5 and 0.3.
+    The first fraction is a whole GPU, divided by the number of pools with `gpus: auto`. For the second
+    fraction, the parts of a GPU that other pools set are subtracted before the division. For example, if two pools have
+    `gpus: auto` and one pool has `gpus: 0.4`, yield 1 / 2 = 0.5 and (1 - 0.4) / 2 = 0.3.
     """
     automatic = sum(pool.gpus == "auto" for pool in pools) or 1
     yield _floor(1 / automatic)

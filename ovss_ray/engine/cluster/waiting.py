@@ -19,7 +19,7 @@ from ovss_ray.errors import OvssError
 PAUSE = 1.0
 """Seconds between two checks of the cluster"""
 REPEAT = 30.0
-"""Seconds after which the request for nodes is repeated, and an unchanged state of the wait is printed again"""
+"""Seconds between two equal requests for nodes, and between two equal messages about the wait"""
 SHARE = 0.01
 """CPUs that the placement group of `_spread` reserves on each node"""
 CPU_NODE, GPU_NODE = Node(cpus=64), Node(cpus=64, gpus=1)
@@ -127,9 +127,10 @@ def _of_one_cpu(pool: Pool) -> Pool:
 def _looks(
     seconds: float, state: Callable[[], str], say: Callable[[str], None], repeat: Callable[[], None]
 ) -> Iterator[bool]:
-    """Yield at once, and then every PAUSE seconds: True if `seconds` have passed, else False.
+    """Yield whether `seconds` have passed. The first yield is immediate. Further yields follow every PAUSE seconds.
 
-    Between two yields, print the text of `state` if it has changed. Every REPEAT seconds, call `repeat`.
+    Between two yields, call `state`. If the returned text is new, print the text. If the text is unchanged, print the
+    text every REPEAT seconds. Every REPEAT seconds, also call `repeat`.
     """
     begun, said, repeated, before = time.monotonic(), -REPEAT, 0.0, ""
     yield seconds <= 0
@@ -167,7 +168,7 @@ def _requested(needs: Sequence[Need]) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _spread(nodes: int) -> Iterator[None]:
-    """Request `nodes` different nodes from the autoscaler during the block."""
+    """Request from the autoscaler that the cluster has at least `nodes` nodes, until the `with` block ends."""
     if not nodes:
         yield
         return

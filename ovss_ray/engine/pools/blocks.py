@@ -16,16 +16,19 @@ from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
 
 FEW = 4
-"""Maximum number of workers with which each block is a single batch.
+"""Number of workers per batch of a block.
 
-The workers are counted as (initial workers of the largest pool) × (number of pools)."""
+With 1 to 4 workers, each block is a single batch. With 5 to 8 workers, a block has at most 2 batches, and so on. The
+number of workers is the initial number of workers of the largest pool, multiplied by the number of pools."""
 MOST = 64
 """Maximum number of images in a block of several batches; 64 photographs of 512 × 683 pixels have 67 MB"""
 # 20 photographs of 2048 × 1024 pixels have 126 MB. Ray Data splits larger blocks, and a worker has to join the parts.
 BYTES = 128e6
 """Maximum bytes of the decoded photographs in a block of several batches"""
 HELD = 3
-"""Number of blocks per worker for which the object store needs room: one in progress, one waiting, one of results"""
+"""Number of blocks per worker that must fit into the object store.
+
+A worker processes the first block. The second block waits for the worker. The third block has the worker's results."""
 STORE_SHARE = 0.5
 """Fraction of the object store that Ray Data fills with blocks by default"""
 SAMPLE = 8
@@ -69,9 +72,10 @@ def sized(pools: Sequence[Placed], images: int, photograph: float = 0.0, store: 
 
 
 def photograph(images: pa.Table, benchmarks: Mapping[str, Benchmark]) -> float:
-    """Return the bytes of the largest decoded photograph in a sample; 0 if no photograph of the sample is readable.
+    """Return the number of bytes that the largest photograph of a sample takes when decoded, at 3 bytes per pixel.
 
     `images`: manifest rows of a run. `benchmarks`: name → benchmark. The sample has at most SAMPLE rows of `images`.
+    If no photograph of the sample is readable, return 0.
     """
     sample = images.take(np.unique(np.linspace(0, len(images) - 1, SAMPLE, dtype=np.int64)))
     largest = 0.0

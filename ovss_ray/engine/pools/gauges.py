@@ -1,7 +1,9 @@
 """Counters and gauges of a run, which Ray exports to Prometheus.
 
-In Prometheus, each name has the prefix `ray_`, and the name of a counter has the suffix `_total`. The ledger's process
-sets the metrics, since Ray exports no metrics of a driver outside the cluster.
+In Prometheus, each name has the prefix `ray_`, and the name of a counter has the suffix `_total`.
+
+The Ray actor of the ledger (engine/ledger.py) sets the metrics. The driver does not set them: if the driver runs
+outside the cluster, Ray does not export the metrics of the driver.
 """
 
 from collections.abc import Sequence

@@ -27,7 +27,9 @@ SMALL = 2000
 
 
 _idle: list["LocalPool"] | None = None
-"""pool of the previous run, whose workers wait for the next run; None: workers end with their run"""
+"""list with the pool whose workers wait for the next run; empty if no workers wait
+
+Outside a `with reused()` block, the value is None, and the workers of a run end with the run."""
 
 
 @contextmanager
@@ -65,7 +67,10 @@ def suits(pools: Sequence[Placed], size: Size, images: int) -> bool:
 
 
 class LocalPool:
-    """The workers of a pool. They start at once, and import the modules of their stages in the background."""
+    """Workers of a pool. The constructor does not wait until the workers have started.
+
+    While a worker starts, the worker imports the modules of the pool's stages.
+    """
 
     def __init__(self, pool: Placed, size: Size, images: int) -> None:
         actor: Any = ray.remote(max_restarts=-1, max_task_retries=-1, **pool.options())(_Process)
@@ -96,8 +101,8 @@ class LocalPool:
         """Send the images of a manifest through the workers. Yield one receipt per written file of records.
 
         `arguments`: arguments of Recorder, except `write`. `write`: function that writes a table of records, and
-        returns the receipts of the written files. `size`: minimum number of records per call of `write`, but one call
-        may have fewer. Raises the errors of Ray.
+        returns the receipts of the written files. `size`: minimum number of records that a call of `write` gets. If
+        fewer than `size` records remain at the end, one call gets the remaining records. Raises the errors of Ray.
         """
         alone = size <= self.pool.batch  # then the workers call `write`, otherwise this process does
         setup = ray.put({**arguments, "write": write if alone else None})

@@ -1,4 +1,4 @@
-"""The workers of a run: Ray actors that hold stages. Also the arrays that are computed once for all workers."""
+"""Workers of a run: Ray actors that hold stages. The function `prepare` computes the arrays that all workers share."""
 
 import atexit
 import faulthandler
@@ -32,7 +32,10 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 RETRIES = 2
 """Number of further attempts to compute the arrays of a stage, if the process that computes them dies"""
 AGE = 1.0
-"""Seconds after which a worker registers the unfinished images of a block in the ledger again"""
+"""Minimum seconds between two registrations of a block's images in the ledger.
+
+A worker may register all images of a block with one message (see Worker._begin_together). Before each batch of this
+block, the worker registers the unfinished images again if AGE seconds have passed."""
 DAY = 86_400
 """Age in seconds after which the trace files of dead workers are deleted"""
 
@@ -86,10 +89,10 @@ class Worker:
         return _joined(done) if len(done) > 1 else done[0]
 
     def _begin_together(self, names: list[str]) -> bool | None:
-        """Register the images of several batches in the ledger with one message.
+        """Register the images of a block of several batches in the ledger with one message.
 
-        Return None if nothing was registered. Otherwise, return False if a worker has died while processing one of the
-        images, else True.
+        `names`: names of the images. If the block is a single batch, or if the pool is not light, register nothing, and
+        return None. If a worker has died while processing one of the images, return False. Otherwise, return True.
         """
         if len(names) <= self.pool.batch or not self.pool.light:
             return None
@@ -98,7 +101,8 @@ class Worker:
     def _settled(self, batch: Batch, good: bool, again: bool = False) -> Batch:
         """Run the stages on a batch, and return the resulting columns.
 
-        `good`: True if an image of the previous batch has no error. `again`: True if the images are already registered.
+        `good`: True if at least one image of the previous batch has no error. `again`: True if the images of this batch
+        are already registered.
         """
         names = execution.names(batch)
         suspects = self._begin(names, alone=again, good=good)
@@ -110,7 +114,8 @@ class Worker:
     def _alone(self, row: Batch, name: str, verdict: str | None) -> Batch:
         """Process one image separately, and return its row.
 
-        `verdict`: reason to skip the image, which becomes the row's error; None or "" if the image is not skipped.
+        `verdict`: reason to skip the image; None or "" if the image is not skipped. If the image is skipped, the column
+        `error` of the row has this reason.
         """
         if verdict and not row["error"][0]:
             row = {**row, "error": column([f"{', '.join(self.stages)}: {verdict}"])}

@@ -2,13 +2,13 @@
 
 In `--track NAME:TARGET`, NAME is a module of this package, or the dotted name of your own module. The module defines
 
-    PACKAGE     name of the module that the tracker imports, such as "wandb"
-    INSTALL     command that installs this module
+    PACKAGE     name of the Python package that the tracker imports, such as "wandb"
+    INSTALL     command that installs this package
     Tracker     class that implements the protocol Tracker
     check       optional: function that gets TARGET before the run starts, and raises OvssError if TARGET is invalid
 
-A tracker runs in a separate process, so it cannot delay or end a run. The module must not import Ray or other
-trackers.
+A tracker runs in a separate process, so a tracker cannot delay or end a run. The module of a tracker must not import
+Ray or other trackers.
 """
 
 import re
@@ -72,7 +72,11 @@ class Tracker(Protocol):
         """Record provisional values, such as "provisional/camvid/miou". `images`: number of images evaluated so far."""
 
     def finish(self, report: Report, values: Mapping[str, float], attachments: Sequence[Path]) -> None:
-        """Record the final values, the table of classes, and files such as report.json."""
+        """Record the results of a finished run.
+
+        `report`: report of the run, for example for a table with the values of each class. `values`: name → final
+        value, such as "final/camvid/miou". `attachments`: local copies of files such as report.json.
+        """
 
     def close(self, finished: bool) -> None:
         """End the connection. `finished`: False for a run that was interrupted."""
@@ -187,11 +191,11 @@ class Tracking(Relay):
 
 
 def tracked(folder: RunFolder, progress: Progress, choices: Sequence[Choice], work: Callable[..., Report]) -> Report:
-    """Evaluate a run with the function `work`, send its values and report to the trackers, and return the report.
+    """Evaluate a run with the function `work`. Send the values and the report to trackers, and return the report.
 
-    Without trackers, call `work(progress)`. With trackers, call `work(listener, conclude)`, where `listener` replaces
-    `progress`. Then `work` must call `conclude(report)` before `work` releases the run folder. `conclude` returns the
-    report with the trackers' faults, which `work` must return.
+    If `choices` is empty, call `work(progress)`. Otherwise, call `work(listener, conclude)`, where `listener` replaces
+    `progress`. Then `work` must call `conclude(report)` before `work` releases the run folder. `conclude` returns a new
+    report with the trackers' faults. `work` must return this new report.
     """
     if not choices:
         return work(progress)

@@ -31,7 +31,7 @@ LINGER = 120.0
 
 
 class Delivery:
-    """Connection to a tracker, and its latest fault. If connecting fails, `deliver` tries again later."""
+    """Connection to a tracker, and the latest fault. If connecting fails, the next call of `deliver` tries again."""
 
     def __init__(self, first: Message, replies: TextIO) -> None:
         self.first, self.replies = first, replies

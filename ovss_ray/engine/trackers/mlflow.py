@@ -42,7 +42,10 @@ FOREIGN = re.compile(r"[^\w/.\- :]")
 
 
 class Tracker:
-    """Run of MLflow. Config and versions are parameters, values are metrics whose step is the number of images."""
+    """Run of MLflow. The config and versions of the evaluation become parameters of this run.
+
+    Values of the evaluation become metrics. The step of a metric is the number of images.
+    """
 
     def __init__(self, target: str, run: Tracked) -> None:
         for name, value in LIMITS.items():

@@ -20,7 +20,11 @@ INSTALL = "pip install 'ovss_ray[tensorboard]'"
 
 
 class Tracker:
-    """Event file of a run. Values are scalars, facts and tables are texts. Files are not attached."""
+    """Event file of a run.
+
+    Values are written as scalars. The facts about the run are written as a text. The table of classes of each benchmark
+    is also written as a text. The files report.json and report.html are not attached.
+    """
 
     def __init__(self, target: str, run: Tracked) -> None:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter

@@ -17,8 +17,8 @@ from ovss_ray.io.files.cache import cache_folder
 class ArrayCache:
     """Cache of arrays by key, as files in a folder that processes and runs share. Cached arrays are memory-mapped.
 
-    If all files together exceed `limit_bytes`, the least recently used files are deleted. The array of a damaged file
-    is computed again.
+    If all files together exceed `limit_bytes`, the least recently used files are deleted. If a file is damaged, the
+    method `get` computes the array again.
     """
 
     def __init__(self, folder: Path | None = None, limit_bytes: int = 1 << 30) -> None:

@@ -192,7 +192,8 @@ def _chunks(texts: Sequence[str], embed: Embed) -> Iterator[np.ndarray]:
 def write(file: Path, parts: Iterator[np.ndarray], count: int, half: bool) -> None:
     """Write the embeddings of `count` captions to an .npy file. A failure leaves no partial file.
 
-    `parts` yields arrays (n, D). The dtype in the file is float16 if `half` is True, else float32. Raises OSError.
+    `parts` yields the embeddings in consecutive arrays (n, D). The dtype in the file is float16 if `half` is True, else
+    float32. Raises OSError if the file cannot be written.
     """
     aside = file.with_name(f"{uuid.uuid4().hex}.part")
     try:

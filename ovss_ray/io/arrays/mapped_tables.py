@@ -22,7 +22,7 @@ def mapped(schema: pa.Schema, parts: Iterable[pa.Table]) -> pa.Table:
     """Return the rows of all `parts` as one table. All parts have the schema `schema`.
 
     A table of more than about FEW · CHUNK rows is memory-mapped from a temporary file. Raises OvssError if this file
-    cannot be written. Errors of `parts` are passed on.
+    cannot be written. If `parts` raises an exception for a damaged part, `mapped` raises the same exception.
     """
     stream = _joined(parts)
     first = list(islice(stream, FEW + 1))

@@ -67,7 +67,11 @@ def _matrices(data: bytes) -> Iterator[bytes]:
 
 
 def _inflated(content: bytes) -> bytes:
-    """Return decompressed bytes. Raises ValueError if `content` is truncated, or yields more than 4 · PIXELS bytes."""
+    """Return the decompressed bytes of `content`.
+
+    Raises ValueError if `content` is truncated, or if more than 4 · PIXELS bytes result. PIXELS is the default maximum
+    number of pixels of an image. Raises zlib.error if `content` is damaged.
+    """
     stream = zlib.decompressobj()
     inflated = stream.decompress(content, PIXELS * 4)
     if not stream.eof:
@@ -76,7 +80,7 @@ def _inflated(content: bytes) -> bytes:
 
 
 def _read(matrix: bytes, variable: bytes) -> np.ndarray | None:
-    """Return a matrix as (H, W) integers; None if it has another name or no integer type."""
+    """Return a matrix as (H, W) integers; None if the matrix is not named `variable`, or has no integer type."""
     parts = [*_elements(matrix)]
     if len(parts) != 4 or parts[2][1] != variable:
         return None

@@ -1,8 +1,8 @@
-"""Arrays on disk by key, in shards. A shard is a safetensors file with many arrays and their source.
+"""Storage of arrays in shards. A shard is a safetensors file with many arrays, one array per key.
 
-The source describes what computed the arrays, such as the name and the digest of a network. The file name of a shard is
-a digest of the source and of all keys in the shard. Shards can be written to any file system. They are read from a
-local folder.
+A shard also contains the source of the arrays. The source describes what computed the arrays, such as the name and the
+digest of a network. The file name of a shard is a digest of the source and of all keys in the shard. Shards can be
+written to any file system. Shards are read from a local folder.
 """
 
 import hashlib
@@ -62,7 +62,7 @@ class Shards:
         return len(self.places)
 
     def get(self, key: str) -> np.ndarray:
-        """Return the array of a key. Raises OvssError if no shard has it."""
+        """Return the array of a key. Raises OvssError if no shard has the key."""
         if key not in self.places:
             raise OvssError(
                 f"{self.folder}: no shard has the key {key!r}. The shards have {len(self.places)} other keys. Write "

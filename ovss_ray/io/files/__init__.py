@@ -29,7 +29,7 @@ def join(folder: str | Path, *names: str) -> str:
 
 
 def read(uri: str | Path) -> bytes:
-    """Return a file's bytes. Raises OvssError with the file's name if it cannot be read."""
+    """Return a file's bytes. Raises OvssError if the file cannot be read. The error names the file."""
     if inline.is_inline(str(uri)):
         return inline.content(str(uri))
     if (data := _inner(str(uri))) is not None:
@@ -42,9 +42,10 @@ def read(uri: str | Path) -> bytes:
 
 
 def archive_of(uri: str) -> str | None:
-    """Return the beginning of an address up to an archive, such as "a.tar" for "a.tar/b/c.jpg" or "a.tar".
+    """Return the address of the archive that an address contains.
 
-    Return None if the address contains no archive. Raises OvssError for a compressed tar archive.
+    For "data/a.tar/b/c.jpg", the result is "data/a.tar". For "data/a.tar", the result is also "data/a.tar". If the
+    address contains no archive, the result is None. Raises OvssError for a compressed tar archive.
     """
     inside = archives.split(f"{uri.rstrip('/')}/")
     return inside and inside[0]
@@ -81,7 +82,10 @@ def pinned(uri: str) -> str:
 
 
 def beginning(uri: str | Path, number: int) -> bytes:
-    """Return the first `number` bytes of a file, or all if it has fewer. Raises OvssError if it cannot be read."""
+    """Return the first `number` bytes of a file. If the file is shorter, return the whole file.
+
+    Raises OvssError if the file cannot be read.
+    """
     if (data := _inner(str(uri))) is not None:
         return data[:number]
     path = addresses.local(uri)
@@ -201,7 +205,7 @@ def delete(uri: str | Path) -> None:
 
 
 def names(folder: str | Path, suffix: str = "") -> list[str]:
-    """Return the sorted file names in a folder that end in `suffix`; empty if the folder does not exist."""
+    """Return those file names in a folder that end in `suffix`, sorted. For a missing folder, return an empty list."""
     return sorted(name for name, is_folder in entries(folder) if not is_folder and name.endswith(suffix))
 
 
@@ -262,7 +266,7 @@ def is_local(uri: str) -> bool:
 
 
 def exists(uri: str | Path) -> bool:
-    """Return whether a file or folder exists. Raises OvssError if it cannot be accessed."""
+    """Return whether a file or folder exists. Raises OvssError if the check fails, for example without permission."""
     if inline.is_inline(str(uri)):
         return True
     if cell := cells.parsed(str(uri)):

@@ -26,7 +26,12 @@ def shown(uri: str | Path) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Return a text in which URIs have no user names, passwords and query strings."""
+    """Return `text` without the secrets of the URIs in the text.
+
+    From a web address, the user name, the password and the query are removed. From any other URI, a user name is
+    removed only together with a password. If a query parameter may hold a key (see `_KEY`), the parameter and the rest
+    of the line are removed.
+    """
     return _KEY.sub("", _QUERY.sub(r"\1", _USER.sub(r"\1\2", text)))
 
 

@@ -48,7 +48,10 @@ class Index:
             return self._base.execute(question, values).fetchall()
 
     def find(self, path: str) -> Member | None:
-        """Return a file; None if the archive lacks the file. Raises OvssError if the file cannot be read in place."""
+        """Return the file at a path; None if the archive lacks the file.
+
+        Raises OvssError if the file cannot be read without unpacking the archive.
+        """
         folder, _, name = path.rpartition("/")
         rows = self._rows("SELECT place FROM members WHERE folder = ? AND name = ?", folder, name)
         if not rows:
@@ -80,7 +83,10 @@ class Index:
 
 
 def of(archive: str) -> Index:
-    """Return the index of an archive, from the cache if it was made before. Raises OvssError for a damaged archive."""
+    """Return the index of an archive. If the cache lacks the index, make the index and add it to the cache.
+
+    Raises OvssError for a damaged archive.
+    """
     try:
         return _of(archive, archives.stamp(archive) or uuid.uuid4().hex)
     except OSError as failure:

@@ -56,7 +56,7 @@ class Member:
 
     @property
     def uri(self) -> str:
-        """The address that contains the position."""
+        """The file's address with the position, such as a.tar@1536+20481/b.jpg."""
         return f"{self.archive}@{self.place}/{self.name}"
 
 

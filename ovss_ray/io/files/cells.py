@@ -1,4 +1,4 @@
-"""Images in a column of a table: Parquet files, and the Arrow files that Hugging Face's `save_to_disk` writes.
+"""Images in the cells of tables. A table is a Parquet file, or an Arrow file that Hugging Face's `save_to_disk` writes.
 
 The address /data/val.parquet@3.17/image means row group 3 of the file, row 17 of this group, column `image`. An Arrow
 file has record batches instead of row groups. A cell holds the bytes of an image file, or a struct with these bytes in
@@ -23,7 +23,7 @@ from ovss_ray.io.files import addresses, archives, cache, remote
 ENDINGS = (".parquet", ".arrow")
 """Extensions of tables."""
 ROOM = 256 << 20
-"""Maximum bytes of row groups that a process caches."""
+"""Maximum total size, in bytes, of the columns that a process caches. A larger column is cached alone."""
 _CELL = re.compile(r"(?P<table>.+?\.(?:parquet|arrow))@(?P<group>\d+)\.(?P<row>\d+)/(?P<column>[^/]+)", re.I | re.S)
 
 
@@ -103,7 +103,7 @@ def _holds_files(kind: pa.DataType) -> bool:
 def rows(table: str, ids: str | None) -> Iterator[tuple[int, int, str | None]]:
     """Yield (row group, row, id) of each image in a table. Raises OvssError for a damaged table.
 
-    `ids` is the name of the column with ids; None: every id is None.
+    `ids` is the name of the column with ids. If `ids` is None, every id is None.
     """
     reader = opened(table, _stamp(table))
     for group, number in enumerate(reader.lengths):

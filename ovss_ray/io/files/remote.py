@@ -56,7 +56,7 @@ def failures(*more: type[Exception]) -> tuple[type[Exception], ...]:
 
 
 def locate(uri: str) -> tuple["AbstractFileSystem", str]:
-    """Return the fsspec file system of a URI, and the path there. Raises OvssError if fsspec cannot open the URI."""
+    """Return the fsspec file system and the path that a URI names. Raises OvssError if fsspec cannot open the URI."""
     refuse_secrets(uri)
     from fsspec.core import url_to_fs  # here, since most commands need local files only
     from fsspec.registry import register_implementation
@@ -167,7 +167,7 @@ def opened(uri: str) -> Iterator[BinaryIO]:
 
 
 def write(uri: str, data: bytes) -> None:
-    """Write a file. Up to 100 MB are written by a single request. Raises OvssError."""
+    """Write a file. Up to 100 MB are written by a single request. Raises OvssError if the write fails."""
     backend, path = locate(uri)
     with explained(uri, "written"):
         _make_parent(backend, uri, path)
@@ -199,7 +199,7 @@ def _make_parent(backend: "AbstractFileSystem", uri: str, path: str) -> None:
 
 
 def delete(uri: str) -> None:
-    """Delete a file, if it exists. Raises OvssError."""
+    """Delete a file, if the file exists. Raises OvssError if the deletion fails."""
     backend, path = locate(uri)
     with explained(uri, "deleted"):
         try:
@@ -209,7 +209,7 @@ def delete(uri: str) -> None:
 
 
 def info(uri: str) -> dict[str, Any] | None:
-    """Return fsspec's facts about a file or folder; None if it does not exist. Raises OvssError."""
+    """Return fsspec's `info` of a URI; None if nothing exists at the URI. Raises OvssError if the request fails."""
     backend, path = locate(uri)
     with explained(uri, "accessed"):
         return _repeated(_info, backend, path)
@@ -231,7 +231,7 @@ def _is_web(backend: "AbstractFileSystem") -> bool:
 
 
 def exists(uri: str) -> bool:
-    """Return whether a file or folder exists. Raises OvssError."""
+    """Return whether a file or folder exists. Raises OvssError if the request fails."""
     return info(uri) is not None
 
 
@@ -243,9 +243,10 @@ def is_folder(uri: str) -> bool:
 
 
 def stamp(uri: str) -> str:
-    """Return a text of the known size, times and checksums of a file, and the file's URI.
+    """Return a text of a file's size, times and checksums, followed by the file's URI.
 
-    Return "absent" for a missing file, and "" if nothing is known.
+    If fsspec lacks some of these facts, the text omits them. If fsspec lacks all of these facts, the text is "". For a
+    missing file, the text is "absent". Raises OvssError if the request fails.
     """
     known = info(uri)
     if known is None:

@@ -18,7 +18,7 @@ from ovss_ray.io.images.pillow_files import EXACT, PIXELS, orientation, pixels_o
 WIDENED = {2: 85, 4: 17}
 """Bits of a grey sample → factor by which Pillow multiplies the sample."""
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "I", "I;16", "I;16B", "I;16L")
-"""Pillow modes that may be label maps."""
+"""Pillow modes of images that may be label maps."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,19 @@ class LabelFile:
     bits: int
     """bits per channel"""
     grey: bool
-    """True if a pixel has a single sample"""
+    """True if labels may have any number of bits; False if channels must have 1, 2, 4 or 8 bits
+
+    True for PPM, GIF, and each PNG or TIFF with one sample per pixel, which may be a palette index."""
 
 
 def decode_labels(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
-    """Decode a label map with one number per pixel to (H, W) uint16, or int32 for signed and 32-bit numbers.
+    """Return the labels of a label map, (H, W) uint16. If the file has signed or 32-bit numbers, labels are int32.
 
-    Labels are the numbers in the file. In a palette image, labels are the palette indices. An RGB image needs three
-    equal channels.
+    Labels are the numbers in the file. In a palette image, labels are the palette indices. In an RGB image, the three
+    channels of a pixel must be equal. The label is then the value of one channel.
 
-    Raises OvssError for a damaged file, a lossy or unsupported format, or an image of more than `cap` pixels. Also
-    raises OvssError for an ambiguous file. A file is ambiguous if it has:
+    Raises OvssError for a damaged file, a lossy or unsupported format, or more than `cap` pixels. Also raises OvssError
+    for unequal channels, a label above 2^31 - 1, or an ambiguous file. A file is ambiguous if it has:
 
     - a grey palette that displays an index as another number, such as index 1 as grey 255
     - an encoding in which 0 is white
@@ -58,9 +60,10 @@ def decode_labels(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
 
 
 def stored(data: bytes, name: str, cap: int = PIXELS) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the samples of a label map, (H, W, C), and its palette, (n, 3) uint8 RGB or None.
+    """Return the integer samples of a label map, (H, W, C), and the palette, (n, 3) uint8 RGB or None.
 
-    Raises OvssError for damaged, lossy and ambiguous files (see `decode_labels`). The palette is not checked.
+    Raises OvssError for damaged, lossy and ambiguous files, as `decode_labels` does. The only exception is an ambiguous
+    grey palette, for which this function raises no error.
     """
     with _opened(data, name, cap) as file:
         _one_zero(file)
@@ -70,10 +73,11 @@ def stored(data: bytes, name: str, cap: int = PIXELS) -> tuple[np.ndarray, np.nd
 
 
 def decode_colours(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
-    """Decode a label map of one colour per pixel to (H, W, 3) uint8 RGB. Palette indices and grey become RGB.
+    """Return the colour of each pixel of a label map, (H, W, 3) uint8 RGB. Palette indices and grey become RGB.
 
-    Channels must have 1, 2, 4 or 8 bits. Raises OvssError for other depths, a damaged file, or a lossy format. Also
-    raises OvssError for several pages or frames, a transparent pixel, or an EXIF orientation.
+    Channels must have 1, 2, 4 or 8 bits. In a PGM or PPM, the maximum sample must be 1 or 255. Raises OvssError for
+    other depths, a damaged file, a lossy or unsupported format, or more than `cap` pixels. Also raises OvssError for
+    several pages or frames, a transparent pixel, or an EXIF orientation.
     """
     with _opened(data, name, cap) as file:
         if file.bits not in (1, 2, 4, 8):
@@ -109,7 +113,7 @@ def _opened(data: bytes, name: str, cap: int) -> Iterator[LabelFile]:
 
 
 def _layout(picture: ImageFile.ImageFile, data: bytes, page: tiff_tags.Tags | None) -> tuple[int, bool]:
-    """Return the bits per channel, and whether a pixel has a single sample."""
+    """Return the fields `bits` and `grey` of a LabelFile."""
     if page is not None:
         return tiff_tags.first(page, tiff_tags.BITS, 1), tiff_tags.first(page, tiff_tags.SAMPLES, 1) == 1
     if picture.format == "PNG":
@@ -155,8 +159,8 @@ def _refuse_depth(file: LabelFile) -> NoReturn:
     if file.picture.format == "PPM":
         depth = f"a maximum sample of {plain_formats.greatest(file.picture, file.data)}"
     raise OvssError(
-        f"{file.name}: found {depth}. Colours and alpha must have 8 bits per channel (0 to 255). If the pixels are "
-        "colours, save them with 8 bits per channel. If the pixels are labels, save a grey PNG of 8 or 16 bits without "
+        f"{file.name}: found {depth}, which is not supported for colours or alpha. If the pixels are colours, save "
+        "them with 8 bits per channel (0 to 255). If the pixels are labels, save a grey PNG of 8 or 16 bits without "
         "alpha"
     )
 
@@ -234,7 +238,10 @@ def _palette_is_its_indices(indices: np.ndarray, palette: np.ndarray, name: str)
 
 
 def _indices(samples: np.ndarray, name: str) -> np.ndarray:
-    """Return integer samples (H, W, C) as labels (H, W), uint16 or int32. Raises OvssError for colours."""
+    """Return integer samples (H, W, C) as labels, (H, W) uint16. Signed or 32-bit samples become int32.
+
+    Raises OvssError if the channels of a pixel are not equal, or if a label is above 2^31 - 1.
+    """
     labels = samples[..., 0]
     if samples.shape[2] > 1 and (samples != samples[..., :1]).any():
         raise OvssError(

@@ -29,7 +29,7 @@ class Shown:
 
 
 def read(data: bytes, name: str) -> Shown | None:
-    """Return the palette of a label file; None for a file without one.
+    """Return the palette of a label file with the used indices, or None if the file has no palette.
 
     Raises OvssError for a damaged, lossy or ambiguous file (see `label_files.stored`).
     """

@@ -13,7 +13,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.io import file_kinds
 
 PIXELS = 100_000_000
-"""Default maximum number of pixels of an image, which is checked before decoding."""
+"""Default maximum number of pixels of an image. Larger images are refused before any pixel is decoded."""
 
 EXACT = ("PNG", "TIFF", "BMP", "GIF", "PPM")
 """Lossless formats, for label maps."""
@@ -32,7 +32,7 @@ _ORIENTATION = 0x0112
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Raise OvssError if the `with` block raises an exception for a damaged or far too large image."""
+    """Raise OvssError if the `with` block fails because an image is damaged, or larger than Pillow accepts."""
     try:
         yield
     except Image.DecompressionBombError as failure:
@@ -49,7 +49,7 @@ def readable(name: str) -> Iterator[None]:
 def opened(file: BinaryIO, name: str) -> Iterator[ImageFile.ImageFile]:
     """Open an image for a `with` block. Pixels are read only if the block reads them.
 
-    Raises OvssError for an unsupported format, and for damage that is found now or in the block.
+    Raises OvssError for an unsupported or damaged file. Damage may be found on opening, or later in the block.
     """
     with readable(name):
         try:

@@ -74,7 +74,10 @@ def only_page(data: bytes, name: str) -> Tags:
 
 
 def _plain_samples(page: Tags, name: str) -> None:
-    """Raise OvssError unless samples are integers of at most 32 bits: grey, palette or RGB, with or without alpha."""
+    """Raise OvssError unless the samples are integers of at most 32 bits, for grey, palette indices or RGB.
+
+    A further sample per pixel is allowed if the sample is alpha.
+    """
     kinds = sorted({FORMATS.get(kind, f"format {kind}") for kind in page.get(FORMAT, (1,))})
     bits = first(page, BITS, 1)
     if kinds not in (["signed"], ["unsigned"]) or bits > 32:
@@ -133,7 +136,10 @@ def _pages(data: bytes) -> list[Tags]:
 
 
 def _page(data: bytes, place: int, order: str, big: bool) -> tuple[Tags, int]:
-    """Return the WANTED tags of the page at `place`, and the offset of the next page; 0 after the last page."""
+    """Return the tags of the page at offset `place`, and the offset of the next page. Only tags in WANTED are read.
+
+    After the last page, the returned offset is 0. `order` is the byte order, "<" or ">". `big` is True for a BigTIFF.
+    """
     # A BigTIFF has the same structure as a TIFF, with wider numbers.
     counter, offset, room = ("Q", "Q", 8) if big else ("H", "I", 4)
     (entries,) = struct.unpack_from(order + counter, data, place)

@@ -32,7 +32,10 @@ def embed(tower: TextTower, vocabulary: Vocabulary, naming: Naming, embedding: t
 
 
 def classifier(rows: Tensor, vocabulary: Vocabulary, naming: Naming) -> Classifier:
-    """Return the classifier of a vocabulary from its prompt embeddings `rows` (N, D), the result of `embed`."""
+    """Return the classifier of a vocabulary.
+
+    `rows` (N, D) are the prompt embeddings of the vocabulary, as returned by `embed` for the same `naming`.
+    """
     texts = prompts(vocabulary, naming)
     return Classifier.of(rows, [len(names) if naming.synonyms == "max" else 1 for names in texts])
 
@@ -40,15 +43,15 @@ def classifier(rows: Tensor, vocabulary: Vocabulary, naming: Naming) -> Classifi
 def prompts(vocabulary: Vocabulary, naming: Naming) -> list[tuple[str, ...]]:
     """Return the texts of each class, to be inserted into the templates.
 
-    The texts of a class depend on `naming.synonyms`:
+    Every name is assigned to only one class, even if several classes have the name (see `_owners`). The texts of a
+    class depend on `naming.synonyms`:
 
     - "whole": one text with all names of the class
     - "mean": every name of the class
     - "first": the first name that is assigned to the class
     - "max": every name that is assigned to the class
 
-    If several classes have the same name, the name is assigned to one of these classes (see `_owners`). If no name is
-    assigned to a class, "first" works like "whole" for this class, and "max" works like "mean".
+    If no name is assigned to a class, "first" works like "whole" for this class, and "max" works like "mean".
     """
     classes = [tuple(name.strip() for name in names) for names in vocabulary.classes]
     if naming.synonyms == "whole":

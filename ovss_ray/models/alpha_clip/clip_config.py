@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from ovss_ray.models.alpha_clip.network import AlphaClip
 
 PLAIN = tuple(name for name, variant in VARIANTS.items() if not variant.base)
-"""Names of the networks in VARIANTS without AlphaCLIP's alpha channel"""
+"""Names of the plain CLIPs in VARIANTS. A plain CLIP has no alpha channel"""
 _LOADED: "WeakValueDictionary[tuple[object, ...], AlphaClip]" = WeakValueDictionary()
 """Loaded networks of this process, so that stages with the same network load it once"""
 
@@ -44,9 +44,10 @@ class ClipConfig(NetworkConfig):
         return name
 
     def load(self) -> "AlphaClip":
-        """Return the loaded CLIP. Stages of a process with equal options share one CLIP.
+        """Return the loaded CLIP.
 
-        Raises OvssError if the checkpoint is missing, unreadable, or not the checkpoint of this CLIP.
+        Two stages of one process share a CLIP if their variant, checkpoint, device and precision are equal. Raises
+        OvssError if the checkpoint is missing, unreadable, or not the checkpoint of this CLIP.
         """
         from ovss_ray.models.alpha_clip import network
 
@@ -75,8 +76,8 @@ class Retrieval(BaseModel):
     column: str = "caption"
     """column of the captions in a Parquet file"""
     vectors: str | None = None
-    """path of the captions' embeddings by the same CLIP: .npy, (N, D) float16 or float32. None: compute and cache the
-    embeddings"""
+    """path of a .npy file with the captions' embeddings, computed by the CLIP of this stage. The array has one row per
+    caption, float16 or float32. None: compute and cache the embeddings"""
     half: bool = False
     """True: cache the embeddings as float16, in half the space"""
     count: int = Field(default=10, ge=1)
@@ -93,7 +94,11 @@ class Retrieval(BaseModel):
         return path and files.absolute(path)
 
     def base_files(self, stage: str) -> tuple[Path, ...]:
-        """Return the files of captions and vectors. Raises OvssError, which names `stage`, if one is missing."""
+        """Return the path of `captions`. If `vectors` is not None, also return the path of `vectors`.
+
+        Raises OvssError if `captions` is empty, or if a file does not exist. `stage` is the name of the stage in the
+        message.
+        """
         if not self.captions:
             raise OvssError(
                 f"the stage {stage} has no base of captions to search. Add --set {stage}.captions=FILE, where FILE is "

@@ -35,9 +35,10 @@ def boxes(grids: Sequence[int], shifted: bool = True) -> np.ndarray:
 
 
 def crops(pixels: Tensor, grids: Sequence[int], size: tuple[int, int], shifted: bool = True) -> Iterator[Tensor]:
-    """Yield the crops (cells, 3, h, w) of an image (3, H, W) for each grid and shift; `size` is (h, w).
+    """Yield one tensor of crops (n, 3, h, w) for each grid and each shift of the grid.
 
-    The crops have the order of `boxes`. Each crop is resized bilinearly with antialiasing.
+    n is the number of cells of the shifted grid. `pixels` (3, H, W) is the image. `size` is (h, w). Each crop is
+    resized to `size`, bilinearly with antialiasing. The crops have the order of `boxes`.
     """
     for g, down, right in _layouts(grids, shifted):
         height, width = (max(1, side // g) for side in pixels.shape[1:])
@@ -60,9 +61,12 @@ def _layouts(grids: Sequence[int], shifted: bool) -> Iterator[tuple[int, int, in
 
 
 def averaged(embeddings: Tensor, fractions: np.ndarray, side: int = 16) -> Tensor:
-    """Return a map (side, side, D) of unit norm: for each cell, the mean embedding of the crops that cover it.
+    """Return a map (side, side, D) of unit-norm embeddings.
 
-    `embeddings` (N, D) may have any norm. `fractions` (N, 4) is the result of `boxes`.
+    The image is divided into side × side cells. The embedding of a cell is the normalised mean over the crops that
+    cover the cell. If no crop covers a cell, the embedding of the cell is 0.
+
+    `embeddings` (N, D) are the crops' embeddings, of any norm. `fractions` (N, 4) is the result of `boxes`.
     """
     x, y, width, height = (fractions * side).astype(np.int64).T[..., None]  # rounded down to whole cells
     cells = np.arange(side)
@@ -130,8 +134,9 @@ def patch_scores(
     `words` (N,) are the indices of the patches' words, and `values` (N,) are the patches' values. `patches` (N, 4) are
     boxes as in `grid_boxes`. `masks` are (h, w) bool inside the boxes. Without `masks`, a patch covers its whole box.
 
-    For each word, a pixel gets the value of the last patch with this word over the pixel, or 0. The value is divided by
-    the number of all patches over the pixel.
+    A pixel's score for a word is v / n. v is the value of the last patch that has the word and covers the pixel. n is
+    the number of patches that cover the pixel, whatever their words. If no patch with the word covers the pixel, the
+    score is 0.
     """
     scores, covering = torch.zeros(shape), torch.zeros(shape[1:])
     for number, (x, y, width, height) in enumerate(patches.tolist()):

@@ -82,7 +82,11 @@ class Viewer:
         self._shared: tuple[Area, Tensor, Tensor] | None = None
 
     def views(self, boxes: np.ndarray, masks: Iterable[np.ndarray]) -> Iterator[View]:
-        """Yield the model input of each region; `boxes` are (R, 4), each mask is (h, w) bool inside its box."""
+        """Yield the model input of each of R regions.
+
+        `boxes` (R, 4) are the regions' boxes: x0 y0 x1 y1, half open. `masks` has the mask of each region inside the
+        region's box, (h, w) bool.
+        """
         for box, mask in zip(boxes.tolist(), masks, strict=True):
             yield self.view(Area(*box), torch.tensor(mask, device=self.image.device))
 
@@ -131,14 +135,20 @@ class Viewer:
         return torch.tensor(canvas.view(bool), device=self.image.device)
 
     def _base(self, seen: Area) -> tuple[Tensor, Tensor]:
-        """Return a window's resized background (3, n, n) twice: in 0..1, and normalised. The last window is cached."""
+        """Return the resized background of the window `seen` twice: first in 0..1, then normalised.
+
+        Both tensors are (3, n, n) float32. The result is cached until another window is requested.
+        """
         if self._shared is None or self._shared[0] != seen:
             base = self._resized(seen.of(self.background), Area(0, 0, *seen.size[::-1]), seen, "bicubic")
             self._shared = seen, base, (base - self.mean) / self.std
         return self._shared[1:]
 
     def _alpha(self, box: Area, mask: Tensor, seen: Area) -> Tensor:
-        """Return the alpha channel of the window `seen`, (1, n, n) in 0..1: the resized mask, or ones."""
+        """Return the alpha channel of the window `seen`, (1, n, n) in 0..1.
+
+        If the option `alpha` is "mask", the alpha channel is the resized mask. If `alpha` is "ones", every value is 1.
+        """
         if self.look.alpha == "ones":
             return self.image.new_ones(1, self.pixels, self.pixels)
         return self._resized(mask[None].float(), box.inside(seen), seen, "bilinear")

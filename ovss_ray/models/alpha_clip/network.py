@@ -38,7 +38,7 @@ BATCH = 64
 
 
 class RegionTower(WholeImageTower):
-    """CLIP's whole image tower. In an AlphaCLIP, a second convolution reads the region's mask."""
+    """CLIP's image tower, applied to regions. In an AlphaCLIP, a second convolution reads the regions' masks."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__(
@@ -51,7 +51,8 @@ class RegionTower(WholeImageTower):
     def look(self, pictures: Tensor, alphas: Tensor, which: Tensor) -> Tensor:
         """Return the features (B, D) of regions.
 
-        Inputs: images (P, 3, n, n), masks (B, 1, n, n), and the image index of each mask (B,) int64.
+        `pictures` (P, 3, n, n) are images. `alphas` (B, 1, n, n) are the regions' masks, which a plain CLIP ignores.
+        `which` (B,) int64 has the index in `pictures` of each region's image.
         """
         patches = self.conv1(pictures)[which]
         if self.conv1_alpha is not None:
@@ -78,7 +79,8 @@ class AlphaClip(nn.Module):
     def forward(self, pictures: Tensor, alphas: Tensor, which: Tensor) -> Tensor:
         """Return unit-norm embeddings (B, D) float32 of regions.
 
-        Inputs: images (P, 3, n, n), masks (B, 1, n, n), and image indices (B,). Images and masks are normalised.
+        `pictures` (P, 3, n, n) are normalised images. `alphas` (B, 1, n, n) are the normalised masks of the regions.
+        `which` (B,) int64 has the index in `pictures` of each region's image.
         """
         half = runtime.autocast(pictures.device, "bf16") if self.precision == "bf16" else nullcontext()
         with half:  # a training computes this under an autocast of its own
@@ -86,9 +88,10 @@ class AlphaClip(nn.Module):
         return F.normalize(embeddings.float(), dim=-1)
 
     def viewer(self, image: np.ndarray, look: Look) -> Viewer:
-        """Return a Viewer, which builds the inputs of the regions of an image (H, W, 3) uint8 RGB.
+        """Return a Viewer, which builds the network's inputs for the regions of an image.
 
-        Raises ValueError for other arrays (see photograph.rgb).
+        `image` is (H, W, 3) uint8 RGB, grey or RGBA. Raises ValueError for an image of another shape or dtype (see
+        photograph.rgb).
         """
         return Viewer(rgb(image), look, self.variant.pixels, self.device)
 
@@ -113,9 +116,10 @@ class AlphaClip(nn.Module):
         return torch.cat(parts) if parts else torch.empty(0, self.variant.embed, device=self.device)
 
     def embed_photographs(self, images: Iterable[np.ndarray], batch: int = BATCH) -> Tensor:
-        """Return unit-norm embeddings (N, D) float32 of photographs (H, W, 3) uint8 RGB, by a plain CLIP.
+        """Return a plain CLIP's unit-norm embeddings (N, D) float32 of N photographs.
 
-        Raises ValueError for other arrays (see photograph.rgb).
+        Each photograph is (H, W, 3) uint8 RGB, grey or RGBA. Raises ValueError for a photograph of another shape or
+        dtype (see photograph.rgb). Raises OvssError for an AlphaCLIP.
         """
         pictures = [whole_picture(rgb(image), self.variant.pixels, self.device) for image in images]
         return self.embed_pictures(torch.stack(pictures), batch)
@@ -213,6 +217,9 @@ def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Va
 
 
 def _others(name: str) -> dict[str, checkpoint.Shapes]:
-    """Return the shapes in the image tower of each variant except `name`, to recognise another variant's checkpoint."""
+    """Return variant → shapes of the image tower's tensors, for all variants except `name`.
+
+    The shapes serve to recognise the checkpoint of another variant.
+    """
     with torch.device("meta"):
         return {other: checkpoint.shapes(RegionTower(variant)) for other, variant in VARIANTS.items() if other != name}

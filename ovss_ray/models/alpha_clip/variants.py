@@ -21,7 +21,8 @@ class Variant(ClipSizes):
     base: str
     """for an AlphaCLIP: name of the CLIP whose text tower it uses; empty for a plain CLIP"""
     seen: int = 0
-    """patches along a side of the input, to which the position embedding is resized; 0: `grid` patches, no resize"""
+    """number of patches along a side of the input. The position embedding is resized from `grid` to `seen` patches. If
+    `seen` is 0, the input has `grid` patches along a side, and the position embedding is not resized"""
     partial: bool = False
     """True: the checkpoint has only the tensors that AlphaCLIP's training changed; the rest is read from `base`"""
 
@@ -110,7 +111,7 @@ class Naming(BaseModel):
     synonyms: Literal["whole", "first", "max", "mean"] = "whole"
     """prompts of a class with several names. whole: one prompt with all names, as in SAN. first: the first name.
     max: a prompt per name; the highest score counts. mean: a prompt per name; the mean embedding counts.
-    Names that classes share: see classifier.prompts"""
+    If classes share a name, see classifier.prompts for the texts of these classes"""
 
     @field_validator("templates")
     @classmethod
@@ -118,7 +119,8 @@ class Naming(BaseModel):
         for template in templates if isinstance(templates, tuple) else ():
             if template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
                 raise ValueError(
-                    f"the template {template!r} must have one {{}}, where the name goes, and no other brace"
+                    f"the template {template!r} must have one {{}} in place of the class name, and no other brace. "
+                    "Write a template such as 'a photo of a {}.'"
                 )
         if not templates:
             raise ValueError("no templates: pass at least one sentence with {} in place of the name")

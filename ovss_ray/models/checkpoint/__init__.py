@@ -91,7 +91,10 @@ def read_clip(path: Path) -> tuple[State, State]:
 
 
 def _of_san(state: State) -> State:
-    """Return the CLIP inside a SAN, with CLIP's names: after 9 blocks of EXTRACTOR, block 0 of HEAD becomes block 9."""
+    """Return the CLIP inside a SAN, with CLIP's names.
+
+    The blocks of HEAD follow the blocks of EXTRACTOR. If EXTRACTOR has 9 blocks, block 0 of HEAD becomes block 9.
+    """
     shallow = len({name.split(".")[2] for name in state if name.startswith(EXTRACTOR + ".resblocks.")})
     clip = {}
     for name, value in state.items():
@@ -158,7 +161,8 @@ def shapes(module: nn.Module) -> Shapes:
 def fill(module: Module, state: State, path: Path, name: str, others: Mapping[str, Shapes]) -> Module:
     """Load a state dict into a module on the meta device, and return the module ready for inference.
 
-    Raises OvssError as `compare` does.
+    `path` is the file of the state dict, and `name` is the name of the network. The error message contains both.
+    `others` is the parameter `others` of `compare`. Raises OvssError as `compare` does.
     """
     compare(shapes(module), state, f"{path} is not a checkpoint of {name}", others)
     module.load_state_dict(state, assign=True)

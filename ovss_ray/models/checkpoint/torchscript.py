@@ -47,7 +47,7 @@ class _Unpickler(pickle.Unpickler):
         if module.partition(".")[0] == "__torch__":
             return _Module
         if (module, name) not in KNOWN:
-            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not allowed")
+            raise pickle.UnpicklingError(f"the archive refers to {module}.{name}, which is not allowed")
         return KNOWN[module, name]
 
     def persistent_load(self, pid: Any) -> Tensor:

@@ -10,7 +10,7 @@ from ovss_ray.models.fusioner.variants import Variant
 
 
 def state_dict(variant: Variant, seed: int = 0) -> dict[str, Tensor]:
-    """Return all tensors of an official checkpoint, float32, the frozen towers included."""
+    """Return fake values, float32, for all tensors of an official checkpoint, including the frozen towers."""
     with torch.device("meta"):
         model = Fusioner(variant)
     blocks = f"{IMAGE}resblocks.", f"{IMAGE}transformer.resblocks."

@@ -36,7 +36,7 @@ class Fusion(nn.Module):
     def forward(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Return patches (B, N, C) and classes (B, k, C) after joint attention, in which classes influence each other.
 
-        Inputs are the result of the method `visual`, and text embeddings (B, k, D).
+        The parameter `visual` (B, N, C) is a result of the method `visual`. `text` (B, k, D) are text embeddings.
         """
         x = torch.cat([visual, self.text_proj(text) + self.cls_emb], 1)
         for block in self.blocks:

@@ -34,7 +34,7 @@ COLOURS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "coco": ((0.4650, 0.4357, 0.3973), (0.1152, 0.1153, 0.1352)),
     "clip": (photograph.CLIP_MEAN, photograph.CLIP_STD),
 }
-"""Name of a training set → mean and standard deviation of RGB in 0..1, as in Fusioner's code; "clip": CLIP's values"""
+"""Training set → mean and standard deviation of RGB in 0..1, from Fusioner's code. "clip" has CLIP's values."""
 BACKGROUND = "background"
 """Name of the background class. This class has no logit, and gets the pixels where no logit is above 0."""
 IMAGE, TEXT, FUSION, DECODER = "img_model.", "text_model.", "fusion.", "decoder."
@@ -59,7 +59,9 @@ class Prediction(Mapping[str, Any]):
 
     def __init__(self, label_map: np.ndarray, arrays: Mapping[str, Any]) -> None:
         self.label_map = label_map
-        """(H, W) uint16, or (n, n) with square_224: index of the class in the vocabulary, or NONE"""
+        """index of each pixel's class in the vocabulary, or NONE; (H, W) uint16
+
+        If the argument `resolution` of `predict` was square_224, the shape is (n, n)."""
         self._arrays = dict(arrays)
 
     def __getitem__(self, name: str) -> Any:
@@ -91,7 +93,7 @@ class Fusioner(nn.Module):
         return self.fusion.cls_emb.device
 
     def layout(self, image: np.ndarray, resolution: Resolution = "original") -> Layout:
-        """Return the windows of a photograph (H, W, 3). With square_224, one window contains the whole photograph."""
+        """Return the windows of a photograph (H, W, 3). If `resolution` is square_224, the photograph is one window."""
         side, stride = self.variant.side, self.variant.stride
         if resolution != "original":
             return Layout(side, side, side, stride)
@@ -103,10 +105,10 @@ class Fusioner(nn.Module):
     def preprocess(
         self, image: np.ndarray, data_set: DataSet = "pascal", resolution: Resolution = "original"
     ) -> Inputs:
-        """Return the network's input for a photograph (H, W, 3) uint8 RGB.
+        """Return the network's input for a photograph: uint8 RGB (H, W, 3), grey (H, W) or RGBA (H, W, 4).
 
-        With `resolution` square_224, the photograph is resized to (n, n). With original, the photograph is resized only
-        if the variant has a `short_side`. Raises ValueError for another shape or dtype (see photograph.rgb).
+        If `resolution` is square_224, the photograph is resized to (n, n). If `resolution` is original, only a variant
+        with a nonzero `short_side` resizes the photograph. Raises ValueError for other arrays (see photograph.rgb).
         """
         image, layout = photograph.rgb(image), self.layout(image, resolution)
         if resolution != "original":
@@ -132,9 +134,9 @@ class Fusioner(nn.Module):
 
     @runtime.in_full_precision
     def visual(self, windows: Tensor, batch: int = BATCH) -> Tensor:
-        """Return the fusion's patch tokens (B, N, C) of windows (B, 3, n, n). They do not depend on the classes.
+        """Return the fusion's patch tokens (B, N, C) of windows (B, 3, n, n).
 
-        A forward pass has at most `batch` windows.
+        The patch tokens do not depend on the classes. A forward pass has at most `batch` windows.
         """
         return torch.cat([self.fusion.visual(self.encode(part).float()) for part in in_parts(windows.split(batch))])
 
@@ -168,15 +170,16 @@ class Fusioner(nn.Module):
         self, image: np.ndarray, names: Vocabulary | Iterable[str], data_set: DataSet = "pascal",
         resolution: Resolution = "original",
     ) -> Prediction:  # fmt: skip
-        """Return the prediction for a photograph (H, W, 3) uint8 RGB, grey or RGBA, and k class names.
+        """Return the prediction for a photograph: uint8 RGB (H, W, 3), grey (H, W) or RGBA (H, W, 4).
 
-        Class names of one call influence each other's logits; the paper has one name per call. Raises ValueError for
-        other arrays. Raises OvssError for an unknown option, or if the logits need too much memory (Layout.check).
+        The k classes are all `names` but the background. The classes of one call influence each other's logits; the
+        paper has one class per call. Raises ValueError for other arrays. Raises OvssError for an unknown `data_set` or
+        `resolution`, and if k is 0. Raises OvssError if the logits need too much memory (see Layout.check).
 
-        Keys of the result: text_embedding (k, D), logits (k, H, W) and pred (k, H, W) uint8. `pred` is 1 for a pixel's
-        class with the highest logit if this logit is above 0, else 0. With square_224, `logits` and `pred` are
-        (k, n, n). Further keys are then img_tokens (N, D), fusion_patches (N, C), fusion_text (k, C), decoder
-        (C, n, n).
+        If `resolution` is original, the keys are text_embedding (k, D), logits (k, H, W) and pred (k, H, W) uint8.
+        pred[c] is 1 at pixels where class c has the highest logit and this logit is positive, else 0. If `resolution`
+        is square_224, `logits` and `pred` are (k, n, n). The result then has four more keys: img_tokens (N, D),
+        fusion_patches (N, C), fusion_text (k, C) and decoder (C, n, n).
         """
         _check(data_set=data_set, resolution=resolution)
         vocabulary = Vocabulary.of(names)
@@ -198,7 +201,7 @@ class Fusioner(nn.Module):
         return Prediction(labels(best, vocabulary), arrays)
 
     def segment(self, image: np.ndarray, vocabulary: Vocabulary | Iterable[str], **options: Any) -> np.ndarray:
-        """Return the label map (H, W) uint16 of a photograph: class indices or NONE. With square_224: (n, n)."""
+        """Return the label map of a photograph, uint16: (H, W), or (n, n) if `resolution` is square_224."""
         return self.predict(image, vocabulary, **options).label_map
 
 
@@ -224,8 +227,8 @@ def embed(
 ) -> list[Tensor]:
     """Return unit-norm text embeddings (k, D) float32 of each vocabulary's requested classes.
 
-    An embedding is the mean over the vocabulary's templates, by default the variant's templates. `embedding` is the
-    function that embeds texts; None: text.embed.
+    An embedding is the normalised mean over the vocabulary's templates. If a vocabulary has no templates, the
+    variant's templates are used. The function `embedding` embeds texts. If `embedding` is None, text.embed is used.
     """
     sets = [text.templates(words, variant.templates) for words in vocabularies]
     names = [[text.whole_names(words)[index] for index in requested(words)] for words in vocabularies]
@@ -260,8 +263,8 @@ def load(
 ) -> Fusioner:
     """Load a Fusioner for inference.
 
-    `files`: an official checkpoint, or the trained part and the CLIP. `variant` gives the sizes of a network that
-    VARIANTS does not list. Raises OvssError for the checkpoint of another network.
+    The first of `files` contains the trained fusion and decoder. If this file lacks CLIP, the second file is CLIP's
+    checkpoint. If `variant` is None, the sizes are VARIANTS[name]. Raises OvssError for files of another network.
     """
     precision = runtime.checked_precision(precision)
     variant = variant or VARIANTS[name]
@@ -286,8 +289,8 @@ def state_of(files: Sequence[Path], name: str) -> checkpoint.State:
     state = checkpoint.read(first)
     if not any(key.startswith((FUSION, DECODER)) for key in state):
         raise OvssError(
-            f"{first} has no trained fusion and decoder, so the predictions of {name} would be random. Pass an "
-            "official checkpoint, or two files: the trained part and the CLIP"
+            f"{first} has no trained fusion and decoder, so the predictions of {name} would be random. Set "
+            "`weights` to a checkpoint that contains the trained fusion and decoder"
         )
     state = {key.replace(f"{IMAGE}transformer.", IMAGE): value for key, value in state.items()}
     for file in base:

@@ -13,9 +13,13 @@ from ovss_ray.models.clip_sizes import TINY, VIT_L_14, ClipSizes
 from ovss_ray.models.zoo import Weights, by_hand, shipped
 
 DataSet = Literal["pascal", "coco"]
-"""Data set that the checkpoint was trained on; its mean and standard deviation normalise the photographs"""
+"""Data set that a checkpoint was trained on. The data set's mean and standard deviation normalise the photographs"""
 Resolution = Literal["original", "square_224"]
-"""original: windows over the photograph; square_224: the photograph is resized to one square window"""
+"""Preparation of the network's input: original or square_224
+
+original: the photograph is cut into windows. If Variant.short_side is not 0, the photograph is resized first.
+square_224: the photograph is resized to one square window.
+"""
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,15 @@ class Variant:
     base: str
     """name of CLIP's checkpoint"""
     width: int = 512
-    """C: channels of fusion and decoder"""
+    """number of channels in the fusion and in the decoder"""
     heads: int = 8
     layers: int = 12
     """blocks of the fusion"""
     colours: str = ""
-    """key of network.COLOURS (mean and standard deviation); empty: the argument `data_set` of each call is the key"""
+    """key in network.COLOURS of the mean and standard deviation with which photographs are normalised
+
+    If `colours` is empty, the key is the argument `data_set` of Fusioner's methods.
+    """
     doublings: int = 3
     """number of the decoder's convolutions whose output is resized to twice its size"""
     short_side: int = 0
@@ -68,7 +75,10 @@ the words in models/tokens/scenes.txt."""
 
 
 def checkpoints(name: str) -> tuple[str, ...]:
-    """Return the names of a network's two checkpoints: the trained part, and CLIP. The first file may contain both."""
+    """Return the names of a network's two checkpoints: the trained part, and CLIP.
+
+    The file of the first checkpoint may contain the trained part and CLIP. Then the second checkpoint is not needed.
+    """
     return (name, VARIANTS[name].base)
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ovss_ray.errors import OvssError
 
 LARGEST = 4 * 10**9
-"""Maximum bytes of the logits of one photograph, in float32"""
+"""Maximum size in bytes of one photograph's float32 logits"""
 PADDING = -1.0
 """Value of pixels outside the photograph, in normalised units"""
 

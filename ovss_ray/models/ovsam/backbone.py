@@ -62,7 +62,8 @@ class Backbone(nn.Module):
 class Tower(WholeImageTower):
     """CLIP's vision transformer with a convolutional stem, for small networks.
 
-    The stem computes three maps. The first `shallow` blocks of the transformer compute a fourth map.
+    The stem computes three maps. The first blocks of the transformer compute a fourth map. The parameter `shallow` is
+    the number of blocks that compute the fourth map.
     """
 
     conv1: Stem
@@ -128,7 +129,10 @@ class Neck(nn.Module):
         self.neck = projection(width, variant.embed)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return image embeddings (B, embed, g, g), computed from the four maps of Backbone or Tower."""
+        """Return image embeddings (B, C, g, g), where C is Variant.embed.
+
+        `maps` are the four maps that Backbone or Tower returns.
+        """
         x = self.pos_embed
         for layer, encoding, level in zip(self.patch_embeds.children(), self.level_encoding.weight, maps, strict=True):
             x = x + layer.get_submodule("projection")(level).permute(0, 2, 3, 1) + encoding
@@ -148,7 +152,11 @@ class Pyramid(nn.Module):
         self.fpn_convs = nn.ModuleList(nn.ModuleDict({"conv": layer}) for layer in last)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return maps (B, embed, h, w) of the same sizes as the maps of Backbone or Tower."""
+        """Return four maps (B, C, h, w), where C is Variant.embed.
+
+        `maps` are the four maps that Backbone or Tower returns. Map i of the result has the height and width of
+        `maps[i]`.
+        """
         parts = zip(self.lateral_convs.children(), maps, strict=True)
         mixed = [layer.get_submodule("conv")(level) for layer, level in parts]
         for finer, coarser in ((2, 3), (1, 2), (0, 1)):

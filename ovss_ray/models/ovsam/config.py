@@ -22,9 +22,16 @@ class OvsamConfig(NetworkConfig):
 
     family: ClassVar[str] = "ovss_ray.models.ovsam"
     variant: str = "ovsam_rn50x16"
-    """ovsam_rn50x16 (trained on COCO), ovsam_rn50x16_lvis, ovsam_rn50x16_demo, or ovsam_tiny (drawn scenes)"""
+    """ovsam_rn50x16, ovsam_rn50x16_lvis, ovsam_rn50x16_demo or ovsam_tiny
+
+    ovsam_rn50x16 was trained on COCO, ovsam_rn50x16_lvis on LVIS, and ovsam_rn50x16_demo on LVIS and V3Det.
+    ovsam_tiny was trained on drawn scenes.
+    """
     clip: str | None = None
-    """path of CLIP's checkpoint: OpenAI's RN50x16, or clip_tiny for ovsam_tiny; default: downloaded or shipped"""
+    """path of CLIP's checkpoint: clip_tiny for ovsam_tiny, OpenAI's RN50x16 for all other variants
+
+    The default for ovsam_tiny is the shipped file. The default for all other variants is the downloaded file.
+    """
     neck: str | None = None
     """path of the neck's checkpoint (SAM2CLIP); default: the downloaded file"""
     sam: str | None = None
@@ -32,7 +39,11 @@ class OvsamConfig(NetworkConfig):
     fpn: str | None = None
     """path of the feature pyramid's checkpoint, for ovsam_rn50x16_demo only; default: the downloaded file"""
     path: Literal["evaluation", "demo"] = "evaluation"
-    """mode of the official code. evaluation fuses the scores of the head and CLIP; demo uses only the head's scores"""
+    """mode of the official code: evaluation or demo
+
+    In mode evaluation, the class scores of the head CLIP2SAM and the class scores of CLIP are fused. In mode demo, only
+    the class scores of the head CLIP2SAM are used.
+    """
 
     @field_validator("clip", "neck", "sam", "fpn")
     @classmethod

@@ -38,7 +38,11 @@ def _tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
 
 @torch.inference_mode()
 def _recentre(model: Ovsam, seed: int) -> None:
-    """Shift a bias of the mask decoder and a bias of the text tower. Masks then cover only parts of an image."""
+    """Shift a bias of the mask decoder and a bias of the text tower.
+
+    With the shifted bias of the mask decoder, masks cover only parts of an image. The function
+    `recentre_words` in models/fake.py describes the shift in the text tower.
+    """
     variant, drawn = model.variant, torch.Generator().manual_seed(seed)
     image = torch.randn(CLICKS, variant.embed, variant.grid, variant.grid, generator=drawn)
     points = variant.pixels * torch.rand(CLICKS, 1, 2, generator=drawn)

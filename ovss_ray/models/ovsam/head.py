@@ -95,7 +95,7 @@ def aligned(features: Tensor, rois: Tensor, side: int, stride: int) -> Tensor:
 
 @cache
 def _kernel() -> Callable[..., Tensor]:
-    """Return torchvision's compiled RoIAlign, if possible without importing torchvision."""
+    """Return torchvision's compiled RoIAlign. Import torchvision only if the file of the compiled code is not found."""
     # importing torchvision also imports torch.compile, which takes 3 CPU seconds in each worker
     package: Any = find_spec("torchvision")
     libraries = sorted(Path(package.submodule_search_locations[0]).glob("_C*.so"))
@@ -108,10 +108,10 @@ def _kernel() -> Callable[..., Tensor]:
 
 
 def boxes(logits: Tensor, scale: float) -> Tensor:
-    """Return the tight boxes (P, 4) float32, x0 y0 x1 y1 in pixels, of the masks `logits` > 0.
+    """Return the tight boxes (P, 4) float32 of the masks `logits` > 0.
 
-    `logits` are (P, s, s), and each logit covers `scale` × `scale` pixels. Boxes are half open. The box of an empty
-    mask is all zeros.
+    A box is x0 y0 x1 y1 in pixels of the network's input. `logits` are (P, s, s), and each logit covers
+    `scale` × `scale` pixels. Boxes are half open. The box of an empty mask is all zeros.
     """
     masks = logits > 0
     ends = []
@@ -122,21 +122,26 @@ def boxes(logits: Tensor, scale: float) -> Tensor:
 
 
 def levels(corners: Tensor, pixels: int = 1024) -> Tensor:
-    """Return the pyramid level (P,) int64, 0 to 3, of boxes (P, 4): x0 y0 x1 y1 in an input of `pixels` × `pixels`."""
+    """Return the pyramid level of each box, (P,) int64. Levels are from 0 to 3, see FINEST.
+
+    A row of `corners` (P, 4) is a box x0 y0 x1 y1 in pixels of the network's square input. The side of the input is
+    `pixels`.
+    """
     sides = corners[:, 2:] - corners[:, :2]
     finest = FINEST * pixels / 1024
     return (sides.prod(1).sqrt() / finest + 1e-6).log2().floor().clamp(0, LEVELS - 1).long()
 
 
 def with_index(corners: Tensor, image: int = 0) -> Tensor:
-    """Return boxes (P, 4) with the index of their image as additional first column: (P, 5) float32."""
+    """Return rows (P, 5) float32. Row i is the image index `image`, then the box x0 y0 x1 y1 in row i of `corners`."""
     return F.pad(corners.float(), (1, 0), value=image)
 
 
 def logits(embeddings: Tensor, classes: Classifier) -> Tensor:
     """Return class logits (P, K + 1) of unnormalised embeddings (P, D). The last class is "no object", with logit 0.
 
-    Other logits are 100 · cosine similarity with the most similar name of the class.
+    For any other class, the embedding has a cosine similarity with each name of the class. The class logit is 100
+    times the highest of the cosine similarities.
     """
     each = max(1, SCORES // classes.classes.numel())
     unit = F.normalize(embeddings, dim=-1)

@@ -93,10 +93,12 @@ def padded_input(image: np.ndarray, pixels: int) -> Tensor:
 
 
 def prompts(points: Numbers | None, labels: Numbers | None, corners: Numbers | None, where: Placed) -> Prompts:
-    """Return P prompts, converted from pixels of the photograph to pixels of the network's input, on the CPU.
+    """Return P prompts on the CPU, with points and boxes in pixels of the network's input.
 
-    - `points` (P, n, 2): x and y of n points per prompt. For one point per prompt, also (P, 2).
-    - `labels` (P, n): 1 for a point on the object, 0 for any other point; default: all 1.
+    Coordinates in `points` and `corners` are in pixels of the photograph.
+
+    - `points` (P, n, 2): x and y of n points per prompt. If n is 1, `points` may also be (P, 2).
+    - `labels` (P, n) or (P · n,): 1 for a point on the object, 0 for any other point; default: all 1.
     - `corners` (P, 4): a box x0 y0 x1 y1 per prompt.
 
     Raises OvssError for other shapes, for labels without points, and if `points` and `corners` are both None.
@@ -119,9 +121,10 @@ def prompts(points: Numbers | None, labels: Numbers | None, corners: Numbers | N
 
 
 def _signs(labels: Numbers | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Return labels of 0 and 1, (P, n) or flat, as int64 of `shape` (P, n); default: all 1.
+    """Return the labels of all points as an int64 array (P, n). `shape` is (P, n).
 
-    Raises OvssError for other shapes and other values.
+    `labels` is (P, n) or (P · n,), and each label is 0 or 1. If `labels` is None, all labels are 1. Raises OvssError
+    for other shapes and other values.
     """
     if labels is None:
         return np.full(shape, ON, np.int64)

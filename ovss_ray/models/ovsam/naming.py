@@ -30,7 +30,8 @@ class Named:
     probabilities: np.ndarray
     """(P, T, 3) float32: probabilities of the best classes, from the ensemble, the head and CLIP
 
-    The probabilities of all K classes add up to 1. In mode "demo", probabilities from CLIP are NaN.
+    For each mask, the ensemble's probabilities of all K classes add up to 1. The same holds for the head and for CLIP.
+    In mode "demo", the ensemble's probabilities equal those of the head, and probabilities from CLIP are NaN.
     """
 
     @classmethod

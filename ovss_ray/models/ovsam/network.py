@@ -172,11 +172,11 @@ class Ovsam(nn.Module):
 
         - `points` (P, 2) or (P, n, 2), `boxes` (P, 4), or both: the prompts, in pixels of the image.
         - `labels` (P, n): 1 for a point on the object, 0 for any other point; default: all 1.
-        - `names`, or `embeddings` (K, S, D) with S names per class: the classes.
+        - `names` or `embeddings`: the classes. `embeddings` (K, S, D) has the embeddings of S names per class.
         - `base`, `novel`: base and novel classes, by index or name. By default, all classes outside `base` are novel.
         - `path`: the mode, see inputs.PATHS. A result of `embed` keeps the mode of `embed`.
         - `clip_boxes` (P, 4): boxes for CLIP, in pixels of the image; default: `boxes`, else the masks' tight boxes.
-        - `official`: True: the boxes for CLIP are not scaled to the network's input.
+        - `official`: if True, the boxes for CLIP are not scaled to the network's input.
 
         The result has these keys:
         - neck (1, embed, g, g), low_res_masks (P, 1, 4 g, 4 g); rois (P, 5) and roi_levels (P,) as from `regions`.
@@ -239,9 +239,10 @@ class Ovsam(nn.Module):
 
 
 def _seen_by_clip(corners: Numbers | None, where: inputs.Placed, official: bool, count: int) -> Tensor | None:
-    """Return the boxes (P, 4) for CLIP's branch, scaled to the network's input unless `official` is True.
+    """Return the boxes (P, 4) for CLIP's branch. If `corners` is None, return None.
 
-    Raises OvssError if the number of boxes is not `count`, and for `official` without `corners`.
+    If `official` is False, the boxes are scaled to the network's input. Raises OvssError if the number of boxes is not
+    `count`, or if `official` is True and `corners` is None.
     """
     if corners is None:
         if official:
@@ -263,9 +264,10 @@ def text_tower(variant: Variant) -> TextTower:
 
 @torch.inference_mode()
 def embed_names(tower: TextTower, vocabulary: Vocabulary, embed: text.Embed | None = None) -> Tensor:
-    """Return unit-norm embeddings (N, D) float32 of all synonyms, with the vocabulary's templates (default: ViLD's).
+    """Return unit-norm embeddings (N, D) float32 of all synonyms of all classes.
 
-    `embed` is the function that embeds texts; default: text.embed.
+    An embedding is the mean over the vocabulary's templates, by default ViLD's. `embed` is the function that embeds
+    texts; default: text.embed.
     """
     names = [name for of_class in vocabulary.classes for name in words.synonyms(of_class)]
     with runtime.full_precision(tower.text_projection.device):

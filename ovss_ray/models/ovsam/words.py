@@ -1,4 +1,4 @@
-"""Names of classes for Open-Vocabulary SAM, by the rules of the official `gen_cls`.
+"""Class names for Open-Vocabulary SAM. Names are split into synonyms as in `gen_cls`, a part of the official code.
 
 Dimensions: K classes, N names, D features, S names per class.
 """
@@ -15,7 +15,7 @@ from ovss_ray.structures.columns import NONE
 from ovss_ray.structures.vocabulary import Vocabulary
 
 Classes = Iterable[int | str]
-"""Classes of a vocabulary, each by its index or by its first name"""
+"""Classes of a vocabulary. An element is the index of a class, or the first of the class's names"""
 
 
 def synonyms(names: Sequence[str]) -> list[str]:
@@ -50,7 +50,11 @@ def of_embeddings(embeddings: Tensor) -> Classifier:
 
 
 def mask(classes: Classes, names: Sequence[str], count: int) -> Tensor:
-    """Return (K,) bool: True for the listed classes. Raises OvssError for a class that does not exist."""
+    """Return a mask (K,) bool that is True for the classes in `classes`.
+
+    `names` has the first name of each class of the vocabulary, and `count` is K. If `names` is empty, `classes` must
+    contain only indices. Raises OvssError for a class that does not exist.
+    """
     listed = np.zeros(count, bool)
     index = {name: number for number, name in reversed(list(enumerate(names)))}
     for entry in classes:
@@ -64,8 +68,9 @@ def mask(classes: Classes, names: Sequence[str], count: int) -> Tensor:
 def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
     """Return two masks of the K classes, (K,) bool each: base classes, and novel classes.
 
-    `index` (K,) has the label index of each class, or NONE for a class without a label. `groups` has the label indices
-    of the groups "base" and "novel". Classes without a label are novel. If one of the two groups is missing, all
+    A label index is a value in the benchmark's ground truth. `index` (K,) has the label index of each class, or NONE
+    for a class without a label. `groups` maps "base" and "novel" to label indices. Classes without a label are novel.
+    A class whose label index is in neither group is neither base nor novel. If `groups` lacks "base" or "novel", all
     classes are novel, as in the official code.
     """
     if not {"base", "novel"} <= groups.keys():

@@ -25,7 +25,11 @@ class Int8Linear(nn.Module):
     """Linear layer whose weight and inputs are rounded to integers. The output has the dtype float32."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Round the weight of a linear layer to int8. `weight` is (O, I) float32 on the CPU, `bias` (O,) or None."""
+        """Round the weight of a linear layer to int8.
+
+        `weight` has the shape (outputs, inputs) and the dtype float32, and is on the CPU. `bias` has the shape
+        (outputs,). If `bias` is None, the layer has no bias.
+        """
         super().__init__()
         scales = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / LARGEST_WEIGHT
         rounded = (weight / scales[:, None]).round().to(torch.int8)
@@ -35,7 +39,10 @@ class Int8Linear(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (…, O) float32 of inputs (…, I) float32."""
+        """Return the layer's output (…, O) float32 for `x` (…, I) float32.
+
+        O is the number of outputs of the layer, and I is the number of inputs.
+        """
         rows = x.flatten(0, -2)
         scales = rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / LARGEST_INPUT
         # The operator takes unsigned numbers, so a zero is stored as `zero`.
@@ -50,31 +57,43 @@ class Int8Linear(nn.Module):
 
 
 def placed(network: Network, device: str, precision: str, towers: Sequence[str]) -> Network:
-    """Return the network on a device. With "int8", large linear layers in the submodules `towers` become Int8Linear.
+    """Return the network on a device. If `precision` is "int8", replace linear layers by Int8Linear.
 
-    With "int8", raises OvssError if the device is not a CPU, oneDNN is missing, or all linear layers are small.
+    A linear layer is replaced if it is in one of the submodules `towers`. Layers with fewer than 64 inputs or outputs
+    are not replaced (see SMALLEST).
+
+    With "int8", raises OvssError if the device is not a CPU, torch lacks oneDNN, or no layer can be replaced.
     """
     if precision == "int8":
         if torch.device(device).type != "cpu":
-            raise OvssError(f"precision int8 is for CPUs, not for {device}. Take precision=bf16, or device=cpu")
+            raise OvssError(
+                f"precision int8 is for CPUs, not for {device}. Set `precision` to bf16, or `device` to cpu"
+            )
         _quantise(network, towers)
     return network.to(device)
 
 
 def _quantise(network: nn.Module, towers: Sequence[str]) -> None:
     if not torch.backends.mkldnn.is_available():
-        raise OvssError("precision int8 needs oneDNN (mkldnn), which the installed torch lacks. Take precision=fp32")
+        raise OvssError(
+            "precision int8 needs oneDNN (mkldnn), which the installed torch lacks. Set `precision` to fp32"
+        )
     modules = [module for name in towers for module in network.get_submodule(name).modules()]
     replaced = [_replace(module) for module in modules]
     if not any(replaced):
         raise OvssError(
-            f"precision int8 would not change {type(network).__name__}: it has no image transformer with linear layers "
-            f"of at least {SMALLEST} inputs and outputs. Take precision=fp32"
+            f"precision int8 would not change {type(network).__name__}. int8 needs an image transformer that has "
+            f"linear layers with at least {SMALLEST} inputs and {SMALLEST} outputs; the network has none. "
+            "Set `precision` to fp32"
         )
 
 
 def _replace(module: nn.Module) -> bool:
-    """Replace the large linear layers among the children of a module. Return whether a layer was replaced."""
+    """Replace the linear layers among the children of a module. Return whether a layer was replaced.
+
+    In an Attention, the stacked projections of queries, keys and values are also a linear layer. Layers with fewer
+    than 64 inputs or outputs are not replaced (see SMALLEST).
+    """
     linear = [(name, child) for name, child in module.named_children() if isinstance(child, nn.Linear)]
     wide = [(name, child) for name, child in linear if min(child.weight.shape) >= SMALLEST]
     for name, child in wide:

@@ -19,12 +19,12 @@ class SamConfig(NetworkConfig):
     """fp32, bf16 (for GPUs) or int8 (CPUs only). bf16 applies to the image encoder and the automatic mask generator,
     and changes masks slightly. int8 applies to the image encoder"""
     compile: bool | Literal["reduce-overhead", "max-autotune"] = False
-    """compilation of the image encoder by torch.compile, at the start of each worker. True selects the default mode;
-    reduce-overhead and max-autotune use CUDA graphs on a GPU. An incomplete batch then takes as long as a full batch.
-    `python -m perf sam-encoder` measures the cost and the gain"""
+    """compilation of the image encoder by torch.compile, at the start of each worker. True selects the default mode.
+    The modes reduce-overhead and max-autotune use CUDA graphs on a GPU. If the encoder is compiled, in any mode, an
+    incomplete batch takes as long as a full batch. `python -m perf sam-encoder` measures the cost and the gain"""
 
     def identity(self) -> str:
-        """Return the variant, and the SHA-256 of its checkpoint. Raises OvssError if the file is missing."""
+        """Return the variant, and the SHA-256 of its checkpoint. Raises OvssError if the checkpoint is missing."""
         return f"{self.variant}, sha256 {digests.sha256_of(self.files())}"
 
     def load(self, images: int = 1) -> "Sam":

@@ -1,6 +1,7 @@
-"""The automatic mask generator of SAM and MobileSAM, with the same results as the released generator.
+"""The automatic mask generator of SAM and MobileSAM, with the same results as the official code.
 
-Kirillov et al., 2023, §4 and appendix B; see sam_layers/generator.py.
+The official code is SamAutomaticMaskGenerator in the package segment-anything. Most of the generator is in
+sam_layers/generator.py. Kirillov et al., 2023, §4 and appendix B.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,10 @@ from ovss_ray.models.sam_layers.generator import Crop, Encoded, Proposals
 from ovss_ray.models.sam_layers.points import Settings
 
 SEVERAL = MASKS - 1  # a click is ambiguous
-"""Number of masks per click: all masks of the decoder except the first, which is for unambiguous prompts"""
+"""Number of masks that the generator computes per click. A click is a prompt that consists of one point.
+
+The decoder's first mask is left out, because it is for unambiguous prompts.
+"""
 
 
 class Generator(generator.Generator):
@@ -59,6 +63,10 @@ class Generator(generator.Generator):
 
 
 def fast_decoder(model: Sam) -> FastDecoder:
-    """Return a FastDecoder with the weights of a Sam. It computes SEVERAL masks per click, faster than Sam.decode."""
+    """Return a FastDecoder with the weights of a Sam.
+
+    For each prompt, the FastDecoder computes three masks: all masks of Sam.decode except the first. The FastDecoder is
+    faster than Sam.decode.
+    """
     decoder = model.mask_decoder
     return FastDecoder(model.prompt_encoder, decoder, decoder.iou_token, SEVERAL, decoder.iou_prediction_head)

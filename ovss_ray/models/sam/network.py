@@ -203,7 +203,11 @@ class Sam(nn.Module):
         box: Sequence[float] | np.ndarray | None,
         mask: np.ndarray | None,
     ) -> Prompts:
-        """Return one prompt with coordinates in pixels of the network's input. Raises OvssError if it is invalid."""
+        """Return one prompt as Prompts with P = 1.
+
+        The coordinates of points and box are converted from pixels of the image to pixels of the network's input.
+        Raises OvssError if the prompt is invalid.
+        """
         side = 4 * self.variant.grid
         if points is None and box is None and mask is None:
             raise OvssError("empty prompt; pass points with labels, a box, a mask, or several of them")

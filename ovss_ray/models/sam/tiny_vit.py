@@ -65,13 +65,19 @@ class WindowAttention(nn.Module):
         self.attention_biases = nn.Parameter(torch.empty(heads, side * side))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the attention output of tokens. Input and output are (B, side², C)."""
+        """Return the attention output for the tokens of windows. Input and output are (B, side², C).
+
+        A window has `side` × `side` tokens.
+        """
         q, k, v = self.qkv(self.norm(x)).unflatten(-1, (self.heads, 3, -1)).permute(3, 0, 2, 1, 4)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=self.biases().to(q.dtype))
         return self.proj(seen.transpose(1, 2).flatten(2))
 
     def biases(self) -> Tensor:
-        """Return the bias for each pair of a window's tokens, (N, side², side²)."""
+        """Return an array (N, side², side²): for each head, the bias of each pair of tokens in a window.
+
+        A window has `side` × `side` tokens.
+        """
         along = torch.arange(self.side, device=self.attention_biases.device)
         apart = (along[:, None] - along).abs()
         index = self.side * apart[:, None, :, None] + apart[None, :, None, :]
@@ -124,7 +130,11 @@ class Stage(nn.Module):
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the map (B, C', h', w') after the transition, from a map (B, C, h, w)."""
+        """Return the map after the blocks and the transition. The input is a map (B, C, h, w).
+
+        The output is (B, C', h / stride, w / stride), as in Merging. The last stage has no transition, so the output of
+        the last stage is (B, C, h, w).
+        """
         for block in self.blocks:
             x = block(x)
         return x if self.downsample is None else self.downsample(x)

@@ -1,1 +1,4 @@
-"""Parts of Segment Anything that several families share: encoder blocks, prompts, mask decoder, mask generator."""
+"""Parts of Segment Anything that several families of networks share.
+
+The parts are encoder blocks, prompts, the mask decoder and the automatic mask generator.
+"""

@@ -98,7 +98,11 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(width)
 
     def forward(self, initial: Tensor, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return tokens (P, T, D) and image (P, L, D) after all blocks; positions are (L, D)."""
+        """Return tokens (P, T, D) after the final attention, and image cells (P, L, D) after the last block.
+
+        `initial` (P, T, D) are the tokens before the first block. `image` (P, L, D) are the cells before the first
+        block. `positions` (L, D) are the position encodings of the cells.
+        """
         tokens = initial
         for layer in self.layers:
             tokens, image = layer(tokens, image, initial, positions)
@@ -109,7 +113,8 @@ class TwoWayTransformer(nn.Module):
 class MaskHead(nn.Module):
     """Decoder that gets image embeddings and prompt tokens, and predicts the logits of M masks per prompt.
 
-    `token` is the name of an additional learned token, such as "iou_token". If `token` is empty, there is none.
+    In addition to the prompt tokens, `decode` gets a learned token `first`. `token` is the name of the submodule with
+    the learned token, such as "iou_token". If `token` is empty, the learned token is not part of this decoder.
     """
 
     def __init__(self, sizes: DecoderSizes, masks: int, token: str = "") -> None:
@@ -129,9 +134,10 @@ class MaskHead(nn.Module):
         self.output_hypernetworks_mlps = nn.ModuleList(Mlp(width, width, width // 8, nn.Linear) for _ in range(masks))
 
     def decode(self, first: Tensor, image: Tensor, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the output (P, D) of the token `first` (1, D), and mask logits (P, M, 4 g, 4 g).
+        """Return the transformer's output (P, D) for the token `first`, and mask logits (P, M, 4 g, 4 g).
 
-        Further inputs: image embeddings (P, D, g, g), prompt tokens (P, N, D), position encodings of the cells (L, D).
+        `first` (1, D) is a learned token, such as SAM's IoU token. `image` (P, D, g, g) has an image embedding for each
+        prompt. `tokens` (P, N, D) are the prompt tokens. `positions` (L, D) are the position encodings of the cells.
         """
         outputs = torch.cat([first, self.mask_tokens.weight])
         initial = torch.cat([outputs.expand(len(tokens), -1, -1), tokens], 1)

@@ -21,7 +21,10 @@ from ovss_ray.models.sam_layers.prompts import PromptEncoder, Prompts
 
 @dataclass(frozen=True)
 class Seen:
-    """Images before the first block, with the projections that all prompts of an image share."""
+    """Image embeddings before the first block, and the projections of the embeddings in the first block.
+
+    All prompts for an image share the embedding and the projections of the image.
+    """
 
     image: Tensor
     """(B, L, D) float32: embeddings of the images' cells, plus SAM's embedding for "no mask prompt" """
@@ -53,14 +56,15 @@ class FastDecoder:
     ) -> None:
         """Share the weights of a network.
 
-        `first` has the token `first` of MaskHead.decode. `masks` is M: only the last M masks of the decoder are
-        computed. `fit` is the layer that predicts the IoU of masks, or None.
+        `first.weight` (1, D) is the learned token that MaskHead.decode gets as its parameter `first`. `masks` is M:
+        only the last M masks of the decoder are computed. `fit` is the layer that predicts the IoU of masks. If `fit`
+        is None, the IoU is not predicted.
         """
         self.prompts, self.decoder, self.first, self.several, self.fit = prompts, decoder, first, masks, fit
         self.blocks = [block for block in self.decoder.transformer.layers if isinstance(block, TwoWayBlock)]
 
     def see(self, embeddings: Tensor) -> Seen:
-        """Return image embeddings (B, D, g, g) with their projections for the first block."""
+        """Project image embeddings (B, D, g, g) for the first block. Return the embeddings and the projections."""
         # The first block gets the same cells for all prompts of an image, so it projects the cells once per image.
         dense = self.prompts.no_mask_embed.weight
         image = (embeddings.flatten(2) + dense[..., None]).transpose(1, 2)
@@ -112,7 +116,11 @@ class FastDecoder:
 
 
 def _first(block: TwoWayBlock, initial: Tensor, seen: Seen, which: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return tokens (P, T, D) and image (P, L, D) after the first block. The block gets `initial` (P, T, D)."""
+    """Return tokens (P, T, D) and image (P, L, D) after the first block.
+
+    `initial` (P, T, D) are the tokens before the first block. `seen` is the result of `FastDecoder.see`. `which` is the
+    parameter of `FastDecoder.answer`.
+    """
     parts = (seen.keys, seen.values, seen.queries, seen.image)
     keys, values, queries, image = (
         part.expand(len(initial), *part.shape[1:]) if which is None else part[which] for part in parts
@@ -153,7 +161,10 @@ def _scaled(q: Tensor) -> Tensor:
 
 
 def _absorbed(q: Tensor, projection: nn.Linear) -> Tensor:
-    """Return Wᵀq (P, N·T, D) for queries q (P, N, T, c). W is the weight of a head in `projection`."""
+    """Return Wᵀq (P, N·T, D) for queries q (P, N, T, c).
+
+    W (c, D) is the part of `projection.weight` that belongs to the head of the query q.
+    """
     # For a cell x, (Wᵀq)·x equals q·(Wx). So the few queries are transformed, not the many cells.
     return (q @ projection.weight.unflatten(0, (q.shape[1], -1))).flatten(1, 2)
 
@@ -187,9 +198,10 @@ def _attend_to_tokens(attention: Attention, scores: Tensor, tokens: Tensor, imag
 
 
 def _spread(layer: nn.Module, cells: Tensor) -> Tensor:
-    """Return 2 × 2 pixels per cell (P, n, 4, C') from cells (P, n, C).
+    """Return 2 × 2 pixels per cell, (P, n, 4, C'), from n cells (P, n, C).
 
-    `layer` is a transposed convolution of size and stride 2, computed here as a matrix product.
+    `layer` is a transposed convolution of size and stride 2, computed here as a matrix product. C and C' are the
+    numbers of channels before and after `layer`.
     """
     weight = layer.get_parameter("weight").permute(2, 3, 1, 0).flatten(0, 2)
     return F.linear(cells, weight, layer.get_parameter("bias").repeat(4)).unflatten(-1, (4, -1))

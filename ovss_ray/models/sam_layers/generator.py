@@ -1,7 +1,7 @@
 """SAM's automatic mask generator, for networks with SAM's decoder: the regions that a grid of clicks finds in an image.
 
-Kirillov et al., 2023, §4 and appendix B. The regions have the same order as in the released generator. If a network
-does not predict the IoU of masks, the stability of a mask replaces the predicted IoU.
+Kirillov et al., 2023, §4 and appendix B. The regions have the same order as in SamAutomaticMaskGenerator, SAM's
+official code. If a network does not predict the IoU of masks, the stability of a mask replaces the predicted IoU.
 
 Dimensions: P clicks, M masks, R regions, H W pixels of an image, s side of low-resolution masks.
 """
@@ -28,12 +28,20 @@ CACHED, HELD = 1 << 24, 1 / 8  # each click has its own copy of the image embedd
 """Memory limit for clicks decoded together: CACHED bytes on a CPU, the fraction HELD of free memory on a GPU."""
 
 MASKS_BYTES = 1 << 31
-"""Memory limit for a crop's packed masks, in bytes. On a GPU, the limit is at least HELD of the free memory."""
+"""Memory limit for a crop's packed masks, in bytes.
+
+On a GPU, the limit is the larger of MASKS_BYTES and the fraction HELD of the free memory.
+"""
 
 
 @dataclass(frozen=True)
 class Proposals:
-    """The regions of an image, best first."""
+    """The regions of an image, or of a crop.
+
+    `Generator.propose` returns the regions of a crop in the order of decreasing `predicted_iou`. `Generator.merge` puts
+    regions from smaller crops first. If `min_mask_region_area` is above 0, `Generator.merge` also removes small pieces
+    and holes of masks. Then regions with changed masks come last.
+    """
 
     boxes: np.ndarray
     """(R, 4) int32: x0 y0 x1 y1, half open; zeros if a mask is empty"""
@@ -79,11 +87,11 @@ class Encoded:
     """Crops of one batch, encoded."""
 
     embeddings: Tensor
-    """(B, D, g, g) float32"""
+    """(B, D, g, g) float32: image embeddings of B crops, with D channels and g × g cells"""
     resized: Sequence[Size]
     """h, w: size of each crop inside the network's input"""
     scales: Sequence[tuple[float, float]]
-    """for each crop, factors for x and y, from pixels of the crop to pixels of the input"""
+    """for each crop, factors for x and y that convert pixels of the crop to pixels of the network's input"""
 
 
 class Generator:
@@ -150,7 +158,11 @@ class Generator:
         return np.concatenate(fits), parts
 
     def _groups(self, clicks: int, seen: Seen) -> Iterator[list[slice]]:
-        """Yield groups of slices of clicks. One pass of the decoder processes one slice."""
+        """Yield lists of slices of the clicks' indices. Each click is in one slice.
+
+        `clicks` is the number of clicks. The decoder processes the clicks of one slice in one pass. The host waits for
+        the device once per list.
+        """
         each = seen.image[0].nbytes
         size = max(1, min(self.settings.points_per_batch, self.held // each))
         # the predicted IoU of a whole group is copied from a GPU at once, so the host waits once per group
@@ -165,7 +177,10 @@ class Generator:
             return self.fast.answer(seen, prompts, which if len(seen.image) > 1 else None)
 
     def _passes(self, fit: np.ndarray) -> np.ndarray:
-        """Return an array of bool: whether each predicted IoU passes the threshold."""
+        """Return a bool array of the shape of `fit`: whether each predicted IoU exceeds `pred_iou_thresh`.
+
+        If `pred_iou_thresh` is 0, all elements are True.
+        """
         least = self.settings.pred_iou_thresh
         return fit > least if least > 0 else np.ones(fit.shape, bool)
 
@@ -179,9 +194,9 @@ class Generator:
     def _select(
         self, batch: Sequence[Crop], parts: list[list[Measured]], fit: np.ndarray, which: np.ndarray
     ) -> list[Proposals]:
-        """Return the stable, complete and distinct masks of each crop.
+        """Return one Proposals per crop, with the masks that `_best` selects.
 
-        `parts` and `fit` (P, M) are the results of `_decode`. `which` (P,) is each click's crop.
+        `parts` and `fit` (P, M) are the results of `_decode`. `which` (P,) is the index of each click's crop.
         """
         measured, rows, values = [], [], numbers(parts)
         for i, crop in enumerate(batch):
@@ -197,7 +212,11 @@ class Generator:
         ]
 
     def _best(self, crop: Crop, proposals: Proposals) -> np.ndarray:
-        """Return the indices of a crop's stable, complete and distinct masks, best first."""
+        """Return the indices (n,) int64 of a crop's masks to keep, in the order of decreasing predicted IoU.
+
+        Unstable masks are dropped, and masks that the crop may cut off (see points.cut_off). If the IoU of two masks'
+        boxes exceeds `box_nms_thresh`, only the mask with the higher predicted IoU stays.
+        """
         inner = corners(proposals.boxes, proposals.crops[:, :2])
         good = stable(proposals.stability, self.settings.stability_score_thresh)
         rows = np.flatnonzero(good & ~cut_off(inner, crop.box, crop.size))
@@ -217,7 +236,11 @@ class Generator:
         return self._cleaned(proposals, size) if self.settings.min_mask_region_area > 0 else proposals
 
     def _cleaned(self, proposals: Proposals, size: Size) -> Proposals:
-        """Remove specks and small holes of masks, then duplicate regions. Regions with changed masks come last."""
+        """Remove small pieces of masks, and fill small holes. Then drop duplicates of regions.
+
+        Pieces and holes are small if they have fewer than `min_mask_region_area` pixels. In the result, regions with
+        unchanged masks come first. Of several duplicates, the first region in this order stays.
+        """
         # scores of nms: 1 for an unchanged mask, 0 for a changed mask
         boxes, bits, same = proposals.boxes.copy(), list(proposals.bits), np.ones(len(proposals.boxes), np.float32)
         for i, box in enumerate(proposals.boxes):
@@ -241,9 +264,10 @@ def _measured(crop: Crop, values: np.ndarray, fit: np.ndarray, points: np.ndarra
 
 
 def corners(boxes: np.ndarray, origins: np.ndarray) -> np.ndarray:
-    """Convert half-open boxes (R, 4) to int64 boxes with inclusive ends, as in the released code.
+    """Convert half-open boxes (R, 4) to int64 boxes with inclusive ends, as in SAM's official code.
 
-    `origins` (R, 2) has a point x y for each box. An empty box becomes x y x y.
+    A box x0 y0 x1 y1 becomes x0 y0 x1−1 y1−1. An empty box becomes x y x y, where x y is the box's row of `origins`
+    (R, 2).
     """
     return np.where(boxes[:, 2:3] > 0, boxes.astype(np.int64) - (0, 0, 1, 1), np.tile(origins, 2))
 

@@ -2,7 +2,7 @@
 
 Kirillov et al., 2023, appendix A; Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection", ECCV
 2022, arXiv 2203.16527. The parameters have the official names. Dimensions: B images or windows, N heads, g side
-of the patch grid, h w sides of a grid or window; C channels of the tokens.
+of the patch grid, h w sides of a grid or window; C channels of the tokens, c channels of a head.
 """
 
 from typing import Protocol

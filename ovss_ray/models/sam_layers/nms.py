@@ -4,14 +4,15 @@ import numpy as np
 import torch
 
 MANY = 1000
-"""Maximum number of boxes for which torchvision's batched_nms does not sort the kept boxes again"""
+"""Number of boxes above which `nms` sorts the kept boxes a second time, as torchvision's batched_nms does"""
 
 
 def nms(corners: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the indices of boxes kept by greedy non-maximum suppression, best first, (n,) int64, as in torchvision.
+    """Return the indices (n,) int64 of the n boxes that greedy non-maximum suppression keeps, best box first.
 
-    `corners` are (R, 4) x0 y0 x1 y1, `scores` (R,). A box is dropped if its IoU with a better, kept box exceeds the
-    threshold. Of two boxes with equal scores, the box with the lower index is better.
+    The result equals the result of torchvision's batched_nms for one category. `corners` (R, 4) are x0 y0 x1 y1 of R
+    boxes, and `scores` are (R,). A box is dropped if the box's IoU with a better, kept box exceeds `threshold`. Of two
+    boxes with equal scores, the box with the lower index is better.
     """
     order = np.argsort(-scores, kind="stable")
     # float32 operations in the order of torchvision, so that rounding agrees

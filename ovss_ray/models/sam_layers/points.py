@@ -15,15 +15,19 @@ from ovss_ray.models.sam_layers.sizes import Size
 from ovss_ray.structures.masks.regions import Box
 
 EDGE = 20
-"""Distance in pixels. A mask may be cut off if its box is at most this far from its crop's edge (see `cut_off`)."""
+"""Maximum distance in pixels at which `cut_off` considers two sides to be near each other"""
 
 
 class Options(BaseModel):
-    """Base of a stage's config: the fields of Settings that every generator uses, with the released defaults."""
+    """Base class of the configs of the stages `sam` and `ovsam_everything`.
+
+    The fields are the fields of Settings that both stages use, with the released defaults.
+    """
 
     points_per_side: int = Field(default=32, ge=1)
     points_per_batch: int = Field(default=64, ge=1)
-    """maximum number of points in one pass of the decoder; fewer if the CPU's cache or the GPU's memory is too small"""
+    """maximum number of points in one pass of the decoder. If the CPU's cache or the GPU's memory is too small for this
+    number, a pass has fewer points"""
     stability_score_thresh: float = 0.95
     stability_score_offset: float = 1.0
     box_nms_thresh: float = 0.7
@@ -35,17 +39,18 @@ class Settings:
     """The parameters of the released SamAutomaticMaskGenerator, with their names and defaults."""
 
     points_per_side: int | None = 32
-    """points per side of the grid over the whole image; None: use `point_grids`"""
+    """points per side of the grid over the whole image. If None, `point_grids` contains the points"""
     points_per_batch: int = 64
     """maximum number of points in one call of the decoder; it does not change results"""
     pred_iou_thresh: float = 0.88
-    """predicted IoU above which a mask is kept; 0: keep all"""
+    """predicted IoU above which a mask is kept. If 0, all masks are kept"""
     stability_score_thresh: float = 0.95
-    """minimum stability of a mask; 0: keep all
+    """minimum stability of a mask. If 0, all masks are kept
 
-    The stability is the IoU of the masks at the logit thresholds ± `stability_score_offset`."""
+    The stability is the IoU of two masks, which have the same logits but different thresholds. The thresholds are
+    `stability_score_offset` and −`stability_score_offset`."""
     stability_score_offset: float = 1.0
-    """distance from 0 of the two logit thresholds of the stability (see `stability_score_thresh`)"""
+    """absolute value of the two logit thresholds that define the stability (see `stability_score_thresh`)"""
     box_nms_thresh: float = 0.7
     """IoU of two boxes above which only the mask of higher predicted IoU is kept"""
     crop_n_layers: int = 0
@@ -59,7 +64,9 @@ class Settings:
     crop_n_points_downscale_factor: int = 1
     """factor by which the points per side decrease from layer to layer"""
     point_grids: tuple[np.ndarray, ...] | None = None
-    """for each layer, points (n, 2) float64 x y, as fractions of a crop's sides; None: see `points_per_side`"""
+    """for each layer, points (n, 2) float64 x y, as fractions of a crop's sides
+
+    If None, the points are regular grids with `points_per_side` points per side."""
     min_mask_region_area: int = 0
     """minimum number of pixels of a mask's holes and separate pieces; 0: no minimum
 
@@ -111,10 +118,12 @@ def crops(size: Size, layers: int, overlap: float) -> Iterator[tuple[int, Box]]:
 
 
 def cut_off(corners: np.ndarray, crop: Box, size: Size) -> np.ndarray:
-    """Return (R,) bool: whether the crop may cut off a mask.
+    """Return (R,) bool: True for each mask that the crop possibly cuts off.
 
-    Then a side of the mask's box is near the same side of the crop, but not of the image. Near means at most EDGE
-    pixels away. `corners` (R, 4) are the masks' boxes x0 y0 x1 y1 in the image, ends inclusive.
+    A mask is possibly cut off at the left if two conditions hold: the box's left side is near the crop's left side,
+    and is not near the image's left side. The other three sides have the same rule. Sides are near if they are at most
+    EDGE pixels apart. `corners` (R, 4) are the masks' boxes x0 y0 x1 y1 in the image, ends inclusive. `size` is (H, W)
+    of the image.
     """
     near = [np.abs(corners - np.array(edges)) <= EDGE for edges in (crop, (0, 0, size[1], size[0]))]
     return (near[0] & ~near[1]).any(1)

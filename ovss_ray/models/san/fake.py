@@ -32,10 +32,10 @@ TRAINING_CLASSES = 171
 
 
 def state_dict(variant: Variant, seed: int = 0, overrides: Mapping[str, np.ndarray] | None = None) -> dict[str, Tensor]:
-    """Return all tensors of an official checkpoint, float32, including tensors that inference does not use.
+    """Return fake values, float32, for all tensors of an official checkpoint.
 
-    `overrides` has arrays that replace the fake tensors of the same names. If `overrides` is None, the fake tensors are
-    also scaled by QUIET and changed by `_recentre`.
+    Tensors that inference does not use are included. `overrides` has arrays that replace the fake tensors of the same
+    names. If `overrides` is None, the fake tensors are also scaled by QUIET and changed by `_recentre`.
     """
     with torch.device("meta"):
         model = San(variant)

@@ -22,9 +22,9 @@ class Features:
     """SAN's features of a batch of images, independent of the vocabulary."""
 
     mask_logits: Tensor
-    """(B, Q, h, w) float32, one value per patch of the side network"""
+    """(B, Q, h, w) float32: logits of Q masks, on the side network's grid of h × w patches"""
     mask_embeddings: Tensor
-    """(B, Q, D) float32, of unit norm"""
+    """(B, Q, D) float32: embeddings of the Q masks, with D channels and unit norm"""
 
     def __getitem__(self, row: int) -> "Features":
         """Return a copy of the features of one image, without the first axis."""

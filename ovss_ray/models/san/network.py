@@ -40,7 +40,7 @@ class Prediction:
     """SAN's prediction for one photograph and a vocabulary."""
 
     mask_logits: Tensor
-    """(Q, h, w) float32, one value per patch of the side network"""
+    """(Q, h, w) float32: logits of Q masks, on the side network's grid of h × w patches"""
     class_logits: Tensor
     """(Q, K + 1) float32: cosine · logit scale; the last column is "no object" """
     label_map: np.ndarray
@@ -179,10 +179,10 @@ class San(nn.Module):
         return shrunk[:, 0].unflatten(0, images.shape[:2])
 
     def preprocess(self, image: np.ndarray) -> tuple[Tensor, Size]:
-        """Return the network input (3, Hp, Wp) float32 of a photograph, and its resized size without padding.
+        """Return the network input (3, Hp, Wp) float32 of a photograph, and the size of the resized photograph.
 
         The photograph is (H, W, 3) uint8 RGB, grey or RGBA. Raises ValueError for other arrays (see photograph.rgb).
-        Padding is on the right and at the bottom.
+        The resized photograph is padded on the right and at the bottom. The size does not include this padding.
         """
         image = rgb(image)
         placed = self.geometry(image)

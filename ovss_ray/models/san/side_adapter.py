@@ -41,7 +41,11 @@ class SideAdapter(nn.Module):
     def after(
         self, images: Tensor, features: Mapping[int, Tensor], depths: Collection[int]
     ) -> list[tuple[Tensor, Tensor]]:
-        """Return queries and patches as in `forward`, once for each number of blocks in `depths`, smallest first."""
+        """Return queries and patches as in `forward`, but after each number of blocks in `depths`.
+
+        If `depths` is (8, 4), the first element is the queries and patches after 4 blocks. The second element is the
+        queries and patches after 8 blocks.
+        """
         patches, patch_positions, size = self.vit_model(images)
         queries = self.query_embed.expand(len(images), -1, -1)
         count, outputs = queries.shape[1], []
@@ -75,7 +79,10 @@ class Patches(nn.Module):
         self.blocks = nn.ModuleList(Block(width, variant.side_heads, eps=1e-6) for _ in range(variant.side_layers))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
-        """Return patch tokens (B, h·w, C) of images (B, 3, Hp, Wp), their positions (1, h·w, C), and (h, w)."""
+        """Return patch tokens (B, h·w, C) of images (B, 3, Hp, Wp), position embeddings (1, h·w, C), and (h, w).
+
+        The caller must add the position embeddings to the patch tokens.
+        """
         patches = self.patch_embed["proj"](images)
         size, tokens = patches.shape[-2:], patches.flatten(2).transpose(1, 2)
         return tokens, self.positions(size), size
@@ -99,7 +106,10 @@ class Fusion(nn.Module):
         self.input_proj = nn.Sequential(ChannelNorm(width, eps=1e-6), nn.Conv2d(width, side_width, 1))
 
     def forward(self, features: Tensor, size: torch.Size) -> Tensor:
-        """Return a map (B, width, h', w') of CLIP, projected and then resized to (B, side_width, h, w)."""
+        """Project CLIP's map `features` (B, width, h', w'), and resize the projection to (B, side_width, h, w).
+
+        `size` is (h, w).
+        """
         return F.interpolate(self.input_proj(features), tuple(size), mode="bilinear", align_corners=False)
 
 

@@ -19,9 +19,10 @@ class Variant(ClipSizes):
     shallow: int
     """number of first blocks of CLIP's image tower, which feed the side network; the other blocks classify masks"""
     fusion: tuple[int, ...]
-    """element k: CLIP block whose output is added to the patches after k blocks of the side network
+    """numbers of the CLIP blocks whose outputs are added to the patches of the side network
 
-    Blocks count from 1. 0 is the input of the first block."""
+    The output of CLIP block `fusion[k]` is added after k blocks of the side network. CLIP's blocks count from 1. If
+    `fusion[k]` is 0, the input of CLIP's first block is added."""
     side_width: int = 240
     side_heads: int = 6
     side_layers: int = 8

@@ -24,13 +24,19 @@ class Overview:
     maps: list[Tensor]
     """patch tokens (B, C, g, g) after each block that Variant.levels lists"""
     class_tokens: Tensor
-    """(B, blocks, C): class token after each block that Variant.replaced lists; for shift.py, the contextual shift"""
+    """(B, blocks, C): class token after each block that Variant.replaced lists
+
+    The contextual shift (shift.py) replaces background tokens of crops by these class tokens."""
     embeddings: Tensor
     """(B, D): embeddings of the photographs, not normalised"""
 
 
 def overview(tower: WholeImageTower, images: Tensor, levels: Collection[int], replaced: Collection[int]) -> Overview:
-    """Return the features of normalised images (B, 3, n, n). `levels` and `replaced` are block numbers, from 1."""
+    """Return the Overview of photographs, given as normalised images (B, 3, n, n).
+
+    `levels` are the numbers of the blocks for Overview.maps. `replaced` are the numbers of the blocks for
+    Overview.class_tokens. The first block has the number 1.
+    """
     x, size = tower.embed(images)
     maps, class_tokens = [], []
     for number, block in enumerate(tower.resblocks, 1):
@@ -51,9 +57,10 @@ class LowPassFusion(nn.Module):
         self.conv2 = nn.Conv2d(2 * width, 2 * width, 1)
 
     def forward(self, features: Tensor, sigma: float) -> Tensor:
-        """Return maps (B, C, g, g): the input maps plus their filtered versions.
+        """Return the sum (B, C, g, g) of the maps `features` (B, C, g, g) and the filtered maps.
 
-        The filter removes high frequencies by a Gaussian of standard deviation `sigma`, in bins of the spectrum.
+        The filter multiplies the spectrum by 1 − G, and then applies two learned convolutions. G is a Gaussian with the
+        maximum 1 at the highest frequency. `sigma` is the standard deviation of G, in bins of the 2-D spectrum.
         """
         # the lowest frequency is at the top left, so the middle of the spectrum has the highest frequencies
         spectrum = torch.fft.fft2(features) * (1 - gaussian(features.shape[-2], features.shape[-1], sigma, features))

@@ -1,8 +1,9 @@
 """Deformable attention: a token attends to a few points in the maps of several scales.
 
 Zhu et al., "Deformable DETR: Deformable Transformers for End-to-End Object Detection", ICLR 2021, arXiv 2010.04159. The
-parameters have the official names. Dimensions: B images, h w cells of a map, C channels, N heads, S scales; P points of
-a head in the map of a scale; T tokens of all scales, the coarsest first; R cells of all maps with borders.
+parameters have the official names. Dimensions: B images, h w cells of a map, C channels, N heads, S scales; P points
+that a head samples in one map; T tokens of all scales, the coarsest scale first; R cells in all maps, including a
+border of one cell around each map.
 """
 
 from collections.abc import Iterator, Sequence
@@ -65,7 +66,11 @@ class Cells:
         head = torch.arange(heads, device=device).repeat_interleave(len(sizes) * POINTS)
         # The maps are those of the first image, with borders. `_corners` adds the place of the point and the image.
         self.around = corners * heads + head[:, None]
-        """(N·S·P, 4) int64: rows of the top left 2 × 2 cells of each point's map, in the table of `summed`"""
+        """(N·S·P, 4) int64: for each point, four row numbers of the array `table` in `summed`
+
+        A row has the values of one cell for one head. The four cells are the top left 2 × 2 cells of the point's map,
+        whose border is included. The head is that of the point.
+        """
 
     def sampled(self, values: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
         """Return weighted sums (B, T, C) of the values at points, by torch's `grid_sample`.
@@ -95,9 +100,10 @@ class Cells:
         return F.embedding_bag(rows, table, per_sample_weights=shares, mode="sum").view(values.shape)
 
     def _corners(self, offsets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Return rows int64 and weights float32, both (B, T, N·S·P, 4), of the four cells around each point.
+        """Return row numbers int64 and weights float32 of the four cells around each point, both (B, T, N·S·P, 4).
 
-        The rows are those of the table in `summed`.
+        A row number is an index into the array `table` in `summed`. The weight of a cell is the point's value in
+        `weights`, times the cell's weight in the bilinear interpolation.
         """
         x, y, w, h = *(self.places + 1 + offsets).unbind(-1), *self.sides.unbind(-1)
         # Points outside of a map are moved to the border of the map, where all cells are zero.

@@ -34,15 +34,15 @@ DEVIATIONS = 2.0
 CALIBRATED = "lightweight_transformer.layers.{}.norm2.bias"
 """Name of the last norm's bias in QueryTransformer. {} is the number of the last layer"""
 CROPS = 4
-"""Maximum number of crops that `_recentre` takes from each random image, to compute the mean output for crops"""
+"""Maximum number of crops of each random image, from which `_recentre` computes the mean embedding of crops"""
 TRAINING_CLASSES = 171
 """Number of classes in COCO-Stuff, the training set of SCAN"""
 
 
 def state_dict(variant: Variant, seed: int = 0) -> dict[str, Tensor]:
-    """Return all tensors of an official checkpoint, including tensors that inference does not use.
+    """Return fake tensors for all entries of an official checkpoint, including entries that inference does not use.
 
-    The tensors of the network are float32. Some biases are shifted (see `_recentre`).
+    The tensors that inference uses are float32. `_recentre` shifts some of the biases.
     """
     with torch.device("meta"):
         model = Scan(variant)
@@ -63,7 +63,11 @@ def _unused(variant: Variant, seed: int) -> dict[str, Tensor]:
 
 @torch.inference_mode()
 def _recentre(model: Scan, seed: int) -> None:
-    """Shift biases of the model. Masks become small. Embeddings of proposals, crops and words get the mean zero."""
+    """Shift biases of the model, so that most masks are small and mean embeddings are zero.
+
+    The mean embeddings are those of proposals, of crops, and of texts. Proposals and crops are from random images,
+    which are made from `seed`.
+    """
     variant, adapter, predictor = model.variant, model.clip_adapter, model.sem_seg_head.predictor
     inputs = [model.preprocess(image, variant.short_side // 2) for image in clouds(seed)]
     whole = torch.stack([image.overview for image in inputs])

@@ -45,11 +45,12 @@ def scores(logits: Tensor, clip_logits: Tensor, valid: Tensor, options: Options)
     """Return the class scores of all queries: (Q, K), or (Q, K + 1) if `ensemble_weight` is None.
 
     `logits` (Q, K + 1) are of proposals. `clip_logits` (V, K + 1) are of crops. `valid` (Q,) bool marks the V queries
-    with a crop. The scores depend on `ensemble_weight`, as in the official code:
+    with a crop. The scores depend on `options.ensemble_weight`, as in the official code:
 
-    - None: `logits`, with the column "void" last.
-    - 0: `out_of_vocabulary`. If any query has a crop, queries without a crop get zeros.
-    - above 0: `fused`, normalised by `with_void` if `fusion` is "log".
+    - None: The scores are `logits`, with the column "void" last.
+    - 0: The scores are from `out_of_vocabulary`, but queries without a crop have zeros. If no query has a crop, all
+      scores are 1.
+    - above 0: The scores are from `fused`. If `options.fusion` is "log", `with_void` normalises the scores.
     """
     if options.ensemble_weight is None:
         return logits
@@ -61,24 +62,25 @@ def scores(logits: Tensor, clip_logits: Tensor, valid: Tensor, options: Options)
 
 
 def named(logits: Tensor) -> dict[str, Tensor]:
-    """Return the probabilities of classes (Q, K) and of "void" (Q, 1), under the official names.
+    """Return the probabilities of classes (Q, K) and of "void" (Q, 1), from the proposals' `logits` (Q, K + 1).
 
-    `logits` (Q, K + 1) are of proposals.
+    The keys are the official names "fusion.in_vocab_prob" and "fusion.void_prob".
     """
     return {"fusion.in_vocab_prob": in_vocabulary(logits), "fusion.void_prob": logits.softmax(-1)[:, -1:]}
 
 
 def named_of_crops(logits: Tensor, clip_logits: Tensor, valid: Tensor, weight: float) -> dict[str, Tensor]:
-    """Return the out-of-vocabulary probabilities and the fused scores, both (Q, K), under the official names.
+    """Return the results of `out_of_vocabulary` and of `fused`, both (Q, K).
 
-    `logits`, `clip_logits` and `valid` are as in `scores`. `weight` is `ensemble_weight`.
+    The keys are the official names "fusion.out_vocab_prob" and "fusion.fused". `logits`, `clip_logits` and `valid`
+    are as in `scores`. `weight` is Options.ensemble_weight.
     """
     outside = out_of_vocabulary(clip_logits, valid)
     return {"fusion.out_vocab_prob": outside, "fusion.fused": fused(in_vocabulary(logits), outside, weight)}
 
 
 def with_void(mixed: Tensor, logits: Tensor) -> Tensor:
-    """Return fused scores (Q, K), normalised so that the K scores of a query have the sum 1 - p.
+    """Return the fused scores `mixed` (Q, K), with the scores of each query normalised to the sum 1 - p.
 
     p is the query's probability of "void", from `logits` (Q, K + 1). The official code normalises scores only for
     ADE20K-847 and PASCAL-Context-459.

@@ -113,9 +113,10 @@ class MaskDecoder(nn.Module):
         self.mask_embed = Mlp(width, width, width, nn.Linear)
 
     def forward(self, levels: Sequence[Tensor], mask_features: Tensor, every: bool = False) -> list[Proposals]:
-        """Return the Proposals after the last layer, as a list. `levels` and `mask_features` are from PixelDecoder.
+        """Return a list of Proposals. `levels` and `mask_features` are from PixelDecoder.
 
-        If `every` is true, the list starts with the Proposals before each layer, and has `decoder_layers` + 1 elements.
+        If `every` is false, the only element is the Proposals after the last layer. If `every` is true, element i is
+        the Proposals after i layers, for i from 0 to Variant.decoder_layers.
         """
         values = [x.flatten(2).transpose(1, 2) + self.level_embed.weight[i] for i, x in enumerate(levels)]
         keys = [x + sine(level.shape[-2:], x.shape[-1], x.device) for x, level in zip(values, levels, strict=True)]

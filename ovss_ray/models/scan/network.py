@@ -146,8 +146,9 @@ class Scan(Calibrated):
     ) -> Cut:  # fmt: skip
         """Return the regions of an image (H, W, 3) uint8 RGB, and the tokens that the contextual shift replaces.
 
-        `mask_logits` (Q, Hp / 4, Wp / 4) and `class_tokens` (blocks, C) are from Features. `shift_indices` are the
-        Shift.indices of an earlier draw; None: a new draw. Raises OvssError if `shift_indices` do not fit the regions.
+        `mask_logits` (Q, Hp / 4, Wp / 4) and `class_tokens` (blocks, C) are from Features. If `shift_indices` is None,
+        the tokens are drawn at random with the seed `options.seed`. Otherwise, `shift_indices` are the Shift.indices of
+        an earlier draw, which is repeated. Raises OvssError if `shift_indices` do not fit the regions.
         """
         cut = regions.of_masks(mask_logits, inputs.geometry, options.mask_threshold, self.variant.clip)
         blocks, ratio = len(self.variant.replaced), options.replace_ratio
@@ -199,9 +200,11 @@ class Scan(Calibrated):
         return fusion.scores(logits(proposals, rows), logits(crops, rows), valid, options)
 
     def labels(self, mask_logits: Tensor, scores: Tensor, placed: Geometry, vocabulary: Vocabulary) -> np.ndarray:
-        """Return the label map (H, W) uint16. `mask_logits` (Q, Hp / 4, Wp / 4) are from Features.
+        """Return the label map (H, W) uint16 of a photograph with the Geometry `placed`.
 
-        Pixels whose best class is "void" get NONE. Of several classes with the same prompts, only the first occurs.
+        `mask_logits` (Q, Hp / 4, Wp / 4) are from Features. `scores` are from the method `scores`. A label is an index
+        into `vocabulary`. If the best class of a pixel is "void", the label is NONE. If several classes have the same
+        prompts, only the first of these classes occurs in the label map.
         """
         indices = np.append(text.first_of_equal(vocabulary), NONE).astype(np.uint16)
         return indices[semantic.label_map(mask_logits, scores, placed, sigmoid="resized")]

@@ -101,10 +101,10 @@ class Layer(nn.Module):
 
 
 def sine(size: torch.Size, width: int, device: torch.device) -> Tensor:
-    """Return the position encoding of all cells of a map, in row-major order, (h·w, C) float32.
+    """Return the position encoding (h·w, C) float32 of all cells of a map, in row-major order.
 
-    The first half of the channels encodes the row, the second half the column. Source: Carion et al., "DETR", ECCV
-    2020, arXiv 2005.12872.
+    `size` is (h, w). `width` is C. The first half of the channels encodes the row of a cell. The second half encodes
+    the column of a cell. Source: Carion et al., "DETR", ECCV 2020, arXiv 2005.12872.
     """
     exponents = torch.arange(0, width // 2, 2, dtype=torch.float32, device=device) / (width // 2)
     wavelengths = TEMPERATURE**exponents
@@ -115,9 +115,10 @@ def sine(size: torch.Size, width: int, device: torch.device) -> Tensor:
 
 
 def axis_sine(side: int, wavelengths: Tensor) -> Tensor:
-    """Return sines and cosines (side, 2 n) for the rows or columns of a map, at `wavelengths` (n,).
+    """Return the position encoding (side, 2 n) of the rows or columns of a map, at `wavelengths` (n,).
 
-    Sines and cosines alternate on the second axis. At wavelength 1, the last angle is 2π.
+    `side` is the number of rows or columns of the map. For row or column i, the encoding has n angles. The angle at the
+    wavelength λ is 2π (i + 1) / (`side` · λ). Each angle is encoded by its sine, followed by its cosine.
     """
     place = torch.arange(1, side + 1, dtype=torch.float32, device=wavelengths.device)
     angles = (place / (side + 1e-6) * (2 * math.pi))[:, None] / wavelengths

@@ -33,7 +33,7 @@ class Regions:
     boxes: np.ndarray
     """(V, 4) int32: x0 y0 x1 y1 of the valid queries' masks, half open, in the resized photograph"""
     bits: np.ndarray
-    """(bytes,) uint8: packed pixels of the boxes, 1 inside of the mask (see structures.masks.regions)"""
+    """(bytes,) uint8: one bit for each pixel of each box, 1 inside of the mask (see structures.masks.regions)"""
     foreground: np.ndarray
     """(V, T) bool: patches of the crop with at least one pixel of the mask"""
 
@@ -72,18 +72,18 @@ def of_masks(mask_logits: Tensor, geometry: Geometry, threshold: float, sizes: C
 
 
 def seen_patches(mask: Tensor, sizes: ClipSizes) -> np.ndarray:
-    """Return (T,) bool: True for patches with at least one pixel of the mask.
+    """Return (T,) bool: True for the patches of CLIP's input with at least one pixel of the resized mask.
 
-    `mask` (height, width) bool may have any size.
+    `mask` (height, width) bool may have any size. The mask is first resized to the size of CLIP's input, n × n pixels.
     """
     square = F.interpolate(mask[None, None].float(), (sizes.pixels, sizes.pixels), mode="nearest")
     return F.max_pool2d(square, sizes.patch)[0, 0].bool().flatten().numpy()
 
 
 def crops(pixels: Tensor, cut: Regions, side: int) -> Iterator[Tensor]:
-    """Yield the crop (3, n, n) float32 of each region, normalised for CLIP. The aspect ratio changes.
+    """Yield the crop (3, n, n) float32 of each region in `cut`, normalised for CLIP.
 
-    `pixels` (3, h, w) uint8 is the resized photograph. `side` is n.
+    The box of a region is stretched to a square. `pixels` (3, h, w) uint8 is the resized photograph. `side` is n.
     """
     mean, std = (value.to(pixels.device) for value in CLIP)
     for (x0, y0, x1, y1), mask in zip(cut.boxes.tolist(), cut.masks(), strict=True):

@@ -44,7 +44,10 @@ class Windows:
         self.places = places[:-1]
         """(B·h·w,) int64: position of each token in the flattened `order`"""
         self.masks = edge_masks(side, shift, device) if shift else torch.zeros((1, 1, 1), device=device)
-        """(kinds, L, L) float32: values added to attention logits, for each kind; (1, 1, 1) zero if `shift` is 0"""
+        """(kinds, L, L) float32: values added to the attention logits in the windows of each kind
+
+        If `shift` is 0, the array is a single zero of shape (1, 1, 1).
+        """
         self.distances = relative_position_index(side, device)
 
 

@@ -29,7 +29,11 @@ MODEL, ORIGINAL = ADAPTER + "clip_model.", ADAPTER + "original_clip."
 VISUAL, VOID = MODEL + "visual.", ADAPTER + "non_object_embedding"
 """Prefix of the entries of the fine-tuned image tower, and name of the entry with the embedding of "void" """
 TUNED = ("module.clip_model.", "module.", "")
-"""Possible prefixes of a fine-tuned CLIP's entries: from SCAN's script, open_clip on several GPUs, or `ovss train`"""
+"""Possible prefixes of the entries in a checkpoint of a fine-tuned CLIP
+
+SCAN's script writes the prefix "module.clip_model.", and open_clip on several GPUs writes the prefix "module.".
+`ovss train` writes no prefix.
+"""
 MASK = "attn_mask"
 """Name of the text tower's causal mask, a constant that only some checkpoints contain"""
 UNUSED = (MODEL + MASK, ADAPTER + "pixel_mean", ADAPTER + "pixel_std", "criterion.empty_weight")
@@ -75,7 +79,7 @@ def logits(embeddings: Tensor, rows: Tensor) -> Tensor:
 def classifier(tower: TextTower, void: Tensor, vocabulary: Vocabulary, embed: text.Embed | None = None) -> Tensor:
     """Return SCAN's classifier of a vocabulary: unit-norm rows (K + 1, D) float32, `void` (1, D) last.
 
-    `embed` is the function that embeds texts; default: text.embed.
+    `embed` is the function that embeds texts. If `embed` is None, the function is text.embed.
     """
     with runtime.full_precision(void.device):
         rows = (embed or text.embed)(tower, text.whole_names(vocabulary), text.templates(vocabulary, "vild"))

@@ -18,9 +18,9 @@ class Variant:
 
     clip: ClipSizes
     levels: tuple[int, int, int]
-    """CLIP blocks whose patch tokens calibrate the proposals; blocks count from 1"""
+    """numbers of the CLIP blocks whose patch tokens calibrate the proposals; the first block has the number 1"""
     replaced: tuple[int, ...]
-    """CLIP blocks after which the contextual shift replaces background tokens; blocks count from 1"""
+    """numbers of the CLIP blocks after which the contextual shift replaces tokens; the first block has the number 1"""
     sigmas: tuple[int, int, int] = (9, 7, 3)
     """for each of `levels`, standard deviation of the Gaussian in LowPassFusion, in bins of the 2-D spectrum"""
     backbone_width: int = 128
@@ -57,17 +57,22 @@ class Options:
     mask_threshold: float = 0.4
     """probability above which a pixel belongs to a query's binary mask; only crops depend on binary masks"""
     ensemble_weight: float | None = 0.7
-    """weight w of the crops in the class scores proposals^(1 − w) · crops^w, from 0 to 1
+    """weight w of the crops in the class scores, from 0 to 1, or None
 
-    If w is None, the scores ignore the crops. If w is 0, the scores ignore the proposals, as in the official code.
+    A query has a class probability p from the proposal's embedding, and a class probability c from the crop. If w is
+    above 0, the class score is p^(1 − w) · c^w. If w is 0, the class score is c, as in the official code. If w is None,
+    no crops are made, and the class scores are those of the proposals.
     """
     replace_ratio: float = 0.15
-    """fraction of a crop's background tokens that the contextual shift replaces after a block, from 0 to 1"""
+    """fraction, from 0 to 1, of a crop's background tokens that the contextual shift replaces
+
+    The shift replaces this fraction after each block in Variant.replaced.
+    """
     fusion: Literal["product", "log"] = "product"
     """normalisation of a query's class scores, if `ensemble_weight` is above 0
 
-    product: no normalisation. log: the scores have the sum 1 − P("void"). The official code uses log for ADE-847 and
-    PC-459.
+    If `fusion` is product, the scores are not normalised. If `fusion` is log, the scores are normalised to the sum
+    1 − P("void"). The official code uses log for ADE20K-847 and PASCAL-Context-459.
     """
     seed: int = 0
     """seed of the contextual shift's random draws, which also depend on the pixels of the image"""

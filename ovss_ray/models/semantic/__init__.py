@@ -22,7 +22,7 @@ __all__ = ["Geometry", "label_map", "probabilities"]
 
 # 2 MB fit into a CPU's cache.
 CPU_BLOCK, GPU_BLOCK = 1 << 21, 1 << 28
-"""Maximum bytes of the class scores that are in memory at a time: 2 MB on a CPU, 256 MB on a GPU"""
+"""Default values of `block_bytes` in `label_map`: 2 MB on a CPU, 256 MB on a GPU"""
 FEW = 100
 """Number of classes below which all scores are computed: pruning would cost more than it saves"""
 
@@ -31,11 +31,12 @@ def label_map(
     mask_logits: Tensor, class_probabilities: Tensor, geometry: Geometry, block_bytes: int | None = None,
     sigmoid: Sigmoid = "original", prune: bool | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """Return the best class of every pixel, (H, W) uint16; the lowest index on ties.
+    """Return the index of the best class of every pixel, (H, W) uint16; on ties, the lowest index.
 
-    `mask_logits` (Q, h, w) float32 and `class_probabilities` (Q, K) float32 are on one device. The class scores
-    in memory take about `block_bytes` bytes, by default CPU_BLOCK or GPU_BLOCK. `prune` changes the speed, but not the
-    result. By default, `prune` is True if K ≥ FEW. Raises OvssError if K is above NONE.
+    `mask_logits` (Q, h, w) float32 and `class_probabilities` (Q, K) float32 are on one device. `sigmoid` is described
+    at tiles.Sigmoid. The class scores in memory take about `block_bytes` bytes. If `block_bytes` is None, the limit is
+    CPU_BLOCK or GPU_BLOCK. If `prune` is true, classes that cannot be the best are skipped. This does not change
+    the result. If `prune` is None, such classes are skipped if K ≥ FEW. Raises OvssError if K is above NONE (65,534).
     """
     queries, count = class_probabilities.shape
     if count > NONE:
@@ -56,7 +57,10 @@ def label_map(
 
 
 def _bytes_per_tile(queries: int, geometry: Geometry, sigmoid: Sigmoid) -> int:
-    """Return twice the number of bytes of a tile's mask probabilities."""
+    """Return the bytes of the budget that one tile needs: twice the size of the tile's mask probabilities.
+
+    The budget is `block_bytes` of `label_map`. The factor 2 limits mask probabilities to half of the budget.
+    """
     # "resized" also needs the mask probabilities of the resized photograph. The larger of the two arrays counts.
     (height, width), (tall, wide) = geometry.original, geometry.resized
     resized = -(-PIXELS * tall * wide // (height * width)) if sigmoid == "resized" else 0

@@ -16,7 +16,10 @@ from ovss_ray.models.semantic.tiles import PIXELS, Block, Tiles
 LEAST = 16
 """Minimum number of columns of a matrix product"""
 ALIKE = 0.8
-"""Minimum ratio of the smallest to the largest number of classes per tile in a group of tiles"""
+"""Minimum ratio between the numbers of remaining classes of two tiles that `_groups` puts into one group
+
+For example, a group may have tiles of 80 to 100 remaining classes, but not tiles of 79 and 100.
+"""
 
 
 class All:
@@ -99,7 +102,11 @@ def _on(tensor: Tensor, indices: np.ndarray) -> Tensor:
 
 
 def _groups(counts: np.ndarray, budget: int) -> Iterator[np.ndarray]:
-    """Yield the tile indices (n,) of each group. The scores of several tiles take at most `budget` bytes."""
+    """Yield groups of tiles with similar numbers of remaining classes. Each group is an array (n,) of tile indices.
+
+    Tile i has `counts[i]` remaining classes. If a group has several tiles, the class scores of the group take at most
+    `budget` bytes. If a group has one tile, the class scores may take more.
+    """
     order = np.argsort(-counts, kind="stable")
     sizes = np.maximum(counts[order], LEAST)
     begin = 0
@@ -111,15 +118,21 @@ def _groups(counts: np.ndarray, budget: int) -> Iterator[np.ndarray]:
 
 
 def _places(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return (n, k) int64, k ≥ LEAST: row i has `counts[i]` numbers from `begins[i]` on, then repeats the last one."""
+    """Return (n, k) int64: row i has the numbers `begins[i]` to `begins[i] + counts[i]` − 1, in ascending order.
+
+    k is the largest of `counts`, but at least LEAST. A row with fewer than k numbers repeats the last number.
+    """
     steps = np.arange(max(LEAST, int(counts.max())))
     return begins[:, None] + np.minimum(steps, counts[:, None] - 1)
 
 
 def _best(masks: Tensor, columns: Callable[[int, int], Tensor], count: int, budget: int) -> Tensor:
-    """Return the index (…) int64 of the highest score at each pixel; the lowest index on ties.
+    """Return the index (…) int64 of the highest score at each pixel; on ties, the lowest index.
 
-    The scores are `masks` (…, Q) @ `columns(0, count)`, computed in parts of about `budget` bytes.
+    A pixel has `count` scores, one for each class. `columns(begin, end)` returns the probabilities of the classes
+    `begin` to `end` − 1, (Q, end − begin). For n tiles, `columns` may also return one matrix for each tile,
+    (n, Q, end − begin). The scores are the matrix product of the mask probabilities `masks` (…, Q) and the class
+    probabilities. Scores in memory take about `budget` bytes.
     """
     chunk = max(1, budget // (4 * masks.shape[:-1].numel()))
     score, best = _top(masks @ columns(0, min(chunk, count)))

@@ -20,7 +20,7 @@ PIXELS = SIDE * SIDE
 
 # SAN computes the sigmoid at the size of the original photograph, SCAN at the size of the resized photograph.
 Sigmoid = Literal["original", "resized"]
-"""Size at which the sigmoid of masks is computed: of the original photograph, or of the resized photograph"""
+"""Size of the masks when their sigmoid is computed, as the name of a field of Geometry"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Geometry:
 Masks = Callable[[int, int, Tensor], Tensor]
 """Function masks(top, end, columns) that returns mask probabilities (C, R, 256, Q) of tiles with 256 pixels.
 
-The rows of tiles are `top` to `end` − 1. `columns` (C,) int64 is on the CPU.
+The tiles are in the R tile rows `top` to `end` − 1, and in the C tile columns `columns`. `columns` (C,) int64 is in
+ascending order, and on the CPU.
 """
 
 
@@ -52,9 +53,9 @@ class Cells(NamedTuple):
     last: Tensor
 
     def indices(self, begin: int, end: int) -> Tensor:
-        """Return the cells (n, T) int64 that each of the tiles `begin` to `end` − 1 depends on.
+        """Return the cells (n, T) int64 that the tiles `begin` to `end` − 1 depend on. A row has the cells of one tile.
 
-        Tiles with fewer than T cells repeat the last cell.
+        T is the number of cells of the tile with the most cells. A row with fewer than T cells repeats the last cell.
         """
         first, last = self.first[begin:end, None], self.last[begin:end, None]
         return torch.minimum(first + torch.arange(int((last - first).max()) + 1), last)
@@ -124,7 +125,7 @@ def probabilities(mask_logits: Tensor, geometry: Geometry) -> Tensor:
 
 
 def _continued(count: int) -> Tensor:
-    """Return the indices 0 to count − 1. The last index is repeated up to a multiple of SIDE indices."""
+    """Return the pixel indices 0 to count − 1. The last index is repeated until the indices fill the last tile."""
     return torch.arange(-(-count // SIDE) * SIDE).clamp(max=count - 1)
 
 
@@ -156,7 +157,7 @@ def _resize(cells: int, geometry: Geometry, axis: int) -> Tensor:
 
 
 def _touched(resize: Tensor) -> Cells:
-    """Return the mask cells that the tiles along an axis depend on, from the matrix of `_resize`."""
+    """Return the mask cells that the tiles along an axis depend on. `resize` is the axis's result of `_resize`."""
     touched = resize.unflatten(0, (-1, SIDE)).any(1).int()
     return Cells(touched.argmax(1), resize.shape[1] - 1 - touched.flip(1).argmax(1))
 
@@ -187,7 +188,11 @@ class _Samples(NamedTuple):
 
 
 def _samples(cells: int, count: int) -> _Samples:
-    """Return the resize of an axis from `cells` cells to `count` samples, at the float32 positions that torch uses."""
+    """Return the linear resize of an axis from `cells` cells to `count` samples.
+
+    Each sample has the same position among the cells as in torch's F.interpolate with `align_corners=False`. The
+    positions are computed in float32.
+    """
     positions = ((torch.arange(count) + 0.5) * (cells / count) - 0.5).clamp(min=0)
     before = positions.long().clamp(max=cells - 1)
     return _Samples(before, (before + 1).clamp(max=cells - 1), positions - before)
@@ -199,7 +204,7 @@ class _Axis(NamedTuple):
     first: _Samples
     """resize from the mask grid to the padded input"""
     second: _Samples
-    """resize from the resized photograph to the whole tiles of the original photograph"""
+    """resize from the resized photograph, which is the top left of the padded input, to the pixels of the tiles"""
 
     def cells(self) -> Cells:
         """Return the cells that each tile depends on."""
@@ -207,7 +212,7 @@ class _Axis(NamedTuple):
         return Cells(self.first.before[begin], self.first.after[end])
 
     def part(self, tiles: Tensor) -> "_Axis":
-        """Return both resizes, limited to the pixels of `tiles` (n,) int64: indices of tiles in ascending order."""
+        """Return both resizes for some tiles only. `tiles` (n,) int64 has the tile indices in ascending order."""
         pixels = (SIDE * tiles.cpu()[:, None] + torch.arange(SIDE)).flatten()
         second = self.second.of_pixels(pixels)
         begin, end = int(second.before[0]), int(second.after[-1]) + 1

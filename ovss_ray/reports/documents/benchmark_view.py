@@ -77,9 +77,10 @@ def _headings(headings: Mapping[str, str], benchmark: BenchmarkReport) -> list[s
 
 
 def class_rows(headings: Mapping[str, str], benchmark: BenchmarkReport) -> list[list[dict[str, Any]]]:
-    """Return a row of cells per class: name with colour, and the value for each key of `headings`.
+    """Return a row of cells per class: the class's name with colour, and the class's value for each key of `headings`.
 
-    With a bootstrap, a row also has the interval of IoU and the number of photographs.
+    If the benchmark has a bootstrap, two cells follow. The first has the interval of the class's IoU. The second has
+    the number of photographs with the class in the ground truth.
     """
     rows = []
     for label, score in enumerate(benchmark.classes):
@@ -122,7 +123,10 @@ def errors(failed: Sequence[ImageError]) -> list[dict[str, Any]]:
 
 
 def confusion_rows(listed: Sequence[Confusion], labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Return a row per confusion, with names and colours."""
+    """Return a row per confusion, with the fields of the Confusion.
+
+    Class names replace the true label and the predicted label. The row also has the colours of both classes.
+    """
     return [
         {
             **vars(confusion),
@@ -138,8 +142,9 @@ def confusion_rows(listed: Sequence[Confusion], labels: Sequence[str]) -> list[d
 def matrix(partial: Partial | None, listed: Sequence[Confusion], labels: Sequence[str], most: int) -> dict[str, Any]:
     """Return {"columns": class names, "rows": rows} of a confusion matrix of at most `most` classes.
 
-    A row is (name of the true class, cells). A cell is {"value": percent, "right": True if the prediction is correct}.
-    If `partial` is None, both lists are empty.
+    The first confusions in `listed` decide which classes (see `confusions.matrix`). A row is (name of the true class,
+    cells). A cell is {"value": percent of the true class's pixels, "right": True if the prediction is correct}. If
+    `partial` is None, columns and rows are empty lists.
     """
     if partial is None:
         return {"rows": [], "columns": []}
@@ -202,7 +207,11 @@ def times(report: Report) -> list[dict[str, Any]]:
 def script_data(
     scored: int, labels: Sequence[str], listed: Sequence[Confusion], images: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return the data of one benchmark for the page's script, which shows the gallery. `scored`: number of images."""
+    """Return the data of one benchmark for the page's script, which shows the gallery.
+
+    `scored` is the number of the benchmark's images that the run has scored. A page that compares runs does not show
+    `scored`.
+    """
     return {
         "scored": scored,
         "labels": list(labels),

@@ -20,7 +20,7 @@ from ovss_ray.reports.totals import Reading
 from ovss_ray.runs.folder import RunFolder
 
 Runs = Mapping[str, tuple[Report, Mapping[str, Reading]]]
-"""Folder of a run → (report of the run, {benchmark: Reading with confusion cells})."""
+"""Folder of a run → (report of the run, {benchmark: Reading from `totals.read` with `cells=True`})."""
 Differences = Mapping[tuple[str, str], Paired]
 """(folder of a run other than the first, benchmark) → paired differences of this run to the first run."""
 
@@ -59,7 +59,11 @@ def render(runs: Runs, differences: Differences, images: int = 101) -> str:
 def _view(
     number: int, name: str, names: Sequence[str], runs: Runs, differences: Differences, images: int, room: int
 ) -> dict[str, Any]:
-    """Return the section of a benchmark. `images` and `room` (bytes) limit the gallery."""
+    """Return the data of the page's section on the benchmark `name`. `number` is the section's number, from 0.
+
+    `names` has the short name of each run. The gallery shows at most `images` images, with pictures of at most `room`
+    bytes in total.
+    """
     of_runs = [report.benchmarks.get(name) for report, _ in runs.values()]
     headings = {
         key: words

@@ -93,10 +93,11 @@ def _images(cells: Cells, pairs: set[tuple[int, int]], labels: int) -> dict[tupl
 def matrix(partial: Partial, confusions: Sequence[Confusion], most: int) -> tuple[list[int], list[int], np.ndarray]:
     """Return a part of the confusion matrix: labels of the rows, labels of the columns, values.
 
-    The rows are labels of `confusions`, at most `most`, in ascending order. The first confusions have precedence. The
-    columns are the same labels. If pixels of a row have no predicted class, a last column has the label n, the number
-    of labels.
-    Values are percent of the pixels of the row's label, (rows, columns) float64.
+    Rows stand for true labels, and columns for predicted labels. The labels of the rows are the true and predicted
+    labels of `confusions`, in ascending order. A confusion is skipped if its labels would raise the number of rows
+    above `most`. The columns have the same labels as the rows. If pixels of the rows have no predicted class, a last
+    column has the label n, the number of labels. Values (rows, columns) float64 are percent of all pixels of the row's
+    label.
     """
     n = len(partial.counts)
     labels: dict[int, None] = {}

@@ -106,7 +106,11 @@ class Album:
         return Item(*(text or "" for text in rows[0].values())) if rows else None
 
     def _prediction(self, run: int, image_id: str, part: str) -> np.ndarray | None:
-        """Return a saved label map as label indices, (H, W) uint16; None if missing or unreadable."""
+        """Return the label map that a run saved for an image, as label indices (H, W) uint16.
+
+        `run` is an index into the runs of the album. `part` is the class of a few-shot episode, as in Item.part.
+        Returns None if the run saved no label map for the image, or if the label map cannot be read.
+        """
         uri = files.join(self._runs[run][0].predictions(self._name), f"{image_id}.png")
         if not files.exists(uri):
             return None
@@ -115,14 +119,15 @@ class Album:
     def _asked(self, run: int, part: str) -> Question:
         """Return the Question of a run's label maps: their classes, and the label that each class counts as.
 
-        `part`: class of a few-shot episode, as in Item.part. Raises OvssError if each image has its own words.
+        `part` is the class of a few-shot episode, as in Item.part. Raises OvssError if a stage of the run gives each
+        image its own vocabulary.
         """
         folder, reading = self._runs[run]
         config, card = folder.config(), reading.card
         if gives_words(config):
             raise OvssError(
-                f"the label maps of {folder.uri} cannot be shown: each image has its own words, so a value has a "
-                "different meaning in each label map. The metrics are not affected"
+                f"the label maps of {folder.uri} cannot be shown: each image has its own vocabulary, so a pixel value "
+                "may stand for different words in two label maps. The metrics are not affected"
             )
         labels, benchmark = tuple(card["labels"]), self._benchmark
         if benchmark and binary(config):

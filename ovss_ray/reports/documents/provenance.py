@@ -60,7 +60,7 @@ def intervals(report: Report) -> dict[str, str]:
 
 
 def command(folder: RunFolder) -> str:
-    """Return the command that repeats the run in another folder. It passes the run's config.yaml, with all settings."""
+    """Return the `ovss evaluate` command that repeats the run in `folder` in another folder, with the same config."""
     return f"ovss evaluate {shlex.quote(files.absolute(folder.file('config.yaml')))} --out NEW_FOLDER"
 
 

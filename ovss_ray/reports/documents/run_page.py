@@ -156,6 +156,12 @@ def _without_cells(reading: Reading, partial: Partial | None) -> str:
 
 
 def check_local(uri: str) -> None:
-    """Raise OvssError if the page `uri` is not a file on this machine. A browser could not open the page."""
+    """Raise OvssError if the folder `uri` of a run is not on this machine.
+
+    A browser can open the page of the run only if the page is on this machine.
+    """
     if not files.is_local(uri):
-        raise OvssError(f"--open: {uri} is not a file on this machine. Copy it, and open the copy in a browser")
+        raise OvssError(
+            f"--open: the folder {uri} is not on this machine, so a browser cannot open the page. Use --html "
+            "instead of --open, copy report.html to this machine, and open the copy in a browser"
+        )

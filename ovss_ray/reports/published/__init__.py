@@ -50,10 +50,10 @@ class Figure:
 
 
 def of(benchmark: str) -> tuple[Figure, ...]:
-    """Return the figures published for a benchmark, best first, SG-IoU last; empty if there are none.
+    """Return the figures published for a benchmark, the highest value first; () if no figure is published.
 
-    Variants of a benchmark have the figures of the benchmark. For example, ade20k:150@catseg has the figures of
-    ade20k:150.
+    Figures of SG-IoU follow all other figures, again with the highest value first. Variants of a benchmark have the
+    figures of the benchmark. For example, ade20k:150@catseg has the figures of ade20k:150.
     """
     base = class_lists.base(benchmark)
     matching = (figure for figure in figures() if figure.benchmark == base)
@@ -77,9 +77,10 @@ def method(stage: str, variant: str) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class FreeFigure:
-    """A published figure of a vocabulary-free method, or of another method in the same source.
+    """A figure from a publication about vocabulary-free methods.
 
-    Only figures with the same metric, setting and mapping are comparable.
+    The figure may belong to another method to which the publication compares vocabulary-free methods. Only figures
+    with the same metric, setting and mapping are comparable.
     """
 
     method: str
@@ -89,7 +90,10 @@ class FreeFigure:
     metric: str
     """name of the metric in the source"""
     setting: str
-    """origin of the words, and the subset of the images if not all were used"""
+    """origin of the words that the method predicts, such as "vocabulary-free" or "open vocabulary (names given)"
+
+    If only a part of the images was used, `setting` also names this part, such as "every 4th image".
+    """
     mapping: str
     """rule by which words are mapped to classes; "none" if the method was given the class names"""
     kind: str
@@ -101,7 +105,7 @@ class FreeFigure:
 def vocabulary_free(benchmark: str | None = None) -> tuple[FreeFigure, ...]:
     """Return the figures of vocabulary_free.json for a benchmark, or for all benchmarks.
 
-    They are sorted by benchmark, metric, setting and mapping, then by value, the highest first.
+    The figures are sorted by benchmark, metric, setting and mapping, then by value, the highest first.
     """
     rows = json.loads((Path(__file__).parent / "vocabulary_free.json").read_text("utf-8"))
     every = (FreeFigure(*row) for row in rows)

@@ -35,9 +35,9 @@ def published_for(
 ) -> Published | None:
     """Return the published figures of a run's method for a benchmark, each with the run's value of the same metric.
 
-    Returns None if the run has several stages, or no published figures for the benchmark. `measured` has the run's
-    results on the benchmark. `weights` is `environment["weights"]` in the report. Second-hand figures have no
-    difference.
+    `measured` has the run's results on the benchmark. `weights` is `environment["weights"]` in the report. Second-hand
+    figures have no difference. Returns None if the run has several stages. Also returns None if no figure of the method
+    is published for the benchmark.
     """
     variant = str(getattr(stages[0].settings(), "variant", "")) if len(stages) == 1 else ""
     known = published.method(stages[0].use, variant)

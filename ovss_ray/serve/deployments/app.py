@@ -63,9 +63,11 @@ HEALTH: dict[str, Any] = {
 
 Serve replaces a replica after three failed checks."""
 LATE = 2  # after twice `limits.seconds`, all requests of a batch have timed out
-"""Multiple of `limits.seconds` after which a batch without progress counts as hung, unless `deadline` is shorter"""
+"""Multiple of `limits.seconds` after which a batch without progress counts as hung.
+
+If the `deadline` of the config is shorter, the deadline applies instead."""
 SERVE_RUN = "serve"
-"""File name of the program that runs `build` under the command `serve run`"""
+"""File name in sys.argv[0] if the command `serve run` calls `build`"""
 LOOK = 2.0
 """Seconds between two checks of the cluster's size (see `Arguments.patience`)"""
 QUIET = LoggingConfig(enable_access_log=False, log_level="ERROR")
@@ -244,7 +246,7 @@ class Access:
     """Keys and origins that may use the service."""
 
     key: bytes | None
-    """SHA-256 of the API key in $OVSS_API_KEY. This API key has no quota. None: the variable is not set"""
+    """SHA-256 of the API key in $OVSS_API_KEY, or None if the variable is not set. This API key has no quota"""
     keys: Sequence[keys.Key]
     """further keys, which may have quotas"""
     origins: Sequence[str]
@@ -288,6 +290,6 @@ def _ingress(models: Sequence[Served], limits: Limits, access: Access) -> Any:
 
 
 def _route(model: Served) -> Route:
-    """Return the deployment and the Parts of each pool of a model, in order."""
+    """Return the deployment and the Parts of each pool of a model, in the order of the pools."""
     names = [_name(model.description["name"], number) for number in range(len(model.parts))]
     return [(serve.get_deployment_handle(name), parts) for name, parts in zip(names, model.parts, strict=True)]

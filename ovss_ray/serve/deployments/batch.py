@@ -114,9 +114,10 @@ def _check(stages: Sequence[StageConfig]) -> None:
 def _parts(
     groups: Sequence[Sequence[StageConfig]], inputs: Iterable[str], outputs: set[str], all_of_them: bool = False
 ) -> list[Part]:
-    """Return, for each pool, the stages on which a column in `outputs` depends, and the columns to pass on.
+    """Return, for each pool, the stages to run, and the columns to pass to the next pool.
 
-    `groups`: stages of each pool. If `all_of_them` is True, all stages are returned.
+    A stage is returned if a column in `outputs` depends on the stage, or if `all_of_them` is True. `groups`: stages of
+    each pool. `inputs`: columns that a request has before the first stage.
     """
     kept_stages: list[list[StageConfig]] = []
     live = set(outputs)
@@ -204,7 +205,7 @@ def warm(stages: Mapping[str, Stage], vocabularies: Sequence[Vocabulary]) -> flo
 
 
 def pace(stages: Mapping[str, Stage], words: Vocabulary) -> Pace:
-    """Return the pace of the stages, measured with a small and a larger test image.
+    """Return a formula for the seconds per image (see Pace). Measure the stages with a small and a larger test image.
 
     The stages must be warm. If the small image takes more than SLOW seconds, only this image is measured.
     """

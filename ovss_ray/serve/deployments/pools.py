@@ -24,7 +24,9 @@ Route = Sequence[tuple[DeploymentHandle, Parts]]
 HTTP = "http"
 """Name of the deployment that answers the HTTP requests"""
 ANSWER = 1.0
-"""Seconds reserved for returning the answer, or a tenth of the request's remaining time if that is shorter"""
+"""Maximum number of seconds that a request reserves for returning the answer.
+
+A request reserves a tenth of its remaining time, but at most ANSWER seconds."""
 PATIENCE = 5.0
 """Timeout in seconds for collecting the metrics of all replicas. Prometheus itself stops waiting after 10 s."""
 

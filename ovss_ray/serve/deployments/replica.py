@@ -128,7 +128,7 @@ class Replica:
             raise TooSlow() if slow else Delayed() from None
 
     async def _work(self) -> None:
-        """Process waiting requests batch by batch; skip cancelled ones."""
+        """Process waiting requests batch by batch. Skip requests that are cancelled or have timed out."""
         # serve.batch is not used. In Ray 2.60, it closes a batch after 10 ms, even while another batch is computed.
         # Under load, many small batches would wait in a queue.
         if self.resting:
@@ -141,7 +141,8 @@ class Replica:
     def _next(self) -> list[Pending]:
         """Return the next batch, in which all requests have the same kind of answer.
 
-        Clicks (see CLICKS) go first, except after a batch of clicks. Otherwise, the oldest request goes first.
+        If a click (see CLICKS) waits and the previous batch had no clicks, the batch starts with the oldest click. In
+        all other cases, the batch starts with the oldest request.
         """
         open_requests = [request for request in self.waiting if not request[3].done()]
         clicks = [request for request in open_requests if request[2] in CLICKS]

@@ -39,9 +39,10 @@ def limits(configs: Mapping[str, RunConfig]) -> Limits:
 
 
 def place(configs: Mapping[str, RunConfig], size: Size, weights: float) -> dict[str, list[Placed]]:
-    """Return name of a model → pools, with numbers in place of "auto". The pools of all models share the cluster.
+    """Return name of a model → pools of the model. In the pools, numbers replace every "auto".
 
-    `weights`: bytes of the files of the largest model. Raises OvssError if the cluster is too small.
+    The pools of all models share a cluster of the size `size`. `weights`: bytes of the weight files of the model with
+    the largest weights. Raises OvssError if the cluster is too small.
     """
     pools = [(name, pool) for name, config in configs.items() for pool in config.pools]
     batched = [_batched(pool) for _, pool in pools]
@@ -58,9 +59,11 @@ def _batched(pool: Pool) -> Pool:
 
 
 def _parted(pools: list[Pool], gpus: float) -> list[Pool]:
-    """Return the pools. On a cluster with GPUs, a pool that can use a GPU gets a number in place of `gpus: auto`.
+    """Return the pools. A pool that has `gpus: auto` and a stage for GPUs gets a number in place of "auto".
 
-    The number is 1.0 if there is a GPU for each of these pools, else a fraction such as 0.5.
+    `gpus`: number of GPUs of the cluster. If `gpus` is 0, the pools remain unchanged. If every pool that gets a number
+    can have its own GPU, the number is 1.0. Otherwise, the pools share GPUs, and the number is a fraction such as 0.5.
+    A pool that shares a GPU gets one worker in place of `workers: auto`.
     """
     free = [pool for pool in pools if pool.gpus == "auto" and any(stage.kind().gpu for stage in pool.stages)]
     if not gpus:

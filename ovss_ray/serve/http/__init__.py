@@ -1,1 +1,1 @@
-"""The HTTP side of the service: requests, answers, limits, and the web page. It does not use Ray."""
+"""The HTTP side of the service: requests, answers, limits, and the web page. The package does not use Ray."""

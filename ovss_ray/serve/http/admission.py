@@ -74,9 +74,13 @@ class Desk:
         """names of the benchmarks in the configs"""
 
     def model(self, name: str | None, answer: str) -> Model:
-        """Return the model called `name`; if `name` is None, the first model that can give this kind of `answer`.
+        """Return the model called `name`. If `name` is None, return the first model that can give the answer.
 
-        Raises HTTPException 422 if there is no such model, or if the model cannot give this kind of answer.
+        `answer`: kind of answer, such as "regions". Raises HTTPException 422:
+
+        - no model is called `name`
+        - the model called `name` cannot give this kind of answer
+        - `name` is None, and no model can give this kind of answer
         """
         able = [model for model in self.models.values() if answer in model.description["answers"]]
         if name is not None and name not in self.models:
@@ -100,8 +104,8 @@ class Desk:
         Raises HTTPException:
 
         - 400: the client closes the connection
-        - 408: the body is late
-        - 429: `limits.waiting` requests are in progress
+        - 408: the body does not arrive within `limits.upload` seconds
+        - 429: `limits.waiting` requests are already in progress
         - 503: the block takes longer than `limits.seconds`, or the service is being stopped
         """
         later = {"Retry-After": str(self.limits.retry)}
@@ -123,9 +127,10 @@ class Desk:
             self.waiting -= 1
 
     async def receive(self, request: Request) -> None:
-        """Read the whole body of a request; the request object stores it.
+        """Read the whole body of a request; the request object stores the body.
 
-        Raises HTTPException: 408 if the body is late; 400 if the client closes the connection.
+        Raises HTTPException 408 if the body does not arrive within `limits.upload` seconds. Raises HTTPException 400 if
+        the client closes the connection.
         """
         try:
             async with asyncio.timeout(self.limits.upload):
@@ -151,7 +156,10 @@ class Desk:
 
     @asynccontextmanager
     async def image(self, data: bytes, model: Model, kind: Kind) -> AsyncIterator[np.ndarray]:
-        """Decode an image, and yield it as (H, W, 3) uint8 RGB. Wait while other images fill `limits.held`.
+        """Decode an image, and yield the pixels (H, W, 3) uint8 RGB.
+
+        If the image and all other images in memory together have more than `limits.held` pixels, wait before decoding.
+        An image does not wait if no other image is in memory.
 
         Raises HTTPException:
 
@@ -182,7 +190,10 @@ class Desk:
             self._rest()
 
     def _rest(self) -> None:
-        """Start or restart the timer that returns free memory to the operating system after REST seconds."""
+        """Start a timer of REST seconds, and cancel the previous timer.
+
+        When the timer ends, free memory is returned to the operating system.
+        """
         if self.resting:
             self.resting.cancel()
         loop = asyncio.get_running_loop()

@@ -119,7 +119,7 @@ def picture(row: Mapping[str, Any], vocabulary: Vocabulary, image: np.ndarray, o
     """Return a PNG file that shows the predicted classes of an image (H, W, 3) uint8 RGB.
 
     If `output` is "png", the pixels are class indices. Otherwise, the classes' colours are blended with the image.
-    `note`: text chunk "ovss_ray" of the PNG.
+    `note`: content of the text chunk "ovss_ray" of the PNG file. If `note` is empty, the file has no such chunk.
     """
     labels = row["prediction"]
     drawn = indexed(labels, vocabulary) if output == "png" else overlay(labels, vocabulary, image)
@@ -136,9 +136,11 @@ def with_picture(answer: Answer, output: Output, png: bytes) -> Answer:
 
 
 def _scores(row: Mapping[str, Any], labels: np.ndarray) -> dict[int, float]:
-    """Return class index → mean probability of the class's regions, each weighted by its pixels in the label map.
+    """Return class index → mean probability of the class's regions.
 
-    Classes without such pixels are left out.
+    `labels`: label map (H, W) uint16. A region belongs to its most probable class. The weight of a region in the mean
+    is the number of its pixels that have this class in `labels`. If all weights of a class are 0, the result does not
+    contain the class.
     """
     called, sure = named(row["scores"])
     if "merged" in row:
@@ -157,7 +159,8 @@ def _scores(row: Mapping[str, Any], labels: np.ndarray) -> dict[int, float]:
 def indexed(labels: np.ndarray, vocabulary: Vocabulary) -> Image.Image:
     """Return the label map (H, W) uint16 as an image of class indices.
 
-    The image has 8 bits per pixel and a palette, or 16 bits per pixel (see PALETTE_CLASSES).
+    If the vocabulary has at most 255 classes (PALETTE_CLASSES), the image has 8 bits per pixel and a palette.
+    Otherwise, the image has 16 bits per pixel.
     """
     if len(vocabulary) > PALETTE_CLASSES:
         return Image.fromarray(np.ascontiguousarray(labels))

@@ -40,8 +40,8 @@ def build(
 ) -> FastAPI:  # fmt: skip
     """Return the FastAPI application that serves the models.
 
-    `key`: SHA-256 of an API key, 32 bytes. `keys`: further API keys, some with quotas. Without API keys, requests need
-    none. `ask`: function that returns the state of the replicas; None without Ray. `origins`: see guard.add.
+    `key`: SHA-256 of an API key, 32 bytes. `keys`: further API keys. Without API keys, only this machine may send
+    requests. `ask` returns the state of the replicas. Without Ray, `ask` is None. `origins`: see guard.add.
     """
     desk = Desk(models, limits)
 
@@ -115,7 +115,7 @@ def _status(app: FastAPI, desk: Desk) -> None:
         if desk.draining:
             raise Refused(503, STOPPING, "stopping", later)
         if not desk.ready:
-            raise HTTPException(503, "the stages are being loaded", later)
+            raise HTTPException(503, "the models are being loaded. Try again later", later)
         served = [desk.models[model]] if model else list(desk.models.values())
         if missing := [pool for each in served for pool in desk.watch.unready(each.pools)]:
             raise HTTPException(503, f"no worker of {', '.join(missing)} runs; a new worker is being started", later)
@@ -169,12 +169,12 @@ def _segment(app: FastAPI, desk: Desk) -> None:
     async def segment(request: Request, query: Annotated[questions.Segment, Query()]) -> Response:
         """Segment an image into the requested classes. Send the image's bytes with query parameters, a form, or JSON.
 
-        Some models can find words in an image. They segment the image into these words if the request has neither
-        classes nor a benchmark. With `add=1`, they segment the image into the found words and the requested classes.
-        The field `words` of the answer then lists all words.
+        Some models can find words in an image. If a request has neither classes nor a benchmark, such a model segments
+        the image into the found words. With `add=1`, such a model segments the image into the found words and the
+        requested classes. In both cases, the field `words` of the answer lists all words.
 
-        If `output` is png or overlay, the header `Accept: image/png` requests a PNG file as the response. Its text
-        chunk "ovss_ray" has the rest of the answer as JSON.
+        If `output` is png or overlay, the header `Accept: image/png` requests a PNG file as the response. The text
+        chunk "ovss_ray" of the PNG file contains the rest of the answer as JSON.
         """
         begun = time.perf_counter()
         async with desk.place(request):
@@ -205,8 +205,9 @@ def _segmented(
 ) -> Response:  # fmt: skip
     """Return the response of /v1/segment. Call this function in a thread.
 
-    `result`: row with the label map, or None if the model found no words. `bare`: whether the response is a PNG.
-    `listed`: words for the answer. Raises HTTPException 422 for polygons with more than `corners` corners in all.
+    `result`: row with the label map. `words`: classes of the label map. If the model found no words, `result` and
+    `words` are None. `bare`: whether the response is a PNG. `listed`: value of the field `words` of the answer.
+    Raises HTTPException 422 if all polygons together have more than `corners` corners.
     """
     result = result or own_words.unnamed(image)
     words = words or Vocabulary.of(["nothing"])
@@ -270,7 +271,8 @@ def _prompt(app: FastAPI, desk: Desk) -> None:
     async def prompt(request: Request, query: Annotated[questions.Prompt, Query()]) -> Response:
         """Send an image with points, a box or both. For later prompts, send the image's sha256 as `image`.
 
-        If the service no longer has the image, the status is 404. With classes or a benchmark, masks get class names.
+        If the service no longer has the image, the status is 404. If the request has classes or a benchmark, the masks
+        get class names.
         """
         begun = time.perf_counter()
         async with desk.place(request):

@@ -103,8 +103,9 @@ def add(app: FastAPI, keys: Ring, limits: Limits, origins: Sequence[str]) -> Non
 class Guard:
     """ASGI middleware that admits or refuses each request.
 
-    If the service has API keys, a request needs a valid key, except for public paths. If the service has no API key, it
-    accepts requests from this machine only. It then also refuses requests from web pages of other origins.
+    If the service has API keys, a request needs a valid key, except for public paths. If the service has no API key,
+    the guard accepts requests from this machine only. Without an API key, the guard also refuses requests from web
+    pages of other origins, except the origins in `origins`.
     """
 
     def __init__(self, app: ASGIApp, keys: Ring, body: int, bodies: int, origins: Collection[str] = ()) -> None:
@@ -219,9 +220,10 @@ class _Counted:
 
 
 def _foreign(scope: Scope, headers: Headers, host: str) -> bool:
-    """Return whether a web page of another origin sent the request. A link to the page "/" does not count.
+    """Return whether a web page of another origin sent the request.
 
-    `host`: the Host header in lower case.
+    If a user opens "/" by a link on a web page of another origin, the result is False. `host`: the Host header in
+    lower case.
     """
     link = scope["path"] == "/" and scope["method"] in ("GET", "HEAD") and headers.get("sec-fetch-mode") == "navigate"
     # browsers set Sec-Fetch-Site and Origin, and web pages cannot change them

@@ -95,8 +95,9 @@ def everything(
 ) -> Regions:  # fmt: skip
     """Return the regions of a row, the largest first. Empty regions are left out.
 
-    `top`: maximum number of classes per region. `most`: maximum number of regions. `page`: slice that selects regions
-    for the answer. `ranked`: number of best regions per class, from all pages; 0: none. `image`: sha256 of the image.
+    `top`: maximum number of classes per region. `most`: maximum number of regions on all pages together. `page`: slice
+    that selects the regions of one page for the answer. `ranked`: number of regions per class in the ranking. The
+    ranking covers the regions of all pages. If `ranked` is 0, there is no ranking. `image`: sha256 of the image.
     """
     areas = _areas(row)
     order = [i for i in np.argsort(-areas, kind="stable").tolist() if areas[i]]
@@ -132,8 +133,8 @@ def _log_sum_exp(logits: np.ndarray) -> float:
 def prompted(row: Mapping[str, Any], words: Vocabulary, image: str, model: str, top: int) -> Prompted:
     """Return the answer to a prompt. The mask with the highest predicted IoU comes first.
 
-    `top`: maximum number of classes per mask. A row without scores gives masks without classes. `image`: sha256 of the
-    image.
+    `top`: maximum number of classes per mask. If the row has no column `scores`, the masks have no classes. `image`:
+    sha256 of the image.
     """
     order = np.argsort(-row["predicted_iou"], kind="stable").tolist()
     masks = _masks(row, order, _areas(row), words, top)

@@ -39,8 +39,8 @@ class Merged:
 def read(text: str | None, words: Vocabulary | None, limits: Limits) -> Merged | None:
     """Return the mapping in `text`, the value of a request's field `map`. If `text` is None, return None.
 
-    `words`: the requested classes; None if the model finds the words. Raises HTTPException 422 for an invalid mapping,
-    or if `words` is None.
+    `words`: the requested classes; None if the model finds the words. Raises HTTPException 422 if `text` is not a valid
+    mapping. If `words` is None, every `text` other than None raises HTTPException 422.
     """
     if text is None:
         return None
@@ -85,9 +85,10 @@ def _merged(mapping: Mapping[str, str | None], words: Vocabulary, limits: Limits
 
 
 def _named(words: Vocabulary) -> dict[str, list[int]]:
-    """Return folded name → indices of the classes with this name. Parts of a name at commas are also names.
+    """Return name → indices of the classes with this name. The names are in the form that `_folded` returns.
 
-    If a name is the first synonym of some classes, other classes with this name are left out.
+    The class ("road, route", "way") has the names "road, route", "way", "road" and "route". If any classes have
+    a name as their first synonym, the result contains only these classes for that name.
     """
     first: dict[str, list[int]] = {}
     others: dict[str, list[int]] = {}

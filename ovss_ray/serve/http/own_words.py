@@ -23,8 +23,11 @@ REQUEST = "request"
 def wanted(fields: Segment, desk: Desk) -> bool:
     """Return whether a model must find the words of an image.
 
-    If the request sets `add`, the result is True. If the request has neither classes nor a benchmark, the result is
-    True if the requested model can find words. If the request names no model, any model of the service counts.
+    The result is True in three cases:
+
+    - The request sets `add`.
+    - The request has neither classes nor a benchmark, and names a model that can find words.
+    - The request has neither classes nor a benchmark, names no model, and a served model can find words.
     """
     able = [name for name, model in desk.models.items() if "words" in model.description["answers"]]
     named = bool(fields.classes) or fields.benchmark is not None
@@ -32,9 +35,10 @@ def wanted(fields: Segment, desk: Desk) -> bool:
 
 
 async def find(desk: Desk, model: Model, image: np.ndarray, added: Vocabulary | None) -> list[Word]:
-    """Return the words that a model finds in an image, followed by the new classes of `added`.
+    """Return the words that a model finds in an image, followed by classes of `added`.
 
-    `image` is (H, W, 3) uint8 RGB. Raises HTTPException 422 if a stage failed, or for more than `limits.classes` words.
+    A class of `added` is left out if its first name is among the found names. `image` is (H, W, 3) uint8 RGB. Raises
+    HTTPException 422 if a stage failed, or for more than `limits.classes` words.
     """
     answer = await desk.send(model, row(image, model.words), model.words, "words")
     value = answer["words"]

@@ -29,7 +29,7 @@ STATIC = Path(__file__).parents[1] / "static"
 EXAMPLES = (("scenes:seen", "0027"), ("scenes:held-out", "0042"), ("scenes:seen", "0046"), ("scenes:held-out", "0008"))
 """(benchmark, image id) of each image that the page offers as an example"""
 PHOTOGRAPHED = ("scenes:seen", "0046")
-"""(benchmark, image id) of the scene in the page's last example, a simulated photograph."""
+"""(benchmark, image id) of a scene. The last example on the page is a simulated photograph of this scene."""
 
 
 def add(app: FastAPI, configured: Sequence[str]) -> None:
@@ -81,7 +81,7 @@ def _add_description(app: FastAPI) -> None:
 
 
 def description(document: Mapping[str, Any]) -> str:
-    """Return the API's OpenAPI document as an HTML page. It has no scripts, since guard.PAGE forbids inline scripts."""
+    """Return an OpenAPI document as an HTML page. The page has no scripts, since guard.PAGE forbids inline scripts."""
     sections = [
         f"<section><h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(route.get('summary', ''))}.</p>"
         + "".join(f"<p>{escape(text)}</p>" for text in route.get("description", "").split("\n\n") if text)
@@ -126,7 +126,10 @@ def _example(number: int) -> tuple[bytes, list[str]]:
 
 @lru_cache(1)
 def _photograph() -> bytes:
-    """Return a simulated photograph of a printed scene as a JPEG: tilted, blurred, with uneven light and noise."""
+    """Return a simulated photograph of a printed scene, as a JPEG file.
+
+    The photograph is tilted and blurred, and has uneven light and noise.
+    """
     # at 97 % of its pixels, `san_tiny` predicts the same class as for the drawn scene
     image, _ = _drawn(*PHOTOGRAPHED)
     height, width = 2 * image.shape[0], 2 * image.shape[1]

@@ -1,4 +1,6 @@
-"""The image of a request. Its header is checked first, then the pixels are decoded as in batch runs.
+"""The image of a request. The header of the image file is checked before the pixels are decoded.
+
+The pixels are decoded by the same function as in batch runs.
 
 Dimensions: H height and W width in pixels.
 """

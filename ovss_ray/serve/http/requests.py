@@ -23,7 +23,7 @@ IMAGES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 POINTS = TypeAdapter(list[tuple[FiniteFloat, FiniteFloat, Literal[0, 1]]])
 BOX = TypeAdapter(tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat])
 LETTERS = 200
-"""Unit for the maximum length of JSON in characters, enough for one point of a prompt"""
+"""Number of characters that suffice for the JSON of one point. `_json` limits a text to a multiple of this number"""
 BASE = TypeAdapter(list[str])
 """Validator for the field `base` of a prompt: a JSON list of class names"""
 LISTS = TypeAdapter(list[str | Annotated[list[str], Field(min_length=1)]])
@@ -150,9 +150,9 @@ FieldsT = TypeVar("FieldsT", bound=Fields)
 def _json(name: str, text: str | None, kind: TypeAdapter[Any], example: str, most: int) -> Any:
     """Return the value of a field that contains JSON. If `text`, the JSON, is None, return None.
 
-    `example`: valid JSON for the error message. `most`: maximum length of the JSON, in units of LETTERS characters.
+    `example`: valid JSON for the error message. The JSON may have at most `most` · LETTERS characters.
 
-    Raises HTTPException 422 for invalid or longer JSON.
+    Raises HTTPException 422 if the JSON is invalid or too long.
     """
     if text is None:
         return None
@@ -226,8 +226,8 @@ def _validated(content: bytes, fields: Mapping[str, Any], query: FieldsT) -> tup
 def vocabulary(fields: Fields, configured: Sequence[str], limits: Limits) -> Vocabulary:
     """Return the classes and templates of a request.
 
-    `configured`: benchmarks that a request may name, in addition to those of this package. Raises HTTPException 422 for
-    invalid or too many classes, an unknown benchmark, or an invalid template.
+    A request may name a benchmark of ovss_ray, or a benchmark in `configured`. Raises HTTPException 422 for invalid or
+    too many classes, an unknown benchmark, or an invalid template.
     """
     words = _classes(fields, configured, limits)
     if (longest := max(map(len, fields.templates), default=0)) > limits.letters:
@@ -239,7 +239,11 @@ def vocabulary(fields: Fields, configured: Sequence[str], limits: Limits) -> Voc
 
 
 def _classes(fields: Fields, configured: Sequence[str], limits: Limits) -> Vocabulary:
-    """Return the classes of a request, without templates. Raises HTTPException 422."""
+    """Return the classes of a request, without templates.
+
+    Raises HTTPException 422 for invalid or too many classes, and for an unknown benchmark. Raises HTTPException 422 if
+    the request has both classes and a benchmark, or neither.
+    """
     if bool(fields.classes) == (fields.benchmark is not None):
         raise HTTPException(422, "pass either classes or a benchmark (exactly one of the two)")
     if fields.benchmark is not None:
@@ -258,8 +262,10 @@ def _classes(fields: Fields, configured: Sequence[str], limits: Limits) -> Vocab
 def _listed(field: str, alone: bool) -> list[str]:
     """Return the classes in a field: the items of a JSON list, else the whole text as a single class.
 
-    `alone`: whether the request has a single field `classes`. Raises HTTPException 422 for text in BRACKETS that is no
-    JSON list. If `alone` is True, SEPARATORS in other text also raise HTTPException 422.
+    `alone`: whether the request has a single field `classes`. Raises HTTPException 422:
+
+    - The text is in brackets (see BRACKETS), but is not a JSON list of classes.
+    - The text is not in brackets, `alone` is True, and the text contains one of the characters in SEPARATORS.
     """
     # a refused text, taken as a single class, would be predicted for the whole image
     text, whole = field.strip(), json.dumps([field], ensure_ascii=False)
@@ -277,8 +283,8 @@ def _listed(field: str, alone: bool) -> list[str]:
         names = [name.strip() for name in SEPARATORS.split(field)]
         raise HTTPException(
             422,
-            f"classes: {field[:40]!r} is ambiguous. If it is a list of names: {_advice(names)}. If it is the name of a "
-            f"single class, pass JSON: classes={whole}",
+            f"classes: {field[:40]!r} is ambiguous. {_advice(names)}. To send a single class with this name, pass "
+            f"JSON: classes={whole}",
         )
     return [field]
 
@@ -286,4 +292,7 @@ def _listed(field: str, alone: bool) -> list[str]:
 def _advice(names: list[str]) -> str:
     """Return a sentence that states the two ways to pass a list of classes, with `names` as the example."""
     listed = json.dumps(names, ensure_ascii=False)
-    return f"Pass one field per class ({'&'.join(f'classes={name}' for name in names)}), or JSON: classes={listed}"
+    return (
+        f"To send a list of names, pass one field per class ({'&'.join(f'classes={name}' for name in names)}), "
+        f"or JSON: classes={listed}"
+    )

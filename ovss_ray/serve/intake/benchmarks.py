@@ -1,4 +1,4 @@
-"""Classes of the benchmarks that a request may name. Benchmarks of this package are loaded once."""
+"""Classes of the benchmarks that a request may name. The classes of ovss_ray's own benchmarks are cached."""
 
 from collections.abc import Sequence
 from functools import cache, lru_cache
@@ -12,7 +12,10 @@ from ovss_ray.structures.vocabulary import Vocabulary
 
 
 def vocabulary(name: str, configured: Sequence[str], limits: Limits) -> Vocabulary:
-    """Return the classes of a known or configured benchmark. Raises HTTPException 422 for any other name."""
+    """Return the classes of the benchmark `name`, which is one of ovss_ray's own benchmarks or in `configured`.
+
+    Raises HTTPException 422 for any other name, and if the benchmark cannot be loaded.
+    """
     # other names could be those of files or modules on this machine
     base = name if name in configured else name.partition("@")[0]
     if len(name) > limits.letters or (base.startswith("folder:") and name not in configured):
@@ -27,11 +30,11 @@ def vocabulary(name: str, configured: Sequence[str], limits: Limits) -> Vocabula
 
 @cache
 def _known() -> Sequence[str]:
-    """Return the names of the benchmarks of this package. They are cached, since `catalog.known` lists folders."""
+    """Return the names of ovss_ray's own benchmarks. The result is cached, since `catalog.known` reads a folder."""
     return tuple(catalog.known())
 
 
 @lru_cache(maxsize=64)
 def _shipped(name: str) -> Vocabulary:
-    """Return the classes of a benchmark of this package."""
+    """Return the classes of one of ovss_ray's own benchmarks. The result is cached."""
     return catalog.load(name).vocabulary

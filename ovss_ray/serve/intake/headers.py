@@ -13,7 +13,7 @@ HEADERS = 30.0
 PROTOCOLS = ("httptools_impl.HttpToolsProtocol", "h11_impl.H11Protocol")
 """Classes of uvicorn that read requests; the first one needs the package httptools"""
 BUSY = object()
-"""Placeholder for a request in progress"""
+"""Value of the parameter `before` of `_look` if a request was in progress"""
 
 
 def begin() -> list[Any]:
@@ -26,10 +26,10 @@ def begin() -> list[Any]:
 
 
 def limit(protocol: Any, seconds: float) -> None:
-    """Make a class of PROTOCOLS close connections whose headers do not arrive in time.
+    """Make a class of PROTOCOLS close connections on which headers do not arrive in time.
 
-    The headers of the first request must arrive within `seconds`. For further requests, the limit
-    after the previous answer is between `seconds` and 2 · `seconds`.
+    If the headers of the first request do not arrive, the connection is closed after `seconds`. If no further headers
+    arrive, the connection is closed `seconds` to 2 · `seconds` after the previous answer.
     """
     inherited = protocol.connection_made
 
@@ -42,10 +42,10 @@ def limit(protocol: Any, seconds: float) -> None:
 
 
 def _look(connection: Any, before: object, seconds: float) -> None:
-    """Close a connection that had no request since the previous check. Otherwise, check again after `seconds`.
+    """Close a connection that has been idle since the previous check. Otherwise, check again after `seconds`.
 
-    `before`: the last answered request at the previous check; BUSY if a request was in progress; None before the first
-    request.
+    `before` is the state of the connection at the previous check. If no request had arrived, `before` is None. If a
+    request was in progress, `before` is BUSY. Otherwise, `before` is the last request, which had been answered.
     """
     transport, latest = connection.transport, connection.cycle
     if transport.is_closing() or transport.get_protocol() is not connection:

@@ -80,14 +80,17 @@ class Jobs:
         job.announce()
 
     def state(self, identifier: str) -> JobState:
-        """Return the state of a job. Raises HTTPException 404 for an unknown one."""
+        """Return the state of a job. Raises HTTPException 404 for an unknown job."""
         job = self._find(identifier)
         expires = None if job.ended is None else round(max(0.0, job.ended + self.limits.kept - self.clock()), 1)
         state: State = "running" if job.ended is None else "done"
         return JobState(id=job.id, state=state, images=job.images, answered=len(job.answers), expires=expires)
 
     def answers(self, identifier: str) -> Sequence[dict[str, Any]] | None:
-        """Return the answers of a job; None while it runs. Raises HTTPException 404 for an unknown job."""
+        """Return the answers of a job. If the job still runs, return None.
+
+        Raises HTTPException 404 for an unknown job.
+        """
         job = self._find(identifier)
         return None if job.ended is None else job.answers
 

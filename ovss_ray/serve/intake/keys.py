@@ -15,12 +15,14 @@ from ovss_ray.errors import OvssError
 from ovss_ray.structures.settings import Settings
 
 WINDOW = 60.0
-"""Length of a quota's window in seconds. The first request after the end of a window begins a new window."""
+"""Length of a window in seconds. A quota is the maximum number of requests of an API key in one window.
+
+The first request after the end of a window begins a new window."""
 EXAMPLE = "alice: {sha256: 9f86…, per_minute: 60}"
 
 
 class Key(Settings):
-    """Entry of an API key: its digest and its quota. The key itself is not stored."""
+    """Entry of a file of API keys. An entry has the SHA-256 and the quota of a key, but not the key itself."""
 
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     """SHA-256 of the key in hexadecimal, as `printf %s KEY | sha256sum` prints it"""
@@ -29,7 +31,7 @@ class Key(Settings):
 
 
 KEYS = TypeAdapter(dict[str, Key])
-"""Validator of a file of keys: name of a user → key"""
+"""Validator of the content of a file of API keys. The content is a dict: name of a user → Key"""
 
 
 def read(file: str | None) -> tuple[Key, ...]:
@@ -51,7 +53,7 @@ def read(file: str | None) -> tuple[Key, ...]:
 
 @dataclass
 class Quota:
-    """The requests of a key in the current window."""
+    """Counter of the requests of an API key in the current window (see WINDOW)."""
 
     limit: int
     clock: Callable[[], float] = time.monotonic
@@ -86,7 +88,7 @@ class Ring:
     def __init__(self, key: bytes | None = None, keys: Iterable[Key] = ()) -> None:
         """Store the accepted API keys.
 
-        `key`: SHA-256, 32 bytes, of an API key without a quota. `keys`: further API keys.
+        `key`: the SHA-256 of an API key without a quota, as 32 bytes; or None. `keys`: entries of further API keys.
         """
         self._quotas: dict[bytes, Quota | None] = {} if key is None else {key: None}
         for further in keys:

@@ -11,9 +11,10 @@ from pydantic import BaseModel, Field
 from ovss_ray.serve.row import Kind
 
 Seconds = Callable[[Sequence[str], Kind, int], tuple[float, int]]
-"""Function that returns the estimated seconds for one image, and the number of replicas of the smallest pool.
+"""Function that estimates the time for one image. The function returns (seconds, replicas).
 
-The arguments are the pools that process the image, the kind of answer, and the number of pixels."""
+The first argument has the names of the pools through which the image passes. The other arguments are the kind of
+answer and the number of pixels. `replicas` is the number of replicas of the pool that has the fewest replicas."""
 
 
 @dataclass
@@ -84,7 +85,10 @@ class Places:
 
 
 def note(pools: Sequence[str], kind: Kind, pixels: int) -> None:
-    """Store in the entry of the current request: names of the pools, kind of answer, number of pixels of the image."""
+    """Store the arguments in the entry of the current request. If there is no entry, do nothing.
+
+    `pools`: names of the pools through which the image passes. `pixels`: number of pixels of the image.
+    """
     if entry := ENTRY.get():
         entry.pools, entry.kind, entry.pixels = pools, kind, pixels
 

@@ -1,4 +1,4 @@
-"""Several images in one request, answered at once or as a job.
+"""Requests with several images. /v1/batch returns the answers directly, and /v1/jobs begins a job.
 
 Each image becomes a separate request inside the process, with the usual limits, quotas and refusals.
 """
@@ -54,8 +54,13 @@ class Batch:
 async def read(request: Request, desk: Desk) -> Batch:
     """Return the images and fields of a request.
 
-    Raises HTTPException: 400 for a malformed form; 408 for a late body; 415 if the body is neither form nor JSON; 422
-    for no images, too many images, or invalid base64; 503 if the service is being stopped.
+    Raises HTTPException:
+
+    - 400: the form is malformed, or the client closes the connection
+    - 408: the body does not arrive within `limits.upload` seconds
+    - 415: the body is neither a form nor JSON
+    - 422: the request has no images or too many images, or an image is not base64
+    - 503: the service is being stopped
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     await desk.receive(request)
@@ -137,9 +142,10 @@ async def sent(request: Request, batch: Batch, path: str, number: int, limits: L
 
 
 def _repeated(request: Request, kind: Kind, batch: Batch) -> str:
-    """Return the text by which a repeated request for a job is recognised; "" without the header Idempotency-Key.
+    """Return the text by which a repeated request for a job is recognised.
 
-    The text depends on that header, the API key, the kind of answer, the fields and the images.
+    If the header Idempotency-Key is missing or empty, return "". Otherwise, the text depends on the header, the API
+    key, the kind of answer, the fields and the images.
     """
     if not (key := request.headers.get("idempotency-key", "")):
         return ""
@@ -156,7 +162,10 @@ def document(answers: Sequence[dict[str, Any]]) -> Response:
 
 
 async def _patiently(request: Request, batch: Batch, path: str, number: int, limits: Limits) -> dict[str, Any]:
-    """Send an image for up to JOB_PATIENCE seconds, until the status is not in AGAIN. Return the last answer."""
+    """Send an image. While the status of the answer is in AGAIN, send the image again. Return the last answer.
+
+    After JOB_PATIENCE seconds, the next answer is the last answer, even if the status is in AGAIN.
+    """
     until = asyncio.get_running_loop().time() + JOB_PATIENCE
     while True:
         answer = await sent(request, batch, path, number, limits)
@@ -211,8 +220,9 @@ def _job_routes(app: FastAPI, desk: Desk, jobs: Jobs) -> None:
     async def result(identifier: str, first: Annotated[int | None, FIRST] = None) -> Response:
         """Return the answers of a job in the form of /v1/batch. The status 409 means: try again after Retry-After.
 
-        Without `first`, return all answers; 409 if the job still runs. With `first`, return the answers from position
-        `first` on; 409 if a running job gives no answer at `first` within 10 seconds.
+        If `first` is missing, return all answers. In this case, the status is 409 while the job runs. If `first` is
+        given, wait up to 10 seconds for the answer at position `first`. Then return the answers from `first` on. If
+        the job still runs without the answer at position `first`, the status is 409.
         """
         answers = jobs.answers(identifier) if first is None else await jobs.further(identifier, first)
         if answers is None:

@@ -2,7 +2,7 @@
 
 The record of an image stores the outcome of each mask: matched with an instance, unmatched or ignored. Masks with equal
 scores are ranked by image number, so the order of the records does not matter. The metrics `instance_ap` and
-`instance_ap_lvis` define which masks and instances count.
+`instance_ap_lvis` define which masks and instances are evaluated.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,10 @@ FIELDS = [
 `truth`: label index of each instance.
 `counted`: for each instance, bit i is 1 if the instance is evaluated in the range AREAS[i].
 `label` and `score`: label index and score of each mask.
-`matched` and `ignored`: for each mask, bit 10 · i + k is the outcome for AREAS[i] and THRESHOLDS[k]."""
+`matched`: for each mask, bit 10 · i + k is 1 if the mask is matched with an instance.
+`ignored`: for each mask, bit 10 · i + k is 1 if the mask is ignored.
+
+In `matched` and `ignored`, bit 10 · i + k is for the range AREAS[i] and the IoU threshold THRESHOLDS[k]."""
 LISTS = tuple(name for name, _ in FIELDS[1:])
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
@@ -52,13 +55,14 @@ class Labelled(NamedTuple):
     boxes: np.ndarray
     """(R, 4) int32: x0 y0 x1 y1 of each mask, half open"""
     bits: np.ndarray
-    """(n,) uint8: the masks, one bit per pixel of their boxes (see regions.py)"""
+    """(n,) uint8: all masks in n bytes. A mask has one bit per pixel of the mask's box (see regions.py)"""
 
 
 def headings(metric: str, of: str) -> dict[str, str]:
-    """Return key → heading for the six values of a metric, such as "instance_ap_50" → "AP 50".
+    """Return a dict from key to heading, for the six values of the metric named `metric`.
 
-    `metric` and `of` are the key and the heading of the main value, the AP over all thresholds and areas.
+    `metric` is also the key of the main value, and `of` is its heading. The main value is the AP of instances of any
+    area, averaged over THRESHOLDS. If `metric` is "instance_ap", the key "instance_ap_50" has the heading "AP 50".
     """
     words = (of, "AP 50", "AP 75", "AP small", "AP medium", "AP large")
     return {f"{metric}{suffix}": heading for suffix, heading in zip(_SUFFIXES, words, strict=True)}
@@ -72,8 +76,8 @@ def paired(boxes: np.ndarray, scores: np.ndarray, detector_scores: np.ndarray) -
     if not len(boxes) == len(scores) == len(detector_scores):
         raise OvssError(
             f"expected one mask and one row of scores for each of {len(detector_scores)} boxes, found {len(boxes)} "
-            f"masks and {len(scores)} rows of scores. Use stages that return one mask per prompt, and one row of "
-            "scores per mask, such as sam_prompt with `per: instance`, then alpha_clip"
+            f"masks and {len(scores)} rows of scores. Use stages that return one mask per prompt, such as sam_prompt "
+            "with `per: instance`. Then use a stage that returns one row of scores per mask, such as alpha_clip"
         )
 
 
@@ -81,11 +85,11 @@ def record(
     true: Labelled, true_areas: np.ndarray, crowd: np.ndarray, detected: Labelled, ranks: np.ndarray,
     listed: np.ndarray, most: int,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Return an image's record, all FIELDS except `image`.
+    """Return the record of an image. The record has all FIELDS except `image`.
 
-    `true_areas` (T,) are the areas of the instances `true` in pixels. `crowd` (T,) bool is True for crowds. `ranks`
-    (R,) are the scores of the masks `detected`. Only the masks with the indices `listed` count. Of these masks, only
-    the `most` best of each label count.
+    `true` are T instances, and `true_areas` (T,) are their areas in pixels. `crowd` (T,) bool is True for crowds.
+    `detected` are R masks, and `ranks` (R,) are their scores. `listed` are the indices of the masks to evaluate. If a
+    label has more than `most` listed masks, only the `most` masks with the highest scores are evaluated.
     """
     counts = np.array([[low <= area <= high for low, high in AREAS] for area in true_areas], bool)
     counts = counts.reshape(-1, len(AREAS))
@@ -114,7 +118,10 @@ def record(
 
 
 def _iou(mask: tuple[np.ndarray, np.ndarray], truth: tuple[np.ndarray, np.ndarray], crowd: bool) -> float:
-    """Return the IoU of two pairs (box, mask inside the box), 0 to 1. For a crowd, the union is the area of `mask`."""
+    """Return the IoU, 0 to 1, of a predicted mask and an instance. Each is a pair (box, mask inside the box).
+
+    If `crowd` is True, the instance is a crowd. The area of the predicted mask then replaces the union.
+    """
     common = regions.shared(mask, truth)
     area = int(np.count_nonzero(mask[1]))
     union = area if crowd else area + int(np.count_nonzero(truth[1])) - common
@@ -122,14 +129,14 @@ def _iou(mask: tuple[np.ndarray, np.ndarray], truth: tuple[np.ndarray, np.ndarra
 
 
 def outcome(ious: np.ndarray, areas: np.ndarray, counts: np.ndarray, crowd: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return the fields `matched` and `ignored` of D masks of one class, (D,) uint64 each (see FIELDS).
+    """Return the fields `matched` and `ignored` for D masks and G instances of one class, (D,) uint64 each.
 
-    The masks are sorted from high to low score. `ious` (D, G) are the IoUs of masks and instances. `areas` (D,) are the
-    masks' areas in pixels. `counts[g, i]` (G, len(AREAS)) bool is True if instance g is evaluated in AREAS[i]. `crowd`
-    (G,) bool is True for crowds.
+    The bits are explained in FIELDS. The masks are sorted from high to low score. `ious` (D, G) are the IoUs of masks
+    and instances. `areas` (D,) are the areas of the masks in pixels. `counts` (G, len(AREAS)) bool: `counts[g, i]` is
+    True if instance g is evaluated in the range AREAS[i]. `crowd` (G,) bool is True for crowds.
 
-    A matched mask is ignored if the instance is not evaluated. An unmatched mask is ignored if its area is outside
-    AREAS[i].
+    In the range AREAS[i], a matched mask is ignored if its instance is not evaluated. An unmatched mask is ignored if
+    the area of the mask is outside AREAS[i].
     """
     matched, ignored = (np.zeros(len(ious), np.uint64) for _ in range(2))
     for a, (low, high) in enumerate(AREAS):
@@ -146,9 +153,10 @@ def outcome(ious: np.ndarray, areas: np.ndarray, counts: np.ndarray, crowd: np.n
 
 
 def _matches(ious: np.ndarray, counts: np.ndarray, crowd: np.ndarray, threshold: float) -> Iterator[int]:
-    """Yield for each mask the index of the matched instance, or -1 for none.
+    """Yield for each mask the index of the matched instance, or -1 if no instance matches.
 
-    `counts` (G,) bool is True for evaluated instances, which must come first and take precedence.
+    `ious` is (D, G), and `crowd` is (G,) bool. `counts` (G,) bool is True for evaluated instances. The evaluated
+    instances must have the lowest indices. If a mask can match an evaluated instance, no other instance is matched.
     """
     # as in COCOeval: of several instances with the largest IoU, the last is matched; a crowd is matched several times
     taken = np.zeros(len(counts), bool)
@@ -185,12 +193,15 @@ class Outcomes:
         return type(self)(self.labels, (*self.parts, *other.parts))
 
     def any_mask(self, records: pa.StructArray) -> bool:
-        """Return whether an image of `records` has a mask. If none has, all values of `result` are NaN."""
+        """Return whether any image of `records` has a predicted mask. If not, all values of `result` are NaN."""
         return len(records.field("label").flatten()) > 0
 
     @cached_property
     def _precisions(self) -> np.ndarray:
-        """(L, areas, thresholds) float64, 0 to 1: mean precision over RECALLS; NaN without instances or masks."""
+        """Mean of the precisions at RECALLS, 0 to 1, (L, len(AREAS), len(THRESHOLDS)) float64.
+
+        The mean is NaN for a label without evaluated instances. If no image has a predicted mask, all means are NaN.
+        """
         means = np.full((self.labels, len(AREAS), len(THRESHOLDS)), np.nan)
         if not self.parts:
             return means
@@ -212,11 +223,17 @@ class Outcomes:
         return means
 
     def result(self) -> dict[str, float]:
-        """Return all values by name, in percent; NaN if there are no instances, or no masks."""
+        """Return a dict from key to value, in percent, for all six values of the metric (see `headings`).
+
+        A value without evaluated instances is NaN. If no image has a predicted mask, all values are NaN.
+        """
         return self._values(range(self.labels))
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float]:
-        """Return metric name → mean mask AP, in percent, of the labels with the given indices."""
+        """Return a dict from `metric` to the mask AP, in percent, averaged over the labels with the indices `labels`.
+
+        Labels without evaluated instances are left out of the mean.
+        """
         return {self.metric: self._values(labels)[self.metric]}
 
     def per_label(self) -> dict[str, np.ndarray]:
@@ -236,9 +253,10 @@ def _mean(values: np.ndarray) -> float:
 
 
 def precision(true: np.ndarray, false: np.ndarray, number: int) -> float:
-    """Return the mean interpolated precision of D ranked masks over RECALLS, 0 to 1.
+    """Return the interpolated precision of D masks, averaged over the recalls in RECALLS. The mean is 0 to 1.
 
-    `true` and `false` (D,) bool mark right and wrong masks, best first. `number` is the number of instances.
+    The masks are sorted from high to low score. `true` (D,) bool is True for correct masks. `false` (D,) bool is True
+    for wrong masks. An ignored mask is False in both. `number` is the number of evaluated instances.
     """
     hits, misses = true.cumsum().astype(np.float64), false.cumsum().astype(np.float64)
     precisions = hits / (hits + misses + np.spacing(1))

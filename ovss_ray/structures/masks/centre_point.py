@@ -18,16 +18,17 @@ from ovss_ray.structures.masks.regions import box_of
 # value is reached in the last iteration, and has the smallest sum of this iteration. A sum depends only on the numbers
 # of neighbours at the distances 1 and √2. So this module compares the ranks of sums, which are integers.
 _EDGE, _CORNER = (np.exp(-distance / 0.35) for distance in (1.0, np.sqrt(2.0)))
-"""Terms of a pixel's sum, exp(−d / h): for an edge neighbour (d = 1), and for a corner neighbour (d = √2)."""
+"""Terms exp(−d / h) of the sum in kornia's transform. The term _EDGE has d = 1, and the term _CORNER has d = √2."""
 _SUMS = np.array([[edges * _EDGE + corners * _CORNER for corners in range(5)] for edges in range(5)])
 _RANKS = np.unique(_SUMS, return_inverse=True)[1].reshape(5, 5)
-"""(5, 5) int: entry [e, c] is the rank of the sum of e edge terms and c corner terms, smallest first."""
+"""(5, 5) int: entry [e, c] is the rank of the sum e · _EDGE + c · _CORNER. The smallest sum has rank 0."""
 
 
 def centre_point(mask: np.ndarray) -> tuple[int, int]:
     """Return the centre (x, y) of a mask (H, W) bool, in pixels; (0, 0) for an empty mask.
 
-    Pixels beyond the image count as outside. If several pixels have the largest value, the first in row order wins.
+    The centre is the pixel with the largest value of the transform. If several pixels have this value, the first in
+    row order is returned. Pixels beyond the border of the image count as pixels outside the mask.
     """
     left, top, right, bottom = box_of(mask)
     if not right:
@@ -39,7 +40,11 @@ def centre_point(mask: np.ndarray) -> tuple[int, int]:
 
 
 def _innermost(mask: np.ndarray) -> np.ndarray:
-    """Return the mask's pixels with the largest chessboard distance from the outside, (h, w) bool."""
+    """Return the innermost pixels of a mask (h, w) bool, as a mask (h, w) bool.
+
+    The innermost pixels have the largest chessboard distance to the nearest pixel outside the mask. Pixels beyond the
+    border of the array `mask` count as pixels outside the mask.
+    """
     # A pixel's distance is above r if the square of radius r around it lies in the mask. Bisection finds the largest r.
     sums = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     low, high = 0, (min(mask.shape) + 1) // 2
@@ -50,9 +55,10 @@ def _innermost(mask: np.ndarray) -> np.ndarray:
 
 
 def _eroded(sums: np.ndarray, radius: int) -> np.ndarray:
-    """Return (h − 2 radius, w − 2 radius) bool: whether the square of radius `radius` around a pixel lies in the mask.
+    """Return for each pixel whether a mask contains the whole square around the pixel.
 
-    `sums` (h + 1, w + 1) is the integral image of the mask.
+    The square has the side 2 · `radius` + 1. `sums` (h + 1, w + 1) is the integral image of the mask (h, w). The result
+    is (h − 2 radius, w − 2 radius) bool: it leaves out `radius` rows or columns at each border.
     """
     side = 2 * radius + 1
     inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
@@ -60,9 +66,9 @@ def _eroded(sums: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _neighbours(reached: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the number of reached edge neighbours and of reached corner neighbours of each pixel.
+    """Count for each pixel the edge neighbours that are True, and the corner neighbours that are True.
 
-    `reached` is (H, W) bool. Both results are (H − 2, W − 2) uint8, without the outermost pixels.
+    `reached` is (H, W) bool. Both counts are (H − 2, W − 2) uint8, without the outermost pixels.
     """
     ones = reached.astype(np.uint8)
     edges = ones[:-2, 1:-1] + ones[2:, 1:-1] + ones[1:-1, :-2] + ones[1:-1, 2:]

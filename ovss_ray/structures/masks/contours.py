@@ -44,7 +44,10 @@ def reach(shape: tuple[int, ...]) -> int:
 
 
 def _inner(labels: np.ndarray, edge: bool) -> np.ndarray:
-    """Return 1 for a pixel whose 3 × 3 neighbourhood has a single label, else 0, (H, W) uint8."""
+    """Return an array (H, W) uint8: 1 for each pixel whose 3 × 3 neighbourhood has a single label, else 0.
+
+    If `edge` is True, pixels outside the map count as another label, so the outermost pixels get 0.
+    """
     import cv2
 
     inner, values = np.zeros(labels.shape, np.uint8), labels.astype(np.uint16, copy=False)

@@ -1,6 +1,8 @@
 """Polygons of the classes of a label map, along the edges of its pixels.
 
-Filled polygons equal the masks exactly. Each polygon surrounds one 4-connected part of a class.
+The pixels inside the polygons of a class are exactly the pixels of this class. Each polygon surrounds one 4-connected
+part of a class.
+
 Dimensions: H W pixels, n corners.
 """
 
@@ -111,7 +113,10 @@ def _corners(labels: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _partner(order: np.ndarray) -> np.ndarray:
-    """Return the partner of each corner, (n,) integers. Entries 2 i and 2 i + 1 of `order` (n,) are partners."""
+    """Return for each corner the index of its partner, (n,) integers. A straight line joins both partners.
+
+    `order` (n,) lists the corners by index. Corner `order[2 * i]` and corner `order[2 * i + 1]` are partners.
+    """
     partner = np.empty_like(order)
     partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]
     return partner

@@ -117,10 +117,10 @@ def named(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def components(labels: np.ndarray) -> tuple[np.ndarray, list[Box]]:
-    """Find the regions of a label map (H, W) uint16: 8-connected pixels of one label.
+    """Find the regions of a label map (H, W) uint16. A region is an 8-connected group of pixels with the same label.
 
-    Return the region number of each pixel, (H, W) int32, and the boxes of the regions. Region i + 1 has box i. IGNORE
-    pixels have the number 0. Regions are sorted by label.
+    Return the region number of each pixel, (H, W) int32, and a list with the box of each region. The regions are
+    numbered from 1, in the order of their labels. The first box belongs to region 1. IGNORE pixels have the number 0.
     """
     import cv2  # imported here: the import takes tenths of a second, and configs and reports do not need it
 

@@ -202,7 +202,7 @@ def test_an_archive_that_refers_to_anything_else_is_refused(tmp_path: Path) -> N
         archive.writestr("x/data.pkl", b"cos\nsystem\n(S'touch exploded'\ntR.")
         archive.writestr("x/constants.pkl", b"")
     with pytest.raises(
-        OvssError, match=r"bomb\.pt cannot be read .*it refers to os\.system, which is not allowed\. No code"
+        OvssError, match=r"bomb\.pt cannot be read .*the archive refers to os\.system, which is not allowed\. No code"
     ):
         torchscript.read(tmp_path / "bomb.pt")
 

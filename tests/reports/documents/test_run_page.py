@@ -135,7 +135,7 @@ def test_pictures_and_notes_follow_the_own_words_of_a_run(worded: RunFolder, mon
         assert shown == sum(truth for _, truth, _, _ in image["classes"][0]) - sum(of[3] for of in image["classes"][0])
     monkeypatch.setattr(pictures, "gives_words", lambda config: True)
     free = page(worded)
-    assert "cannot be shown: each image has its own words" in free.text
+    assert "cannot be shown: each image has its own vocabulary" in free.text
     assert not any(image["predictions"][0] or image["differences"][0] for image in images(free))
 
 

@@ -168,7 +168,7 @@ NOT_ASKED: dict[str, tuple[dict[str, Any], str]] = {
     "field": ({"classes": ["a"], "clases": ["b"]}, "'clases'"),
     "no JSON": (
         {"classes": "['sky', 'road']"},
-        'Pass one field per class (classes=sky&classes=road), or JSON: classes=["',
+        'pass one field per class (classes=sky&classes=road), or JSON: classes=["',
     ),
     "an object": ({"classes": '{"sky": 1}'}, "is not a JSON list of names"),
     "numbers": ({"classes": "[1, 2]"}, "is not a JSON list of names"),
@@ -176,7 +176,7 @@ NOT_ASKED: dict[str, tuple[dict[str, Any], str]] = {
     "an empty list": ({"classes": "[]"}, "empty vocabulary: it needs at least one class"),
     "an empty name in a list": ({"classes": '["sky", ""]'}, "class 1 of the vocabulary has an empty name"),
     "too many in a list": ({"classes": json.dumps(["a"] * 1001)}, "too many classes: 1,001; the limit is 1,000"),
-    "commas": ({"classes": "sky,road"}, "Pass one field per class (classes=sky&classes=road), or JSON"),
+    "commas": ({"classes": "sky,road"}, "pass one field per class (classes=sky&classes=road), or JSON"),
     "semicolons": ({"classes": "sky; road"}, 'or JSON: classes=["sky", "road"]'),
     "a name with a comma": ({"classes": "door, double door"}, 'pass JSON: classes=["door, double door"]'),
     "a name in brackets": ({"classes": "[wet]"}, 'part of a class name, pass JSON: classes=["[wet]"]'),

@@ -295,7 +295,7 @@ def test_the_official_recipe_runs_on_labelled_photographs(official: list[str], t
 
 def test_a_backbone_of_another_size_is_refused(official: list[str], tmp_path: Path) -> None:
     torch.save({"patch_embed.proj.weight": torch.zeros(9, 3, 4, 4)}, tmp_path / "swin.pth")
-    with pytest.raises(OvssError, match="not a Swin of this variant"):
+    with pytest.raises(OvssError, match="not a Swin of the size that"):
         scan.Task(config.load(ROOT / "configs/train_scan_vitB.yaml", official))
 
 

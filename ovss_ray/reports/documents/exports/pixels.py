@@ -16,7 +16,7 @@ from ovss_ray.reports.resampling import Cells
 from ovss_ray.reports.totals import CELLS_UP_TO, COMPACT, Reading
 
 IMAGES, CONFUSIONS = "images.csv", "confusions.csv"
-"""Names of the files in the folder."""
+"""Names of the two files that `write` writes: pixel counts per image and class, and confusion matrices."""
 OF_IMAGES = (
     *("benchmark", "image_id", "error", "image_miou"),
     *("class_index", "class", "iou", "truth_pixels", "predicted_pixels", "correct_pixels"),
@@ -36,8 +36,8 @@ Row = Sequence[str | int | float]
 def write(folder: str, readings: Mapping[str, Reading]) -> list[str]:
     """Write both files into a folder, and return sentences that name the files.
 
-    `readings`: benchmark → Reading with confusion cells. If a benchmark has no rows in images.csv, a further sentence
-    gives the reason.
+    `readings` is benchmark → Reading from `totals.read` with `cells=True`. If a benchmark has no rows in images.csv, a
+    further sentence gives the reason.
     """
     kept = {name: cells for name, reading in readings.items() if (cells := intervals.cells_of(reading)) is not None}
     images = (row for name, cells in kept.items() for row in _of_images(name, readings[name], cells))

@@ -143,7 +143,12 @@ def latex(run: str, report: Report) -> str:
 
 
 def heading(name: str, key: str) -> str:
-    """Return the LaTeX heading of a column: the benchmark, and the metric `key` if INSTANCES has this metric."""
+    """Return the LaTeX heading of the column for the metric `key` of the benchmark `name`.
+
+    The heading begins with the benchmark's heading in PAPER_ORDER. If PAPER_ORDER lacks the benchmark, the heading
+    begins with `name`. If `key` is a metric of instances, the metric's heading in INSTANCES follows. For example,
+    `heading("voc:21", "instance_iou")` is "voc:21, IoU".
+    """
     return latex_text(", ".join(filter(None, (PAPER_ORDER.get(name, name), INSTANCES.get(key)))))
 
 
@@ -155,8 +160,8 @@ def _published(benchmark: BenchmarkReport, key: str) -> str:
 def mains(benchmark: BenchmarkReport) -> tuple[str, ...]:
     """Return the metrics that papers print for a benchmark.
 
-    The metric of a few-shot fold is fold_miou. The metrics of a benchmark of instances are the measured metrics of
-    INSTANCES. The metric of other benchmarks is miou.
+    If the benchmark is a few-shot fold, the metric is fold_miou. If miou was measured, the metric is miou. Otherwise,
+    the metrics are the measured metrics of instances, such as instance_iou. If none was measured, the metric is miou.
     """
     if "fold_miou" in benchmark.metrics:
         return ("fold_miou",)

@@ -48,8 +48,8 @@ class Task:
     def batch(self, step: int) -> dict[str, Any]:
         """Return the regions of a step, and the entries of captions.draw_captions for these regions.
 
-        `pictures` (I, 3, n, n) are the distinct images, `alphas` (R, 1, n, n) the masks of the regions. `which` (R,)
-        has the index of each region's image in `pictures`.
+        `pictures` (I, 3, n, n) are the distinct images. `alphas` (R, 1, n, n) are the masks of the regions.
+        `which` (R,) has the index of each region's image in `pictures`.
         """
         config, drawn = self.config, np.random.default_rng([self.config.seed, step, 1])
         drawn_batch = drawn_scenes.batch(config.seed, step, config.batch, config.things, config.unnamed)
@@ -109,7 +109,11 @@ def begin(base: Path, config: Config) -> AlphaClip:
 
 
 def naming(model: AlphaClip, look: Look, count: int) -> dict[str, float]:
-    """Return the accuracy of classifying ground-truth regions, in percent (see captions.tally)."""
+    """Return the accuracies in percent with which `model` classifies ground-truth regions of validation scenes.
+
+    `look` has the options for the crop and the masking of a region. `count` sets the number of scenes. For the
+    meaning of `count` and the keys of the result, see captions.tally.
+    """
     vocabulary = Vocabulary.of(captions.NAMES)
 
     def name(scene: Scene, numbers: Sequence[int]) -> list[int]:

@@ -46,9 +46,10 @@ SHARPNESS = 8.0
 
 
 class Clip(nn.Module):
-    """CLIP, split into modules as in SAN, plus attribute heads. Without the heads, the state dict is a subset of San's.
+    """CLIP, split into modules as in SAN, with additional attribute heads.
 
-    The heads classify pattern, colour and shape of each patch. The heads are not exported.
+    The heads classify pattern, colour and shape of each patch. The heads are not exported. All other weights have the
+    same names and shapes as in the state dict of a San.
     """
 
     def __init__(self, variant: Variant) -> None:
@@ -64,9 +65,10 @@ class Clip(nn.Module):
         self.heads = nn.ModuleDict({str(tap): nn.Linear(variant.width, count) for tap in (0, variant.shallow)})
 
     def forward(self, images: Tensor, coverage: Tensor) -> tuple[Tensor, Tensor]:
-        """Return unit-norm embeddings (B, Q, D), and the heads' logits (heads, B, h, w, attributes).
+        """Return unit-norm embeddings of the regions (B, Q, D), and the logits of the attribute heads for each patch.
 
-        `images` are (B, 3, H, W) uint8, of the size of SAN's input. `coverage` (B, Q, h, w): see images_and_coverage.
+        The logits are (heads, B, h, w, attributes). `images` are (B, 3, H, W) uint8, of the size of SAN's input.
+        `coverage` (B, Q, h, w) is defined in images_and_coverage.
         """
         maps, tokens = self.clip_visual_extractor(self.shrunk(images), tuple(map(int, self.heads)))
         embeddings = F.normalize(self.clip_rec_head(tokens, self.bias(coverage)).float(), dim=-1)
@@ -84,9 +86,10 @@ class Clip(nn.Module):
         return F.interpolate(normal, scale_factor=self.variant.ratio, mode="bilinear", align_corners=False)
 
     def bias(self, coverage: Tensor) -> Tensor:
-        """Return the attention bias (B, N, Q, h, w) of each region and patch. `coverage` is (B, Q, h, w).
+        """Return the attention bias (B, N, Q, h, w) of each region and patch, for N attention heads.
 
-        The bias rises linearly, from -SHARPNESS for patches outside the region to 0 for the patch of highest coverage.
+        `coverage` (B, Q, h, w) is the fraction of a patch that a region covers. The bias rises linearly with the
+        coverage. If the coverage is 0, the bias is -SHARPNESS. The patch that the region covers most has the bias 0.
         """
         relative = coverage / coverage.amax((2, 3), keepdim=True).clamp(min=1e-3)
         return (SHARPNESS * (relative - 1))[:, None].expand(-1, self.variant.heads, -1, -1, -1)
@@ -107,9 +110,9 @@ class Task:
     def batch(self, step: int) -> dict[str, Any]:
         """Return the entries of `images_and_coverage` and `draw_captions` for a step, and three more:
 
-        - `patches` (B, h, w, 3) int64: see patch_attributes
-        - `crops` (crops, 3, side, side) uint8; None: no crops
-        - `chosen` (regions, 2) int64: scene index and region index of each visible region
+        - `patches` (B, h, w, 3) int64: result of patch_attributes for each scene
+        - `crops` (number of crops, 3, side, side) uint8: crops of single things, or None if the step has no crops
+        - `chosen` (number of visible regions, 2) int64: scene index and region index of each visible region
         """
         config = self.config
         drawn = np.random.default_rng([config.seed, step, 1])
@@ -182,7 +185,8 @@ class Task:
 def patch_attributes(scene: Scene, cell: int) -> np.ndarray:
     """Return the pattern, colour and shape of each patch, (h, w, 3) int64, as in Region.attributes.
 
-    A patch has the attributes of the thing that covers more than half of the patch; -1: no such thing.
+    A patch has the attributes of the thing that covers more than half of the patch. If no thing covers more than half,
+    all three attributes are -1. `cell` is the side of a patch, in pixels of the scene.
     """
     covered = drawn_scenes.coverage(scene.regions, cell, len(scene.contents))
     table = np.array([Region.of(content).attributes for content in scene.contents])
@@ -192,8 +196,8 @@ def patch_attributes(scene: Scene, cell: int) -> np.ndarray:
 def images_and_coverage(drawn: Sequence[Scene], cell: int) -> dict[str, Tensor]:
     """Return images (B, 3, H, W) uint8 and coverage (B, Q, h, w) float32 of scenes of equal size.
 
-    Coverage is the fraction of a patch that a region covers. Q is the largest number of regions in a scene. Scenes with
-    fewer regions are padded with zeros.
+    Coverage is the fraction of a patch that a region covers. Q is the largest number of regions in a scene. The
+    coverage of scenes with fewer regions is padded with zeros. `cell` is the side of a patch, in pixels of the scene.
     """
     most = max(len(scene.contents) for scene in drawn)
     covered = [drawn_scenes.coverage(scene.regions, cell, most) for scene in drawn]
@@ -206,7 +210,11 @@ def _stack(images: Sequence[np.ndarray]) -> Tensor:
 
 @torch.inference_mode()
 def naming(model: Clip, cell: int, count: int) -> dict[str, float]:
-    """Return the accuracy of classifying ground-truth regions, in percent, among 330 names (see captions.tally)."""
+    """Return the accuracies in percent with which `model` classifies ground-truth regions of validation scenes.
+
+    A region is classified among 330 names. `cell` is the side of a patch, in pixels of the scene. `count` sets the
+    number of scenes. For the meaning of `count` and the keys of the result, see captions.tally.
+    """
     device = model.ov_classifier.logit_scale.device
     words = text.embed(model.ov_classifier, NAMES, TEMPLATES).float()
 

@@ -16,8 +16,11 @@ class Config(Training):
     clip: str | None = None
     """checkpoint of the CLIP; None: the shipped or downloaded checkpoint"""
     teacher: str | None = None
-    """checkpoint of a SAM, for the prompt encoder and the initial decoder; None: the shipped sam_tiny for ovsam_tiny,
-    else the downloaded SAM ViT-H"""
+    """checkpoint of a SAM, for the prompt encoder and the initial decoder
+
+    If `teacher` is None, the variant ovsam_tiny uses the shipped sam_tiny. All other variants use the downloaded SAM
+    ViT-H.
+    """
     neck: str | None = None
     """checkpoint of the neck, such as a file that the recipe `sam2clip` wrote; None: the downloaded checkpoint"""
     train_neck: bool = False

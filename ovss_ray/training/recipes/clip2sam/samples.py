@@ -90,7 +90,11 @@ class Photographs:
         return [self._usable(number) for number in range(step * count, (step + 1) * count)]
 
     def _usable(self, number: int) -> Sample:
-        """Return a sample of photograph `number`, or of a random photograph if this one has no usable instance."""
+        """Return a sample of photograph `number`, counted over all epochs.
+
+        If photograph `number` has no usable instance, return a sample of a random photograph. A usable instance is
+        COUNTED, has a trained class, and has at least `smallest` pixels after the augmentation.
+        """
         drawn = np.random.default_rng([self.config.seed, number, 2])
         for _ in range(TRIED):
             epoch, place = divmod(number, len(self.items))
@@ -173,7 +177,10 @@ def _prompts(sample: Sample, config: Config, drawn: np.random.Generator) -> tupl
 
 
 def _point(mask: np.ndarray, drawn: np.random.Generator) -> np.ndarray:
-    """Return a random pixel x, y of a mask (H, W) bool, and the padding point 0, 0: (2, 2) float32."""
+    """Return two points (2, 2) float32: a random pixel of a mask (H, W) bool, and a padding point.
+
+    The first row is x, y of the pixel. The second row is 0, 0.
+    """
     rows, columns = np.nonzero(mask)
     place = drawn.integers(len(rows))
     return np.array([[columns[place], rows[place]], [0, 0]], np.float32)

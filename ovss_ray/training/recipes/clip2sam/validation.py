@@ -23,7 +23,7 @@ def measured(model: Ovsam, count: int) -> dict[str, float]:
     - `iou`: mean IoU of the masks
     - `head`: accuracy of the class head
     - `clip`: accuracy of CLIP's branch
-    - `name`: accuracy of both after fusion, in which all classes count as novel
+    - `name`: accuracy of the fused scores of class head and CLIP's branch. The fusion treats all classes as novel
     """
     results: dict[str, list[float]] = {}
     for key, number in ((key, number) for key in ("seen", "held-out") for number in range(count)):

@@ -25,9 +25,16 @@ class Config(Training):
     batch: int = Field(default=32, ge=1)
     """samples per step; a sample is a window of a photograph, and a class in the window"""
     clip: str | None = None
-    """checkpoint of the CLIP; None: the shipped `clip_tiny` for fusioner_tiny, else the file of `ovss weights fetch`"""
+    """checkpoint of the CLIP
+
+    If `clip` is None, the variant fusioner_tiny uses the shipped clip_tiny. The variant fusioner_vit_l_14 uses the
+    checkpoint that `ovss weights fetch clip_vit_l_14` downloads.
+    """
     data: Literal["scenes", "pascal5i", "coco20i"] = "scenes"
-    """training images: scenes (drawn in memory), or photographs of pascal5i or coco20i (classes outside `fold`)"""
+    """training images: scenes (drawn in memory), or photographs of pascal5i or coco20i
+
+    If `data` is pascal5i or coco20i, only the classes outside `fold` are trained.
+    """
     data_root: str | None = None
     fold: int = Field(default=0, ge=0, le=3)
     """fold of pascal5i or coco20i whose classes are not trained, but measured on the validation episodes"""
@@ -40,14 +47,20 @@ class Config(Training):
     resolution: Resolution = "original"
     """resolution of the images in measurements
 
-    original: windows over the photograph. square_224: the photograph is resized to one square window.
+    original: the photograph is cut into windows. square_224: the photograph is resized to one square window.
     """
     start: str | None = None
     """checkpoint with the initial fusion and decoder; CLIP is always read from `clip`"""
     undecayed: Literal["vectors"] = "vectors"
-    """parameters of the fusion without weight decay; "vectors" is the only value. The decoder has no weight decay"""
+    """kind of the fusion's parameters that have no weight decay; "vectors" is the only value
+
+    Vectors are parameters of at most one dimension. All parameters of the decoder have no weight decay.
+    """
     decay: Literal["cosine"] = "cosine"
-    """schedule of the fusion's learning rate after the warm-up. "cosine": half a period, down to `final_rate`"""
+    """schedule of the fusion's learning rate after the warm-up; "cosine" is the only value
+
+    The learning rate falls from `rate` to `final_rate` along half a period of the cosine.
+    """
     final_rate: float = Field(default=2e-6, ge=0)
     """learning rate of the fusion at the end of the schedule; `rate` is the learning rate after the warm-up"""
     final_weight_decay: float = Field(default=0.4, ge=0)
@@ -61,7 +74,10 @@ class Config(Training):
     unnamed: float = Field(default=0.2, ge=0, le=1)
     """probability that a drawn thing's name lacks the colour. The name lacks the pattern with the same probability"""
     questions: int = Field(default=4, ge=1)
-    """number of samples per drawn scene. The samples are classes in one window, which CLIP encodes only once"""
+    """number of samples per drawn scene
+
+    All samples of a scene have the same window, and each sample has one class. CLIP encodes the window only once.
+    """
     overhang: int = Field(default=32, ge=0)
     """maximum number of pixels by which a window extends beyond a drawn scene"""
 

@@ -17,7 +17,10 @@ class Window(NamedTuple):
     pixels: Tensor
     """(3, n, n) float32, normalised"""
     samples: list[tuple[str, np.ndarray]]
-    """class name and target (n, n) uint8 of each sample. A target is 1 in the class, 0 outside, or NOT_COUNTED"""
+    """class name and target (n, n) uint8 of each sample
+
+    A target is 1 inside the class, 0 outside the class, and NOT_COUNTED at pixels without a loss.
+    """
 
 
 def stacked(windows: Iterable[Window], rows: Mapping[str, int]) -> dict[str, Tensor]:

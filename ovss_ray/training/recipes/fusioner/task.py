@@ -58,7 +58,11 @@ class Task:
         return logits(model.decoder(patches).float(), classes.float())[:, 0]
 
     def losses(self, outputs: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the binary cross-entropy: the mean over a sample's counted pixels, then the mean over samples."""
+        """Return the binary cross-entropy as `bce`, a mean over the samples.
+
+        The loss of a sample is the mean over the pixels whose target is not NOT_COUNTED. If all pixels of a sample are
+        NOT_COUNTED, the mean is over all pixels.
+        """
         valid = batch["targets"] != NOT_COUNTED
         # as in the official code, a sample without a counted pixel counts with all its pixels
         valid = valid | ~valid.any((1, 2), keepdim=True)
@@ -89,7 +93,7 @@ class Task:
         return [{"lr": rate, "weight_decay": decay}, {"lr": rate}, {"lr": decoder}]
 
     def measure(self) -> dict[str, float]:
-        """Return the scores on the episodes of the first `measured` photographs or scenes, in percent.
+        """Return the scores, in percent, on the episodes of the first config.measured photographs or scenes.
 
         For photographs, the scores are `fold_miou` and `fb_iou` (see metrics/episodes.py). For drawn scenes, each score
         is the mean IoU of a class group. For example, `seen_things` is for the things in scenes:episodes (see SCENES).
@@ -118,9 +122,10 @@ def cosine(first: float, last: float, done: float) -> float:
 
 
 def begin(model: Fusioner, config: Config) -> None:
-    """Load and freeze both towers of CLIP. Load fusion and decoder from `start`; None: initialise fusion and decoder.
+    """Load and freeze both towers of CLIP. Load fusion and decoder from the checkpoint config.start.
 
-    Raises OvssError for a checkpoint that does not fit.
+    If config.start is None, initialise fusion and decoder with random values. Raises OvssError for a checkpoint that
+    does not fit.
     """
     file = zoo.find(VARIANTS[config.variant].base, config.clip)
     words, visual = checkpoint.read_clip(file)

@@ -124,7 +124,10 @@ def begin(model: Sam, seed: int) -> None:
 
 
 def click(drawn: np.random.Generator, region: np.ndarray) -> np.ndarray:
-    """Return x, y of a random pixel of a region (H, W) bool, then 0, 0 as padding: (2, 2) float32."""
+    """Return two points (2, 2) float32: a random pixel of a region (H, W) bool, and a padding point.
+
+    The first row is x, y of the pixel. The second row is 0, 0.
+    """
     # with the padding, a click has two points, like a box
     y, x = np.argwhere(region)[drawn.integers(region.sum())]
     return np.array([[x, y], [0, 0]], np.float32)
@@ -150,10 +153,11 @@ def most_fitting(masks: Tensor, fit: Tensor) -> Tensor:
 
 
 def corrected(prompts: Prompts, logits: Tensor, truth: Tensor, cell: int) -> Prompts:
-    """Return the prompts with one more click each, at a random cell where the answer is wrong.
+    """Return P prompts, each with one more click at a random cell where the answer to the prompt is wrong.
 
-    `logits` are the masks of the answer, (P, h, w), like `truth`. With probability 0.5, `logits` become mask prompts.
-    `cell` is the side of a cell in pixels of the input.
+    `logits` (P, h, w) are the mask logits of the answer to each prompt. `truth` (P, h, w) is the fraction of each cell
+    that the prompted region covers. With probability 0.5, `logits` become the mask prompts of the result. Otherwise,
+    the result has no mask prompts. `cell` is the side of a cell in pixels of the input.
     """
     right = truth > 0.5
     wrong = (logits > 0) != right
@@ -171,8 +175,8 @@ def losses(masks: Tensor, fit: Tensor, truth: Tensor, first: bool) -> dict[str, 
     """Return the losses of an answer: `focal` and `dice` of masks, and `iou` of the predicted IoU.
 
     `masks` (P, 4, h, w) are logits. `fit` (P, 4) is the predicted IoU. `truth` (P, h, w) is from 0 to 1. If `first` is
-    True, `focal` and `dice` use the single mask and the best alternative mask; `iou` uses all masks. If `first` is
-    False, all losses use the single mask.
+    True, `focal` and `dice` use the single mask and the best alternative mask; `iou` uses all masks. The best
+    alternative mask has the lowest sum of `focal` and `dice`. If `first` is False, all losses use the single mask.
     """
     # The paper does not train index 0 on first answers. Here it is trained, for users who request one mask per click.
     masks_used = 4 if first else 1
@@ -187,7 +191,10 @@ def losses(masks: Tensor, fit: Tensor, truth: Tensor, first: bool) -> dict[str, 
 
 
 def focal(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return the focal loss (…,) of mask logits (…, h, w), mean over cells. `truth`: share of foreground, 0 to 1."""
+    """Return the focal loss (…,) of mask logits (…, h, w), as a mean over the cells of a mask.
+
+    `truth` (…, h, w) is the fraction of each cell that belongs to the foreground, from 0 to 1.
+    """
     inside = logits.sigmoid()
     on = ALPHA * (1 - inside) ** GAMMA * F.softplus(-logits)
     beside = (1 - ALPHA) * inside**GAMMA * F.softplus(logits)
@@ -195,9 +202,10 @@ def focal(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def dice(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return 1 − dice of masks and truth, (…, h, w) each, with 1 added to numerator and denominator.
+    """Return 1 − dice (…,) of predicted masks and true masks. `logits` and `truth` are (…, h, w).
 
-    Milletari et al., 3DV 2016, arXiv 1606.04797, eq. 3.
+    The dice is that of Milletari et al., 3DV 2016, arXiv 1606.04797, eq. 3, with two differences. The denominator has
+    no squares, and 1 is added to numerator and denominator.
     """
     inside = logits.sigmoid()
     common = (inside * truth).sum((-2, -1))
@@ -205,13 +213,16 @@ def dice(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def true_iou(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return the IoU (…,) of the masks `logits` > 0 and `truth` > 0.5, from inputs (…, h, w)."""
+    """Return the IoU (…,) of the masks `logits` > 0 and `truth` > 0.5. `logits` and `truth` are (…, h, w)."""
     predicted, right = logits > 0, truth > 0.5
     return (predicted & right).sum((-2, -1)) / (predicted | right).sum((-2, -1)).clamp(min=1)
 
 
 def centre(region: np.ndarray) -> tuple[int, int]:
-    """Return x, y of SAM's evaluation click (§7.1): in a region (H, W) bool, the pixel farthest from the outside."""
+    """Return x, y of the pixel in `region` (H, W) bool that is farthest from all pixels outside the region.
+
+    SAM's evaluation uses this pixel as the click (§7.1). Pixels beyond the edge of the image are outside the region.
+    """
     inner = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
     y, x = np.unravel_index(inner.argmax(), region.shape)
     return int(x), int(y)
@@ -220,10 +231,10 @@ def centre(region: np.ndarray) -> tuple[int, int]:
 def measured(model: Sam, count: int) -> dict[str, float]:
     """Return name → mean IoU in percent, on the first `count` scenes of scenes:seen and scenes:held-out.
 
-    A name is a kind of region (`seen_things`, `held-out_things` or `surfaces`) with one of these suffixes:
+    A name is a kind of region (`seen_things`, `held-out_things` or `surfaces`), alone or with a suffix:
 
-    - no suffix: the prompt is a click on the centre; the mask with the highest predicted IoU counts
-    - `_best_of_three`: the prompt is a click on the centre; the best of three masks counts
+    - no suffix: the prompt is a click on the centre; the alternative mask with the highest predicted IoU counts
+    - `_best_of_three`: the prompt is a click on the centre; the alternative mask with the highest true IoU counts
     - `_box`: the prompt is the exact box; the single mask counts
     """
     fits_by_name: dict[str, list[float]] = {}

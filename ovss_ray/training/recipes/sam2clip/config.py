@@ -14,9 +14,17 @@ class Config(Training):
     variant: Annotated[str, one_of(VARIANTS)] = "ovsam_rn50x16"
     """name of the network's variant, such as ovsam_tiny; it sets the sizes of the layers"""
     clip: str | None = None
-    """checkpoint of the CLIP; None: the shipped clip_tiny for ovsam_tiny, else the downloaded CLIP RN50x16"""
+    """checkpoint of the CLIP
+
+    If `clip` is None, the variant ovsam_tiny uses the shipped clip_tiny. All other variants use the downloaded CLIP
+    RN50x16.
+    """
     teacher: str | None = None
-    """checkpoint of the SAM; None: the shipped sam_tiny for ovsam_tiny, else the downloaded SAM ViT-H"""
+    """checkpoint of the SAM
+
+    If `teacher` is None, the variant ovsam_tiny uses the shipped sam_tiny. All other variants use the downloaded SAM
+    ViT-H.
+    """
     data: str = "scenes"
     """training images: scenes (drawn in memory), or a benchmark such as sa1b"""
     data_root: str | None = None
@@ -27,8 +35,8 @@ class Config(Training):
     begin: Literal["positions", "encoder"] = "positions"
     """parts of the neck that are copied from the SAM's image encoder at the start
 
-    positions: the position embedding. encoder: also the blocks and the final projection; this needs a SAM with
-    the sizes of the neck.
+    If `begin` is positions, only the position embedding is copied. If `begin` is encoder, the blocks and the final
+    projection are copied too. The value encoder needs a SAM whose image encoder has the sizes of the neck.
     """
     things: tuple[int, int] = (4, 9)
     """range of the number of things in a drawn scene, end exclusive"""

@@ -15,7 +15,10 @@ from ovss_ray.training.recipes.sam2clip.config import Config
 
 
 class Photographs:
-    """The images of a benchmark that have stored features; all images if the config has no folder of features."""
+    """The images of a benchmark that have stored features in the folder `targets`.
+
+    If the config has no `targets`, all images of the benchmark are used, without stored features.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -82,7 +82,10 @@ class Task:
         return self.model(batch["images"]), self._expected(batch)
 
     def _expected(self, batch: dict[str, Any]) -> Tensor:
-        """Return the SAM's embeddings of the images (B, D, g, g) float32: stored in the batch, or computed."""
+        """Return the embeddings (B, D, g, g) float32 that the SAM gives for the images of a batch.
+
+        If `batch` contains stored `targets`, the targets are returned. Otherwise, the SAM computes the embeddings.
+        """
         if "targets" in batch:
             return batch["targets"].float()
         with torch.no_grad():
@@ -95,9 +98,10 @@ class Task:
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Return the mean squared error on validation scenes, in percent of the variance of the SAM's embeddings.
+        """Return the neck's mean squared error on validation scenes, under the key `unexplained`.
 
-        Return {} for photographs.
+        The error is in percent of the variance of the SAM's embeddings. If Config.data is a benchmark instead of
+        scenes, no error is measured, and the result is {}.
         """
         if self.source:
             return {}
@@ -118,10 +122,11 @@ class Task:
 
 @torch.no_grad()
 def begin(model: Student, teacher: Sam, config: Config) -> None:
-    """Initialise the neck. The parts that Config.begin names are copied from the SAM's image encoder.
+    """Initialise the neck, and copy parts of the SAM's image encoder into the neck.
 
-    With `begin: encoder`, the neck's first convolutions are fitted to the SAM's patch embedding. Raises OvssError if
-    the SAM does not fit the neck.
+    If Config.begin is positions, only the position embedding is copied. If Config.begin is encoder, the blocks and the
+    final projection are copied too. In this case, `_fit` then changes the neck's first convolutions. Raises OvssError
+    if the SAM does not fit the neck.
     """
     neck, encoder = model.neck, teacher.image_encoder
     initialise(neck, len(neck.blocks), config.seed)
@@ -147,7 +152,11 @@ def begin(model: Student, teacher: Sam, config: Config) -> None:
 
 
 def _fit(model: Student, encoder: ImageEncoder, config: Config) -> None:
-    """Fit the convolutions of the two finest maps to the SAM's patch embedding, by least squares on drawn scenes."""
+    """Fit the neck's first convolutions, so that the sum of their outputs approximates the SAM's patch embedding.
+
+    The neck has one such convolution for each of CLIP's four maps. The convolutions of the two finest maps are fitted
+    by least squares on drawn scenes. The weights of the other two convolutions are set to 0.
+    """
     batch = drawn_scenes.batch(config.seed, 0, FITTED, config.things, config.unnamed)
     pixels = VARIANTS[config.variant].pixels
     images = torch.stack([inputs.network_input(scene.image, "evaluation", pixels) for scene in batch])

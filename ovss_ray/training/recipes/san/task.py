@@ -1,6 +1,8 @@
 """Training of SAN's side network next to a frozen CLIP (Xu et al., 2023, §3.3 and §4.1).
 
 The official recipe is configs/train_san_vit_b_16.yaml. The recipe of the small network is configs/train_san_tiny.yaml.
+
+Dimensions: B images, H W pixels, Q queries, h w mask grid, D features.
 """
 
 from pathlib import Path
@@ -52,7 +54,10 @@ class Task:
         return {"images": stacked, "targets": [target(label_map) for label_map in labels]}
 
     def forward(self, batch: dict[str, Any], step: int) -> list[tuple[Tensor, Tensor]]:
-        """Return mask logits (B, Q, h, w) and mask embeddings (B, Q, D) after each of the last two blocks."""
+        """Return mask logits and mask embeddings, for each of the last two blocks of the side network.
+
+        The mask logits are (B, Q, h, w). The mask embeddings are (B, Q, D).
+        """
         model, device, depth = self.model, batch["images"].device, self.variant.side_layers
         images = (batch["images"].float() - CLIP.mean.to(device)) / CLIP.std.to(device)
         with torch.set_grad_enabled(self.config.positions):
@@ -74,7 +79,7 @@ class Task:
 
     @torch.inference_mode()
     def measure(self) -> dict[str, float]:
-        """Return the mIoU on validation scenes, in percent (scenes.miou)."""
+        """Return the mIoU on validation scenes in percent, with the keys of `training.scenes.miou`."""
         self.model.classifiers = Recent[Tensor](16)  # training may have changed the temperature and "no object"
         return miou(self.model.segment, self.config.measured)
 
@@ -84,9 +89,10 @@ class Task:
 
 
 def _fill(model: San, config: Config, setting: Literal["clip", "start"]) -> None:
-    """Load the checkpoint that a setting names; `clip` leaves the side network as it is.
+    """Load the checkpoint `config.clip` or `config.start` into the network, depending on `setting`.
 
-    Raises OvssError for a checkpoint that does not fit.
+    If `setting` is start, all weights are loaded. If `setting` is clip, the weights of the side network are not
+    loaded. Raises OvssError if the checkpoint does not fit.
     """
     path, expected = Path(getattr(config, setting)), checkpoint.shapes(model)
     state = {k: v for k, v in checkpoint.read(path, ignore=UNUSED).items() if not k.startswith("heads.")}

@@ -23,10 +23,10 @@ class Config(MaskTraining):
     The CLIP for regions is not trained. The exported file contains this CLIP.
     """
     auxiliary: Literal["official", "all"] = "official"
-    """outputs of the decoder that have a loss
+    """outputs of the decoder for which losses are computed
 
-    all: the initial output, and the outputs of all layers. official: all of these outputs, except the output of the
-    second-last layer.
+    The decoder has an initial output, and one output for each layer. all: every output has losses. official: every
+    output has losses, except the output of the second-last layer.
     """
     mask_threshold: float = Field(default=0.4, ge=0, le=1)
     """probability above which a pixel belongs to a region, for validation only"""

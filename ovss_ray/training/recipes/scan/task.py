@@ -86,14 +86,17 @@ class Task:
 
     @torch.inference_mode()
     def measure(self) -> dict[str, float]:
-        """Return the mIoU on validation scenes, in percent (scenes.miou)."""
+        """Return the mIoU on validation scenes in percent, with the keys of `training.scenes.miou`."""
         self.model.classifiers = Recent[Tensor](16)  # training may have changed "void"
         names = ("mask_threshold", "ensemble_weight", "replace_ratio")
         options = {name: getattr(self.config, name) for name in names}
         return miou(lambda image, vocabulary: self.model.segment(image, vocabulary, **options), self.config.measured)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights of the network that differ from the shipped CLIP's weights."""
+        """Return the weights of the network, except weights that equal weights of the shipped CLIP.
+
+        If no CLIP is shipped for the variant, all weights are returned.
+        """
         words, visual = clip_start.shipped(self.config.variant)
         base = {MODEL + name: value for name, value in words.items()}
         for prefix in (MODEL + "visual.", ORIGINAL):
@@ -102,7 +105,10 @@ class Task:
 
 
 def normalised(images: Tensor, colours: photograph.Colours, multiple: int) -> Tensor:
-    """Normalise uint8 images (B, 3, H, W), and pad height and width with zeros to multiples of `multiple`; float32."""
+    """Return normalised and padded images (B, 3, H', W') float32 from `images` (B, 3, H, W) uint8.
+
+    H' is H rounded up to a multiple of `multiple`, and W' is W rounded up in the same way. The added pixels are 0.
+    """
     mean, std = (value.to(images.device) for value in colours)
     height, width = images.shape[-2:]
     return F.pad((images.float() - mean) / std, (0, -width % multiple, 0, -height % multiple))
@@ -111,7 +117,8 @@ def normalised(images: Tensor, colours: photograph.Colours, multiple: int) -> Te
 def begin(model: Scan, config: Config) -> None:
     """Initialise the network, then load the checkpoints in the settings `clip`, `regions` and `backbone`.
 
-    Raises OvssError for a checkpoint that does not fit, or if `clip` is None and no CLIP is shipped.
+    Raises OvssError if a checkpoint does not fit. Raises OvssError if `clip` is None and no CLIP is shipped for the
+    variant.
     """
     initialise(model, sum(model.variant.backbone_depths), config.seed)
     _begin_attention(model, config.seed)
@@ -130,7 +137,11 @@ def begin(model: Scan, config: Config) -> None:
 
 @torch.no_grad()
 def _begin_attention(model: Scan, seed: int) -> None:
-    """Initialise queries, level embeddings and deformable attention, as in Mask2Former. Calibration has weight 0.1."""
+    """Initialise queries, level embeddings and deformable attention, as in Mask2Former.
+
+    Also set `model.learnable_weight` to 0.1. The calibration multiplies CLIP's image embedding by this weight, and adds
+    the product to each proposal.
+    """
     generator = torch.Generator().manual_seed(seed)
     for part in model.sem_seg_head.modules():
         if isinstance(part, nn.Embedding):
@@ -163,7 +174,7 @@ def _fill_backbone(model: Scan, path: Path) -> None:
     )
     if wrong:
         raise OvssError(
-            f"{path} is not a Swin of this variant: {len(wrong)} entries do not fit, such as {wrong[0]}. Set backbone "
-            "to a Swin of the variant's size"
+            f"{path} is not a Swin of the size that the setting `variant` requires: {len(wrong)} entries do not fit, "
+            f"such as {wrong[0]}. Set `backbone` to the checkpoint of a Swin of the required size"
         )
     model.backbone.load_state_dict(pretrained, strict=False)

@@ -22,7 +22,10 @@ class Config(Training):
     batch: int = Field(ge=1)
     """drawn scenes per step, or rows of the table per step"""
     replace_ratio: float = Field(default=0.15, ge=0, le=1)
-    """fraction of a crop's background tokens that the contextual shift replaces after each block in Variant.replaced"""
+    """fraction of a crop's background tokens that the contextual shift replaces
+
+    This fraction is replaced after each CLIP block whose number is in Variant.replaced.
+    """
     blocks: int | None = Field(default=None, ge=1)
     """number of blocks of the image tower that are trained, counted from the end; None: the whole tower"""
     quick: bool | None = None
@@ -30,7 +33,7 @@ class Config(Training):
     things: tuple[int, int] = (4, 8)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that the colour of a drawn thing is random and not part of the name, as in "striped star"
+    """probability that a drawn thing has a random colour, and a name without a colour, such as "striped star"
 
     The same probability applies to the pattern, independently of the colour.
     """

@@ -3,8 +3,8 @@
 Crops are made as in SCAN's inference, with the contextual shift (see models/scan/shift.py). The losses are CLIP's: from
 regions to captions, and from captions to regions.
 
-Dimensions: B photographs, R regions of a batch, n side of CLIP's input, T patches of a crop; P prompts, D
-features.
+Dimensions: B photographs, H W pixels of a photograph, R regions of a batch; n side of CLIP's input, T patches of a
+crop, P prompts, D features.
 """
 
 import random
@@ -49,8 +49,8 @@ class RegionClip(nn.Module):
         """Return unit-norm embeddings (R, D) float32 of regions.
 
         `crops` (R, 3, n, n) and `photographs` (B, 3, n, n) are normalised. `which` (R,) is the index of each region's
-        photograph. `replaced` (R, blocks, T) bool marks the patch tokens to replace after each block in
-        Variant.replaced.
+        photograph. `replaced` is (R, number of blocks in Variant.replaced, T) bool. If `replaced[r, i, t]` is True,
+        patch token t of region r is replaced after CLIP's block number Variant.replaced[i].
         """
         blocks = self.variant.replaced
         with torch.no_grad():
@@ -76,8 +76,8 @@ class Task:
     def batch(self, step: int) -> dict[str, Any]:
         """Return the batch of a step: the inputs of RegionClip, and the captions.
 
-        For drawn scenes, the captions are the entries of captions.draw_captions. For a table, the entry
-        `prompts` has one caption per region.
+        If the data are drawn scenes, the batch also has all keys of the dict that `captions.draw_captions` returns. If
+        the data are a table, the batch also has the key `prompts`, with one caption per region.
         """
         if self.pairs:
             images, masks, prompts = zip(*self.pairs.batch(step, self.config.batch), strict=True)
@@ -107,7 +107,11 @@ class Task:
     def inputs(
         self, images: Sequence[np.ndarray], masks: Sequence[Sequence[np.ndarray]], step: int
     ) -> dict[str, Tensor]:
-        """Return the inputs of RegionClip from photographs (H, W, 3) uint8 and their masks (H, W) bool."""
+        """Return the inputs of RegionClip for all masks of all images, as a dict.
+
+        `images` has photographs (H, W, 3) uint8. `masks` has a list of masks (H, W) bool for each photograph. The
+        tokens to replace are random, and depend on Config.seed and `step`.
+        """
         parts = [inputs(image, of_image, self.variant) for image, of_image in zip(images, masks, strict=True)]
         drawn = random.Random(f"{self.config.seed} {step}")
         blocks, ratio = len(self.variant.replaced), self.config.replace_ratio
@@ -120,15 +124,16 @@ class Task:
         }
 
     def forward(self, batch: dict[str, Any], step: int) -> tuple[Tensor, Tensor]:
-        """Return unit-norm embeddings of the regions (R, D) and of the prompts (P, D)."""
+        """Return the embeddings (R, D) of the regions, and the embeddings (P, D) of the prompts, all of unit norm."""
         with torch.no_grad():
             prompts = text.embed_prompts(self.model.clip_model, batch["prompts"]).float()
         return self.model(batch["crops"], batch["replaced"], batch["photographs"], batch["which"]), prompts
 
     def losses(self, outputs: tuple[Tensor, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return CLIP's losses, halved: `to_name` from regions to captions, `to_region` from captions to regions.
+        """Return CLIP's two losses, `to_name` and `to_region`. Each of the two losses is multiplied by 0.5.
 
-        For drawn scenes, return the losses of pattern, colour and shape too.
+        `to_name` is the loss from regions to captions, and `to_region` is the loss from captions to regions. For drawn
+        scenes, the result also has the losses `pattern`, `colour` and `shape`.
         """
         if self.pairs is None:
             losses = captions.losses(*outputs, SCALE, batch, self.config.attributes)
@@ -140,7 +145,10 @@ class Task:
 
     @torch.inference_mode()
     def measure(self) -> dict[str, float]:
-        """Return the accuracy on ground-truth regions of validation scenes in percent (captions.tally)."""
+        """Return the accuracy on ground-truth regions of validation scenes, in percent.
+
+        The keys are those of `captions.tally`.
+        """
         model, device = self.model, self.model.clip_model.logit_scale.device
         words = text.embed(model.clip_model, captions.NAMES, captions.TEMPLATES)
 
@@ -151,7 +159,10 @@ class Task:
         return captions.tally(name, self.config.measured)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights of the CLIP that differ from the shipped CLIP's weights, under open_clip's names."""
+        """Return the weights of the trained CLIP, except weights that equal weights of the shipped CLIP.
+
+        The weights have open_clip's names. If no CLIP is shipped for the variant, all weights are returned.
+        """
         words, visual = clip_start.shipped(self.config.variant)
         base = words | {f"visual.{name}": value for name, value in visual.items()}
         state = clip_start.changed(self.model.clip_model.state_dict(), base)
@@ -159,9 +170,10 @@ class Task:
 
 
 def begin(model: RegionClip, config: Config) -> None:
-    """Load the CLIP and the frozen copy, and set the trainable parameters.
+    """Load the CLIP to train and the frozen copy of its image tower, and mark the parameters that are trained.
 
-    Raises OvssError if `clip` does not fit the variant, or if `clip` is None and no CLIP is shipped.
+    Config.blocks determines the parameters that are trained. Raises OvssError if `clip` does not fit the variant.
+    Raises OvssError if `clip` is None and no CLIP is shipped for the variant.
     """
     words, visual = clip_start.towers(config.variant, config.clip)
     fault = f"clip: {config.clip or 'the shipped CLIP'} does not fit {config.variant}"
@@ -176,9 +188,10 @@ def begin(model: RegionClip, config: Config) -> None:
 
 
 def inputs(image: np.ndarray, masks: Sequence[np.ndarray], variant: Variant) -> tuple[Tensor, Tensor, regions.Regions]:
-    """Return crops (R, 3, n, n), the resized photograph (3, n, n), and the regions, as in SCAN's inference.
+    """Return the crops of R masks, the resized photograph, and the Regions of the masks, as in SCAN's inference.
 
-    `image` is a photograph (H, W, 3) uint8 RGB. `masks` are (H, W) bool with at least one pixel each.
+    `image` is a photograph (H, W, 3) uint8 RGB. `masks` are (H, W) bool with at least one pixel each. The crops are
+    (R, 3, n, n), and the photograph is (3, n, n). Both are float32 and normalised for CLIP.
     """
     placed, side = photograph.geometry(image, variant), variant.clip.pixels
     whole = photograph.padded(photograph.resized(image, placed.resized), photograph.CLIP, placed.padded)
