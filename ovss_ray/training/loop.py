@@ -23,6 +23,8 @@ from ovss_ray.training import config as configs
 from ovss_ray.training.config import Training
 
 CHECKPOINT, LOG, CONFIG = "checkpoint.pt", "log.jsonl", "config.yaml"
+CHECKPOINTS = ("start", "clip", "base", "regions", "teacher", "neck", "backbone")
+"""Settings of the recipes that are paths of checkpoints."""
 WEIGHTS, CARD = "weights.safetensors", "weights.json"
 POLY_START = 1e-6
 """Learning rate of the first warm-up step of `decay: poly`, as a fraction of `rate`"""
@@ -265,13 +267,12 @@ def export(task: Task, out: Path) -> Path:
 def history(out: Path) -> list[dict[str, Any]]:
     """Return all trainings that led to the weights in the folder `out`, oldest first.
 
-    The last entry is the training in `out`. The settings `start`, `clip`, `regions` and `neck` of its config are paths
-    of checkpoints. The earlier entries are the trainings that produced these checkpoints. A checkpoint without a log in
-    its folder adds no entry. An entry has the command, the config, the total seconds and the last scores.
+    The last entry is the training in `out`. The earlier entries are the trainings that produced the checkpoints in the
+    config of this training (see CHECKPOINTS). A checkpoint without a log in its folder adds no entry. An entry has the
+    command, the config, the total seconds and the last scores.
     """
     config = configs.load(out / CONFIG)
-    files = (config.start, *(getattr(config, key, None) for key in ("clip", "regions", "neck")))
-    before = [Path(file).parent for file in files if file]
+    before = [Path(file).parent for file in (getattr(config, key, None) for key in CHECKPOINTS) if file]
     earlier = [training for folder in before if (folder / LOG).exists() for training in history(folder)]
     lines = [json.loads(line) for line in (out / LOG).read_text().splitlines()]
     latest = {

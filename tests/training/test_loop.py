@@ -18,6 +18,7 @@ from ovss_ray.errors import OvssError, UnknownName
 from ovss_ray.models import checkpoint
 from ovss_ray.models.san.variants import VARIANTS
 from ovss_ray.training import config, loop, photographs
+from ovss_ray.training.recipes.alpha_clip.config import Config as AlphaClipTraining
 from ovss_ray.training.recipes.clip import task as clip
 from ovss_ray.training.recipes.clip.config import Config as ClipTraining
 from ovss_ray.training.recipes.san import task as san
@@ -129,6 +130,19 @@ def test_what_is_exported_can_be_loaded_and_says_how_it_was_made(tmp_path: Path,
     assert card["trainings"][-1]["config"]["clip"] == str(small_clip)
     assert card["trainings"][-1]["seconds"] >= 0
     assert card["environment"]["packages"]["torch"]
+
+
+def test_the_history_has_the_training_of_each_checkpoint_and_its_own_training_last(tmp_path: Path) -> None:
+    for name, base in (("clip", None), ("alpha", str(tmp_path / "clip/checkpoint.pt")), ("other", "/none/clip.pt")):
+        (tmp_path / name).mkdir()
+        settings = AlphaClipTraining(task="alpha_clip", base=base, steps=4, batch=1, rate=1e-3)
+        (tmp_path / name / loop.CONFIG).write_text(config.dump(settings))
+        (tmp_path / name / loop.LOG).write_text('{"step": 4, "seconds": 2.0}\n')
+    assert [entry["config"]["base"] for entry in loop.history(tmp_path / "alpha")] == [
+        None,
+        str(tmp_path / "clip/checkpoint.pt"),
+    ]
+    assert len(loop.history(tmp_path / "other")) == 1
 
 
 def test_a_folder_of_another_training_is_refused_but_more_steps_are_not(tmp_path: Path) -> None:
