@@ -32,11 +32,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 class Abandoned(BaseException):
-    """End of a computation that no client waits for. It is not an Exception, so that stages do not catch it."""
+    """Signal that ends a computation for which no client waits any more.
+
+    This class does not inherit from Exception, so that `except Exception` in a stage does not catch the signal.
+    """
 
 
 _CHECK: ContextVar[Callable[[], None] | None] = ContextVar("_CHECK", default=None)
-"""Function that the current thread calls before each part of a long computation; None: no such function"""
+"""Function that `in_parts` calls before each part of a computation in the current thread; None outside `checked`"""
 
 
 @contextmanager

@@ -34,7 +34,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 class Stage(stage.Stage):
     """Compute the scores (R, K) float32 of R regions of an image (H, W, 3) uint8 RGB for K classes.
 
-    A score is 100 · the cosine similarity of the embeddings of region and class.
+    A score is the product of a cosine similarity and CLIP's logit scale, which is 100 in released checkpoints. The
+    cosine similarity compares the embedding of the region with the embedding of the class.
     """
 
     reads = ("image", "vocabulary", "boxes", "bits")
@@ -50,11 +51,16 @@ class Stage(stage.Stage):
         """alpha_clip_vit_b_16, alpha_clip_vit_l_14, alpha_clip_vit_l_14_336 or alpha_clip_tiny; or plain CLIP, such as
         clip_vit_b_16"""
         base: str | None = None
-        """path of CLIP's checkpoint; default: the checkpoint that is shipped, or that `ovss weights fetch` downloads"""
-        weights: str | None = None
-        """path of the checkpoint of AlphaCLIP's image tower; default: the shipped or downloaded checkpoint
+        """path of CLIP's checkpoint
 
-        If `variant` is a plain CLIP, do not set `weights`.
+        The default for alpha_clip_tiny and clip_tiny is the shipped file. The default for all other variants is the
+        file that `ovss weights fetch` downloads.
+        """
+        weights: str | None = None
+        """path of the checkpoint of AlphaCLIP's image tower
+
+        The default for alpha_clip_tiny is the shipped file. The default for all other AlphaCLIPs is the file that
+        `ovss weights fetch` downloads. If `variant` is a plain CLIP, such as clip_vit_b_16, do not set `weights`.
         """
         batch: int = Field(default=64, ge=1)
         """maximum number of regions in one forward pass"""
@@ -65,10 +71,9 @@ class Stage(stage.Stage):
             return path and files.absolute(path)
 
         def paths(self) -> tuple[str | None, ...]:
-            """Return the paths (`base`, `weights`), or only (`base`,) if `weights` is not set.
+            """Return the paths (`base`, `weights`). If `weights` is not set, return only (`base`,).
 
-            If `base` is None, CLIP's default checkpoint is used. If `weights` is not set, an AlphaCLIP's image tower
-            gets its default checkpoint.
+            The method `files` uses the default checkpoint in place of each path that is missing or None.
             """
             return (self.base, self.weights) if self.weights else (self.base,)
 
@@ -88,7 +93,10 @@ class Stage(stage.Stage):
 
     @classmethod
     def prepare(cls, config: Config, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
-        """Return the embeddings (N, D) float32 of each vocabulary's N prompts. Only the text tower is loaded."""
+        """Return the embeddings of each vocabulary's prompts. Only the text tower is loaded.
+
+        The embeddings of N prompts are an array (N, D) float32. D is the number of CLIP's features.
+        """
         from ovss_ray.models.alpha_clip import network
 
         with config.computing():
@@ -107,7 +115,10 @@ class Stage(stage.Stage):
         return digests.sha256(self.files(self.config)[0])
 
     def kept(self) -> Mapping[str, int]:
-        """Return {"text": n}, where n is the number of bytes of all cached classifiers and name embeddings."""
+        """Return {"text": n}, where n is the size of two caches in bytes.
+
+        One cache has the classifiers of vocabularies. The other cache has the text embeddings of single class names.
+        """
         from ovss_ray.models import text
 
         return {"text": self.model.classifiers.held + text.WORDS.held}
@@ -115,7 +126,8 @@ class Stage(stage.Stage):
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Score the regions of every image. Regions of several images share forward passes.
 
-        If the option `exact` is True, each image has separate forward passes, so that results are bit-identical.
+        If the option `exact` is True, the regions of each image have separate forward passes. Repeated runs on the same
+        hardware then give bit-identical scores.
         """
         import torch
 
@@ -134,7 +146,11 @@ class Stage(stage.Stage):
             return {"scores": column(values.float().cpu().numpy() for values in scores)}
 
     def _views(self, image: np.ndarray, boxes: np.ndarray, bits: np.ndarray) -> "Iterator[View]":
-        """Yield the model input of each region of an image. The image is prepared when the first input is requested."""
+        """Yield the network's input for each region of an image.
+
+        The image becomes a tensor only when the caller requests the first input. So the tensors of all images in a
+        batch are not in memory at the same time.
+        """
         if len(boxes):
             yield from self.model.viewer(image, self.config).views(boxes, Masks(boxes, bits))
 

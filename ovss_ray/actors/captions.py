@@ -53,9 +53,9 @@ class Stage(stage.Stage):
         """The captioner, and the options of its decoding."""
 
         model: str = "Salesforce/blip-image-captioning-large"
-        """name of an image-to-text model on the Hugging Face hub, or path of its folder"""
+        """name of an image-to-text model on the Hugging Face hub, or path of a local folder with a model's files"""
         captioner: str = HUGGING_FACE
-        """transformers, or the dotted name of a module of your own with a function `load`"""
+        """transformers, for a model of Hugging Face; or the dotted name of your own module with a function `load`"""
         prompt: str = ""
         """text that the caption continues, or that a chat model answers; the captions do not include the prompt"""
         count: int = Field(default=1, ge=1)
@@ -77,7 +77,7 @@ class Stage(stage.Stage):
         precision: Literal["fp32", "bf16"] = "fp32"
         """fp32, or bf16: faster on a GPU, but captions may differ"""
         exact: bool = False
-        """True: bit-identical results on the same hardware, with one image per batch and one thread"""
+        """True: one image per batch, one thread, deterministic kernels; bit-identical results on the same hardware"""
 
         @model_validator(mode="after")
         def _enough_beams(self) -> "Stage.Config":
@@ -124,8 +124,8 @@ class Stage(stage.Stage):
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
         """Return the names of the options that the run's digest ignores: "device", "batch" and usually "model".
 
-        If `captioner` is a module of your own without a function `files`, the digest includes every `model` except the
-        default.
+        If `captioner` is a module of your own without a function `files`, only the option `model` identifies the model.
+        In this case, the digest includes `model`, unless `model` has the default value.
         """
         default = cls.Config.model_fields["model"].default
         if config.captioner == HUGGING_FACE or config.model == default or registry.optional(config.captioner, "files"):
@@ -181,7 +181,8 @@ def model_files(model: str) -> tuple[Path, ...]:
     if not any(file.suffix == ".safetensors" for file in listed):
         raise OvssError(
             f"{folder}: no weights in safetensors. Pickled weights are not read, since they could run code. Save the "
-            "model again with save_pretrained(FOLDER, safe_serialization=True), and add --set captions.model=FOLDER"
+            "model again with save_pretrained(FOLDER, safe_serialization=True), and add --set captions.model=FOLDER to "
+            "the command"
         )
     return tuple(listed)
 
@@ -200,8 +201,8 @@ def _downloaded(model: str) -> Path:
     except (OSError, HFValidationError, ValueError) as failure:
         reason = str(failure).partition("\n")[0] or type(failure).__name__
         raise OvssError(
-            f"the captioner {model!r} is neither a folder nor a model that could be downloaded: {reason}. Download it "
-            "on a machine with a network, and add --set captions.model=FOLDER"
+            f"captions.model: {model!r} is neither a folder nor a model that could be downloaded: {reason}. Download "
+            "the model on a machine with a network, and add --set captions.model=FOLDER to the command"
         ) from failure
 
 
@@ -209,7 +210,7 @@ class HuggingFace:
     """An image-to-text model of Hugging Face, with the processor of its inputs."""
 
     def __init__(self, listed: Sequence[Path], config: Stage.Config) -> None:
-        """Load the model from its files `listed`. Raises OvssError if transformers is missing or cannot load them."""
+        """Load the model from the files `listed`. Raises OvssError if transformers is missing or cannot load a file."""
         if find_spec("transformers") is None:
             raise OvssError(
                 "captions: the package transformers is missing. To install it, run `pip install ovss_ray[captions]`"
@@ -270,7 +271,7 @@ class HuggingFace:
         return list(inputs["input_ids"].repeat_interleave(count // len(inputs["input_ids"]), 0))
 
     def _text(self, sequence: "Tensor", prompt: "Tensor | None") -> str:
-        """Return a caption without the prompt. Some models repeat the prompt as tokens, others as text."""
+        """Return the text of a token sequence. If tokens or text begin with the prompt, the prompt is removed."""
         if prompt is not None and sequence[: len(prompt)].equal(prompt):
             sequence = sequence[len(prompt) :]
         text = str(self._tokeniser.decode(sequence, skip_special_tokens=True)).strip()
@@ -278,7 +279,7 @@ class HuggingFace:
         return text[len(start) :].strip() if start and text.lower().startswith(start.lower()) else text
 
     def _scores(self, answer: Any) -> list[float]:
-        """Return the beam score of each caption or, without beams, the mean log-probability of the caption's tokens."""
+        """Return a score per caption. If `beams` is 1, scores are mean log-probabilities, otherwise beam scores."""
         import torch
 
         beams = getattr(answer, "sequences_scores", None)

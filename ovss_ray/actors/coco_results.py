@@ -25,7 +25,8 @@ from ovss_ray.structures.vocabulary import Vocabularies
 class Stage(stage.Stage):
     """Write the masks and classes of an image to the file `<folder>/<benchmark>/<image_id>.json`.
 
-    The score of a mask is the detector's score of the box that prompted the mask.
+    Each mask belongs to a box from the stage `detector_prompts`. The score of the mask is the detector's score of this
+    box, from the column `detector_scores`.
     """
 
     reads = ("benchmark", "part", "image_number", "size", "boxes", "bits", "scores", "detector_scores")
@@ -58,7 +59,8 @@ class Stage(stage.Stage):
     ) -> list[dict[str, Any]]:  # fmt: skip
         """Return the results of one image, in the order of the masks.
 
-        A mask gets its most probable class. If the benchmark has no label for this class, the mask is left out.
+        A mask gets its most probable class. If the benchmark has no label for this class, the mask is left out. `part`
+        and `number` are the image's values in the columns `part` and `image_number`.
         """
         question = Question(benchmark.labels, *benchmark.question(part), benchmark.groups, part)
         categories = benchmark.categories or tuple(range(1, len(benchmark.labels) + 1))

@@ -40,5 +40,5 @@ class Stage(stage.Stage):
         return {"image": column(pictures), "size": sizes, "image_digest": column(digests_read)}
 
     def parts(self) -> Mapping[str, float]:
-        """Return the CPU seconds that digests took since the last call, as {"digest": seconds}."""
+        """Return {"digest": n}, where n is the CPU seconds for digests of files since the last call of `parts`."""
         return {"digest": self._read.spent()}

@@ -37,7 +37,10 @@ Named = tuple[str, float]
 
 
 class Stage(stage.Stage):
-    """Segment an image (H, W, 3) uint8 RGB into words. `prediction` (H, W) uint16 is an index into `words`, or NONE."""
+    """Segment an image (H, W, 3) uint8 RGB into words.
+
+    A pixel of the column `prediction` (H, W) uint16 is a word's index in the column `words`, or NONE.
+    """
 
     reads: tuple[str, ...] = ("image",)
     writes = ("words", "prediction")
@@ -45,7 +48,7 @@ class Stage(stage.Stage):
     where: ClassVar[tuple[str, ...]] = ("captions", "vectors", "faiss", "weights", "device", "batch")
 
     class Config(ClipConfig, Retrieval, Scoring):
-        """The CLIP model, the captions to search, the formula of the scores, and the crops."""
+        """The CLIP model, the captions to search, the formula of the scores, and the parts of the image."""
 
         words: StageConfig = StageConfig(use="words", options={"filter": "cased"})
         """stage that finds candidate words in captions, with its options"""
@@ -53,8 +56,9 @@ class Stage(stage.Stage):
         """parts of the image that get a word. dense: the cells of a coarse map, as in DenseCaSED. grid: patches, which
         are the cells of `grids`. regions: patches, which are the regions of an earlier stage such as `sam`"""
         grids: tuple[int, ...] = Field(default=(2, 4, 8), min_length=1)
-        """cells per axis of each grid. If `detector` is dense, each cell gives a crop. If `detector` is grid, each cell
-        is a patch, and the authors' code vicss uses [3]. Not for `detector: regions`"""
+        """cells per axis of each grid: 2 is a grid of 2 × 2 cells. If `detector` is dense, CLIP embeds a crop of each
+        cell. The embeddings of crops are averaged to the coarse map. If `detector` is grid, each cell is a patch,
+        and the authors' code vicss uses [3]. Not for `detector: regions`"""
         shifted: bool = True
         """True: each grid also has copies that are shifted by half a cell along x, y or both; for `detector: dense`"""
         side: int = Field(default=16, ge=1)
@@ -77,10 +81,10 @@ class Stage(stage.Stage):
         @field_validator("words")
         @classmethod
         def _from_captions(cls, words: StageConfig) -> StageConfig:
-            """Return `words` with checked options.
+            """Return the stage that the option `words` describes, with checked options.
 
-            The stage must read only the column `captions`, and must write the column `words`. Raises ValueError for any
-            other stage, and for invalid options.
+            Raises ValueError unless this stage reads only the column `captions` and writes the column `words`. Also
+            raises ValueError if an option of this stage is invalid.
             """
             try:
                 settings = words.settings()
@@ -105,7 +109,7 @@ class Stage(stage.Stage):
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
         """Return the names of the options that the run's digest ignores.
 
-        These are the names in `where` and, if `detector` is not regions, also "most".
+        The names are those in the class attribute `where`. If `detector` is not regions, "most" is also ignored.
         """
         return (*cls.where, *(() if config.detector == "regions" else ("most",)))
 
@@ -161,7 +165,11 @@ class Stage(stage.Stage):
         return words, labels.astype(np.uint16)
 
     def embed(self, image: np.ndarray) -> "Tensor":
-        """Return the embedding of each cell of an image (H, W, 3) uint8 RGB: (side, side, D), unit norm."""
+        """Return the coarse map of an image (H, W, 3) uint8 RGB: an embedding for each cell of the map.
+
+        The map is (side, side, D) float32, where `side` is the option, and D is the number of features. Embeddings
+        have unit norm. If no crop covers a cell, the embedding of the cell is 0.
+        """
         import torch
 
         from ovss_ray.models.alpha_clip import grids, inputs
@@ -173,7 +181,7 @@ class Stage(stage.Stage):
         return grids.averaged(embeddings, grids.boxes(config.grids, config.shifted), config.side)
 
     def _grid(self, size: tuple[int, ...]) -> np.ndarray:
-        """Return the boxes (N, 4) of the patches of an image with the size (H, W). See grids.grid_boxes."""
+        """Return the boxes (N, 4) int64 of the patches of an image (H, W): x, y, width, height in pixels."""
         from ovss_ray.models.alpha_clip import grids
 
         return grids.grid_boxes((size[0], size[1]), self.config.grids, self.config.smallest)
@@ -256,7 +264,7 @@ class Stage(stage.Stage):
         return named
 
     def _candidates(self, retrieved: Sequence[tuple[int, ...]]) -> list[tuple[str, ...]]:
-        """Return the words that `self.finder` finds in each tuple of captions.
+        """Return the words that the stage of the option `words` finds in each tuple of captions.
 
         A caption is given by its index in `self.index.texts`.
         """
@@ -272,9 +280,9 @@ class Stage(stage.Stage):
 
 
 def _words(named: Sequence[Named]) -> tuple[dict[str, Any], np.ndarray]:
-    """Return the column value `words` for n cells, and each cell's index into the words, (n,) int64.
+    """Return the value of the column `words`, and the word index (n,) int64 of each of n cells or patches.
 
-    The index of a cell without a word is NONE. The score of a word is the mean over the word's cells.
+    The index of a cell or patch without a word is NONE. A word's score is the mean over the word's cells or patches.
     """
     counts = Counter(word for word, _ in named if word)
     order = [word for word, _ in counts.most_common()]  # equal counts keep the order of their first occurrence

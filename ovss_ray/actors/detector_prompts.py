@@ -90,8 +90,8 @@ class Stage(stage.Stage):
 def _read(path: str, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the image ids (n,) int64 and the boxes (n, 5) float64 of the results in a file.
 
-    A box is x0, y0, x1, y1, score. Boxes are sorted by image, then by score, best first. Scores below `threshold` are
-    left out. Raises OvssError if the file is damaged or has no entry.
+    A box is x0, y0, x1, y1, score. Boxes are sorted by image id. The boxes of an image are sorted by score, the highest
+    first. A box with a score below `threshold` is left out. Raises OvssError if the file is damaged or has no entry.
     """
     import ijson  # part of an extra
 

@@ -36,9 +36,11 @@ COCO = "coco20i"
 FOLDED = ("pascal5i", COCO)
 """Few-shot data sets. Each data set has four benchmarks, one for each fold of its classes"""
 FOLD_NOTE = "valid only for a fold that the checkpoint was trained without"
-"""Note in the report of a few-shot benchmark. A checkpoint was trained on the classes of three of four folds"""
+"""Note in the report of a few-shot benchmark. A checkpoint was trained on the classes of three folds, so only the
+results for the fourth fold are valid"""
 KEPT = 1 << 26
-"""Maximum bytes of a worker's cache of encoded windows. The encoding does not depend on the vocabulary"""
+"""Maximum bytes of a worker's cache of encoded windows. The encoding of a window does not depend on the
+vocabulary, so images with other vocabularies use the same cache"""
 Row = tuple[np.ndarray, DataSet, Vocabulary]
 """Image (H, W, 3) uint8 RGB, its normalisation, and its vocabulary"""
 
@@ -62,9 +64,10 @@ class Stage(WithClassifiers, stage.Stage):
         """path of CLIP's checkpoint. By default, CLIP is read from Fusioner's checkpoint. If Fusioner's checkpoint does
         not contain CLIP, the default is CLIP's shipped or downloaded checkpoint"""
         normalise: DataSet | None = None
-        """normalisation of colours: pascal or coco; default: coco for coco20i, pascal for all others
+        """data set whose colour mean and standard deviation normalise the photographs: pascal or coco
 
-        The variant fusioner_tiny ignores this option.
+        The default for photographs of coco20i is coco. The default for all other photographs is pascal. The variant
+        fusioner_tiny ignores this option, since it uses CLIP's mean and standard deviation.
         """
         resolution: Resolution = "original"
         """original: the network segments windows of the photograph. square_224: the photograph and its labels are
@@ -82,15 +85,21 @@ class Stage(WithClassifiers, stage.Stage):
             return (self.weights, self.base)
 
         def data_set(self, benchmark: str) -> DataSet:
-            """Return `normalise` or, by default, "coco" for the benchmarks of coco20i, and "pascal" for all others.
+            """Return the data set whose colour mean and standard deviation normalise a benchmark's photographs.
 
-            `benchmark` is "" for requests to the service. The variant fusioner_tiny ignores the result.
+            If the option `normalise` is set, return its value. Otherwise, return "coco" for the benchmarks of coco20i,
+            and "pascal" for any other benchmark. For requests to the service, `benchmark` is "". The variant
+            fusioner_tiny ignores the result.
             """
             return self.normalise or ("coco" if benchmark.partition(":")[0] == COCO else "pascal")
 
     @classmethod
     def prepare(cls, config: Config, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
-        """Return the embeddings (k, D) float32 of each vocabulary's classes. Only the text tower is loaded."""
+        """Return the text embeddings of each vocabulary's classes. Only the text tower is loaded.
+
+        The embeddings of k classes are an array (k, D) float32. D is the number of CLIP's features. The class
+        "background" has no embedding.
+        """
         from ovss_ray.models.fusioner import network
 
         with config.computing():

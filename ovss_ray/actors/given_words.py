@@ -47,7 +47,7 @@ class Entry(NamedTuple):
 
 
 class Stage(stage.Stage):
-    """Look up the words of each image in the file, by the image's id."""
+    """Return the words of each image, from the file's entry whose image name fits the image's id."""
 
     reads: tuple[str, ...] = ()
     writes = ("words",)
@@ -62,7 +62,7 @@ class Stage(stage.Stage):
         base: bool = False
         """True: the classes of the benchmark come first, then the words of the entry"""
         most: int = Field(default=1000, ge=1, le=65_533)
-        """maximum number of words of an entry; if an entry has more words, its image fails"""
+        """maximum number of words of an entry; if an entry has more words, the entry's image fails"""
         fallback: str = ""
         """word of an image whose entry has no words, for example "object"; empty: the image has no prediction
 
@@ -115,7 +115,10 @@ class Stage(stage.Stage):
 
     @classmethod
     def columns(cls, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the columns that the stage reads and writes. `vocabulary` is read only if an option needs it."""
+        """Return the columns that the stage reads and writes.
+
+        The column `vocabulary` is read only if `base` is True, or if `missing` is benchmark.
+        """
         of_benchmark = options.get("base") or options.get("missing") == "benchmark"
         return ("vocabulary",) if of_benchmark else (), cls.writes
 
@@ -166,7 +169,7 @@ class Stage(stage.Stage):
 def _checked(classes: Any, most: int) -> list[Any]:
     """Return the words of an entry as a list.
 
-    Raises OvssError unless `classes` is a list of at most `most` names or lists of names.
+    Raises OvssError unless `classes` is a list of at most `most` words. A word is a name, or a list of names.
     """
     listed = classes.tolist() if isinstance(classes, np.ndarray) else classes
     if not isinstance(listed, list | tuple):
@@ -176,7 +179,7 @@ def _checked(classes: Any, most: int) -> list[Any]:
     for word in listed:
         names = [word] if isinstance(word, str) else word
         if not isinstance(names, list | tuple | np.ndarray) or not all(isinstance(name, str) for name in names):
-            raise OvssError(f"the word {_short(word)} is neither a name nor a list of names. Write it in quotes")
+            raise OvssError(f"the word {_short(word)} is neither a name nor a list of names. Write each name in quotes")
     return list(listed)
 
 

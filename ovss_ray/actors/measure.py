@@ -67,9 +67,10 @@ class Stage(stage.Stage):
         }
 
     def _mapped(self, batch: Batch, questions: Sequence[Question]) -> Batch:
-        """Return the batch with class indices instead of word indices in the column `prediction`.
+        """Return the batch with the class index of each pixel in the column `prediction`.
 
-        A batch without word indices is returned unchanged.
+        If the option `words` is True, the predictions are word indices, and words.as_classes converts them. If the
+        option `words` is False, or the batch has no predictions, the batch is returned unchanged.
         """
         if not (self.config.words and "prediction" in batch):
             return batch

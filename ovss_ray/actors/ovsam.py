@@ -54,8 +54,8 @@ class Stage(WithNames, stage.Stage):
         """box that CLIP's branch sees. prompt: the box of the prompt or, if the prompt has no box, the box of the mask.
         truth: the annotated box of the instance. If `official` is True, `clip_boxes` has no effect"""
         official: bool = False
-        """True: CLIP's branch sees the annotated box of the instance, as in the published evaluation. The coordinates
-        of this box are not scaled from the photograph's size to the size of the network's input"""
+        """True: CLIP's branch sees the annotated box of the instance, as in the published evaluation. To reproduce that
+        evaluation, the box is in pixels of the photograph instead of pixels of the network's input"""
         batch: int = Field(default=1, ge=1)
         """maximum number of images in one forward pass of CLIP's ResNet"""
 
@@ -76,7 +76,10 @@ class Stage(WithNames, stage.Stage):
 
     @classmethod
     def columns(cls, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the columns that the stage reads and writes. Annotated boxes are read only if an option needs them."""
+        """Return the columns that the stage reads and writes.
+
+        The columns with annotated boxes are read only if `official` is True, or if `clip_boxes` is truth.
+        """
         needs_truth = options.get("official") or options.get("clip_boxes") == "truth"
         return ((*cls.reads, *TRUTH) if needs_truth else cls.reads), cls.writes
 
@@ -104,7 +107,8 @@ class Stage(WithNames, stage.Stage):
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Segment and name the objects at all prompts. Up to `batch` images share a forward pass.
 
-        If the option `exact` is True, each image has a separate forward pass, so that results are bit-identical.
+        If the option `exact` is True, each image has a separate forward pass. Repeated runs on the same hardware then
+        give bit-identical results.
         """
         import torch
 
@@ -155,8 +159,8 @@ class Stage(WithNames, stage.Stage):
     def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
         """Return two tensors (K,) bool that mark the base classes and the novel classes.
 
-        If `vocabulary` is not the benchmark's, or the benchmark has no groups `base` and `novel`, all classes are
-        novel.
+        The benchmark's groups `base` and `novel` assign the classes. If `vocabulary` is not the benchmark's vocabulary,
+        all classes are novel. If the benchmark has no groups `base` and `novel`, all classes are novel, too.
         """
         from ovss_ray.models.ovsam import words
 

@@ -29,7 +29,7 @@ TOP = 10
 class Stage(WithNames, stage.Stage):
     """Propose R regions of an image (H, W, 3) uint8 RGB, with scores (R, K) float32 for K classes.
 
-    The column `predicted_iou` has the stability of each mask.
+    The network predicts no IoU. The column `predicted_iou` has the stability of each mask instead.
     """
 
     reads = ("image", "vocabulary", "benchmark")
@@ -71,7 +71,8 @@ class Stage(WithNames, stage.Stage):
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Propose and name the regions of every image. Up to `batch` images share a forward pass.
 
-        If the option `exact` is True, each image has a separate forward pass, so that results are bit-identical.
+        If the option `exact` is True, each image has a separate forward pass. Repeated runs on the same hardware then
+        give bit-identical results.
         """
         rows = list(zip(*(batch[name] for name in self.reads), strict=True))
         most = 1 if self.config.exact else self.config.batch
@@ -95,8 +96,9 @@ class Stage(WithNames, stage.Stage):
     def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
         """Return two tensors (K,) bool that mark the base classes and the novel classes.
 
-        If `vocabulary` is not the benchmark's, or the benchmark has no groups `base` and `novel`, the option `base` is
-        used.
+        The benchmark's groups `base` and `novel` assign the classes. If the benchmark has no such groups, the
+        option `base` names the base classes, and all other classes are novel. The option `base` is also used if
+        `vocabulary` is not the benchmark's vocabulary.
         """
         from ovss_ray.models.ovsam import words
 

@@ -28,15 +28,15 @@ QUESTION = ("points", "labels", "box", "base", "multimask", "image")
 """Keys that a prompt may have.
 
 `base` replaces the option `base`. `image` is the key of the image in the cache; default: a hash of the pixels.
-`multimask` has no effect.
+`multimask` is a key of prompts for SAM. Open-Vocabulary SAM ignores `multimask`, and always predicts one mask.
 """
 
 
 class Stage(WithImages, WithSynonyms, stage.Stage):
     """Segment and name the object at a prompt in an image (H, W, 3) uint8 RGB.
 
-    The object is one region with scores (1, K) float32 for K classes. The column `predicted_iou` has the stability of
-    the object's mask.
+    The object is one region with scores (1, K) float32 for K classes. The network predicts no IoU. The column
+    `predicted_iou` has the stability of the object's mask instead.
     """
 
     reads = ("image", "prompts", "vocabulary")

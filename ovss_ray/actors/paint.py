@@ -39,10 +39,10 @@ class Stage(stage.Stage):
         background: str = ""
         """name of the class for `uncovered: background`"""
         contained: float | None = Field(default=None, gt=0, le=1)
-        """fraction of a region, such as 0.9. If one larger region covers at least this fraction, the region is dropped
+        """fraction of a region, such as 0.9. The region is dropped if one larger region covers at least this fraction
 
-        A larger region that this option drops does not count. A larger region that only `threshold` drops does count.
-        None: this option drops no region.
+        A region that this option drops cannot cause the drop of a smaller region. A region that only `threshold` drops
+        can cause the drop of a smaller region. None: this option drops no region.
         """
 
         @model_validator(mode="after")
@@ -94,7 +94,8 @@ class Stage(stage.Stage):
 def nearest(labels: np.ndarray) -> np.ndarray:
     """Return a label map (H, W) uint16: each NONE pixel gets the class of the nearest pixel with a class.
 
-    Distances have an error of at most 2 %.
+    Distances are approximate, with an error of at most 2 %. So the class may come from a pixel that is slightly
+    farther than the nearest one. If no pixel has a class, the label map is returned unchanged.
     """
     import cv2  # only where it is needed: tenths of a second to import
 
@@ -115,7 +116,7 @@ def _index(name: str, vocabulary: Vocabulary) -> int:
     if not indices:
         raise OvssError(
             f"background: {name!r} is not a class of the vocabulary ({', '.join(vocabulary.names[:10])}, …). Set "
-            "`background` to one of its names, or set `uncovered: none`"
+            "`background` to a class of the vocabulary, or remove `background` and set `uncovered: none`"
         )
     return indices[0]
 

@@ -31,7 +31,8 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 ENDINGS = LABELS
 SAMPLE = 8
-"""Maximum number of label maps whose palettes are compared before a run (see io/images/palettes.py)"""
+"""Maximum number of label maps whose palettes are compared before a run. If a colour has different indices in two of
+these palettes, the run does not start (see io/images/palettes.py)"""
 _UNCOVERED = -(2**40)
 """Value of pixels that no mask of a JSON covers. No label map in a file contains this value."""
 _INVALID = 65533
@@ -82,8 +83,8 @@ class Stage(stage.Stage):
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Read every image's label map.
 
-        Raises OvssError for a missing or ambiguous label map, an unknown pixel value, or options that contradict the
-        vocabulary.
+        Raises OvssError if an image has no label map or several label maps, or if a pixel value is unknown. Also raises
+        OvssError if `category_ids` or `none` does not fit the classes of the vocabulary.
         """
         rows = zip(batch["image_id"], batch["vocabulary"], strict=True)
         predictions = (self._prediction(str(image_id), len(vocabularies[digest])) for image_id, digest in rows)
@@ -93,7 +94,8 @@ class Stage(stage.Stage):
     def files(cls, config: Config) -> tuple[Path, ...]:
         """Return the local files of the predictions.
 
-        Raises OvssError if the path does not exist, or if two palettes give the same colour different indices.
+        Raises OvssError if `path` does not exist. Also raises OvssError if a colour has different indices in the
+        palettes of two label maps. At most SAMPLE label maps are compared.
         """
         if not files.exists(config.path):
             raise OvssError(f"{config.path}: not found. Set `path` to a folder of label maps, or to detectron2's JSON")
@@ -123,17 +125,18 @@ class Stage(stage.Stage):
         return labels
 
     def _classes(self, classes: int) -> np.ndarray:
-        """Return a table (n,) uint16. Entry v is for the pixel value v, and is a class index, NONE or _INVALID.
+        """Return the table from pixel values to class indices, for the number `classes` of classes.
 
-        The last entry is for the largest value of a class or of the option `none`.
+        The table is an array (n,) uint16. Entry v is the class index, NONE or _INVALID for the pixel value v. The last
+        pixel value n − 1 is the largest value of a class or of the option `none`.
 
-        Raises OvssError if `category_ids` does not have one value per class. Also raises OvssError if a class and
-        `none` have a value in common, other than NONE.
+        Raises OvssError if `category_ids` does not have one value per class. Also raises OvssError if the value of a
+        class is in the option `none`, and is not NONE.
         """
         values = self.config.category_ids or range(self.config.offset, self.config.offset + classes)
         if len(values) != classes:
             raise OvssError(
-                f"category_ids has {len(values)} ids for {classes} classes. List one id per class, in order"
+                f"category_ids has {len(values)} ids for {classes} classes. List one id per class, in vocabulary order"
             )
         none = np.ravel(self.config.none).astype(np.int64)
         if clash := sorted({*none.tolist()} & {*values} - {NONE}):
@@ -193,7 +196,7 @@ class _Folder:
 def label_maps(folder: str) -> dict[str, str]:
     """Return the addresses of all label maps in a folder, by relative path without suffix.
 
-    Raises OvssError if no label map exists, or if two differ only in the suffix.
+    Raises OvssError if no label map exists, or if the paths of two label maps differ only in the suffix.
     """
     addresses: dict[str, str] = {}
     others: Counter[str] = Counter()
@@ -240,7 +243,10 @@ class _Json:
         masks = self._masks[fitting[0]]
         name, sizes = f"{self._path}, {image_id}", {tuple(encoded["size"]) for _, encoded in masks}
         if len(sizes) > 1 or math.prod(min(sizes)) > images.PIXELS:
-            raise OvssError(f"{name}: its masks must have the same size, at most {images.PIXELS:,} pixels; got {sizes}")
+            raise OvssError(
+                f"{name}: all masks of an image must have the same size, at most {images.PIXELS:,} pixels. Found "
+                f"sizes {sizes}. If two images share a file_name, add the folder to file_name, such as val/0001.png"
+            )
         height, width = min(sizes)
         painted = np.full((height, width), _UNCOVERED, np.int64)
         for category, encoded in masks:
@@ -265,7 +271,7 @@ class _Json:
 
 
 def _entries(raw: Any) -> list[Any]:
-    """Return the entries of detectron2's JSON. Raises ValueError if the JSON is in a format of COCO."""
+    """Return the entries of detectron2's JSON. Raises ValueError for COCO's annotations and COCO's instance results."""
     if isinstance(raw, dict):
         keys = ", ".join(list(raw)[:5])
         raise ValueError(

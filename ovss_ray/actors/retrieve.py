@@ -29,7 +29,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """Return the files of the checkpoint and of the base. Raises OvssError if a file is missing."""
+        """Return the files of CLIP's checkpoint and of the captions. Raises OvssError if a file is missing."""
         return (*config.files(), *config.base_files("retrieve"))
 
     def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
@@ -50,7 +50,7 @@ class Stage(stage.Stage):
     def _captions(self, hits: Sequence[Hit]) -> dict[str, list[str] | list[float]]:
         """Return the captions of one image as a value of the column `captions`.
 
-        The score of a caption is the similarity of the caption's embedding and the image's embedding.
+        The score of a caption is the inner product of the caption's embedding and the image's embedding.
         """
         return {
             "texts": [self.index.texts[hit.row] for hit in hits],

@@ -37,7 +37,8 @@ class Stage(stage.Stage):
         folder: str
         """path or URI of the folder, to which every node can write"""
         batch: int = Field(default=4, ge=1)
-        """maximum number of images in a forward pass. The key `batch` of the pool limits the images in a shard"""
+        """maximum number of images in a forward pass. To limit the number of images in a shard, set the key `batch` of
+        this stage's pool in the config"""
 
         @field_validator("folder")
         @classmethod

@@ -27,7 +27,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 QUESTION = ("points", "labels", "box", "mask", "multimask")
 """Keys of a prompt. Their values are described at the arguments of models.sam.network.Sam.predict."""
 NAME = "image"
-"""Optional key of a prompt: the image's name in the cache. Without it, the pixels are hashed for every prompt."""
+"""Optional key of a prompt: the name of the image in the cache of encoded images. If a prompt does not have this key,
+the name is a hash of the image's pixels. The hash is computed for every prompt."""
 OTHERS = (NAME, "base")
 """Further keys that a prompt may have. SAM ignores `base`, a key for Open-Vocabulary SAM"""
 
@@ -47,8 +48,8 @@ class Stage(WithImages, stage.Stage):
         """The network, and the size of its image cache."""
 
         memory: int = Field(default=1 << 28, ge=1)
-        """maximum bytes of the cache of encoded images; the newest image is always cached. An embedding takes 4 MB, or
-        0.3 MB for sam_tiny"""
+        """maximum bytes of the cache of images and embeddings; the newest image is always cached. The embedding of an
+        image takes 4 MB, or 0.3 MB for sam_tiny"""
         per: Literal["image", "instance"] = "image"
         """image: each image has one prompt, and the stage writes all masks that SAM predicts for this prompt.
         instance: each true instance has one prompt, and the stage writes one mask per prompt"""

@@ -40,11 +40,11 @@ class Stage(WithClassifiers, stage.Stage):
         variant: str = "san_vit_b_16"
         """san_tiny, san_vit_b_16 or san_vit_large_14"""
         batch: int = Field(default=8, ge=1)
-        """maximum number of images in one forward pass; they have the same padded size"""
+        """maximum number of images in one forward pass. Only images with the same padded size share a forward pass"""
 
     @classmethod
     def prepare(cls, config: Config, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
-        """Return the classifier (K + 1, D) float32 of each vocabulary. Only the text tower is loaded."""
+        """Return the classifier (K + 1, D) float32 of each vocabulary, whose last row is for "no object"."""
         from ovss_ray.models.san import network
 
         with config.computing():
@@ -83,7 +83,7 @@ class Stage(WithClassifiers, stage.Stage):
         return {"prediction": column(predictions)}
 
     def kept(self) -> Mapping[str, int]:
-        """Return cache name → size in bytes. Only a network that stages share has the cache "features"."""
+        """Return cache name → size in bytes. The cache "features" exists only if another stage shares the network."""
         features = {"features": self.model.recent.held} if self.model.recent else {}
         return {**super().kept(), **features}
 

@@ -35,7 +35,8 @@ Row = tuple[np.ndarray, Options, Vocabulary]
 class Values(Settings):
     """Options that may differ between benchmarks.
 
-    If an option is None, the value is that of the benchmark's preset, or else the default.
+    If an option is None, the benchmark's preset sets the value. If there is no preset, or if the option is None in the
+    preset, too, the option has its default.
     """
 
     mask_threshold: Fraction | None = None
@@ -49,9 +50,11 @@ class Values(Settings):
     replace_ratio: Fraction | None = None
     """fraction of background tokens that the contextual shift replaces; default 0.15"""
     fusion: Literal["product", "log"] | None = None
-    """scale of the fused class scores. product (default): not scaled; log: scaled to the sum 1 − p for each mask
+    """normalisation of the fused class scores of a mask: product or log; default product
 
-    The number p is the proposal's probability of "no object". The official code uses log for ADE-847 and PC-459.
+    product: the scores are not normalised. log: the scores are normalised to the sum 1 − p. p is the probability of
+    "no object" for the mask's proposal. The official code uses log for ADE-847 and PC-459. If `ensemble_weight` is 0 or
+    none, `fusion` has no effect.
     """
 
 
@@ -79,9 +82,10 @@ class Stage(WithClassifiers, stage.Stage):
         """maximum number of crops in one forward pass"""
 
         def preset(self, benchmark: str) -> str | None:
-            """Return the name of the preset of a benchmark, or None.
+            """Return the name of the preset for a benchmark, or None if there is no preset.
 
-            If a benchmark such as ade20k:847@ovseg has no preset, the preset of ade20k:847 is used.
+            The benchmark ade20k:847@ovseg is ade20k:847 with other class names. If ade20k:847@ovseg has no preset of
+            its own, the result is the preset of ade20k:847.
             """
             return next((name for name in (benchmark, class_lists.base(benchmark)) if name in self.presets), None)
 
@@ -98,7 +102,10 @@ class Stage(WithClassifiers, stage.Stage):
 
     @classmethod
     def prepare(cls, config: Config, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
-        """Return the classifier (K + 1, D) float32 of each vocabulary. Only the text tower is loaded."""
+        """Return the classifier of each vocabulary. Only the text tower is loaded.
+
+        A classifier (K + 1, D) float32 has a row of D features for each of K classes. The last row is for "no object".
+        """
         from ovss_ray.models.scan import network
 
         with config.computing():
@@ -129,7 +136,7 @@ class Stage(WithClassifiers, stage.Stage):
         self._seconds = 0.0
 
     def parts(self) -> Mapping[str, float]:
-        """Return {"crops": seconds}: the wall time that was spent on crops since the last call."""
+        """Return {"crops": n}, where n is the wall seconds that crops took since the last call of `parts`."""
         spent, self._seconds = self._seconds, 0.0
         return {"crops": spent}
 
@@ -176,7 +183,11 @@ class Stage(WithClassifiers, stage.Stage):
         return [features[i] for i in range(len(inputs))]
 
     def _cut(self, row: Row, inputs: "Inputs", features: "Features") -> "Cut | None":
-        """Return the crops of an image's masks; None if the image's options have `ensemble_weight: none`."""
+        """Return the crops of an image's masks.
+
+        If the option `ensemble_weight` is "none" for the image's benchmark, crops are not needed. The result is then
+        None.
+        """
         image, options, _ = row
         if options.ensemble_weight is None:
             return None

@@ -40,9 +40,11 @@ Tag = tuple[str | Sequence[str], float]
 
 
 class Stage(stage.Stage):
-    """Find the words of an image (H, W, 3) uint8 RGB, the largest mask first. A word's score is its probability.
+    """Find the words of an image (H, W, 3) uint8 RGB, and a score for each word.
 
-    For a tagger of your own, order and scores are those of the tagger.
+    Words that SAN finds are sorted by the area of the word's largest mask, in descending order. The score of a word is
+    the highest probability of the word for a mask. Words that a tagger of your own finds keep the tagger's order and
+    scores.
     """
 
     reads = ("image",)
@@ -65,11 +67,14 @@ class Stage(stage.Stage):
         threshold: float = Field(default=0.05, ge=0, le=1)
         """a name becomes a word only if its probability for a mask exceeds this value"""
         area: float = Field(default=0.003, ge=0, le=1)
-        """a mask counts only if it covers more than this fraction of the image"""
+        """a mask gives the image a word only if the mask covers more than this fraction of the image"""
         fallback: str = ""
-        """word for an image without other words, such as object; empty: no pixel of the image gets a class"""
+        """word, such as "object", that is used for an image in which no word was found
+
+        If `fallback` is empty, the image has no words, and no pixel of the image gets a class.
+        """
         batch: int = Field(default=8, ge=1)
-        """maximum number of images in one forward pass; they have the same padded size"""
+        """maximum number of images in one forward pass. Only images of the same padded size share a forward pass"""
 
         @field_validator("words")
         @classmethod
@@ -90,8 +95,10 @@ class Stage(stage.Stage):
     def files(cls, config: Config) -> tuple[Path, ...]:
         """Return the files on which the words depend.
 
-        If a module of your own has no function `files`, the result is empty. Raises OvssError if a file or module is
-        missing, or if the list of names is empty.
+        For SAN, the result has the network's files. If `words` is a path, the result also has the list of names. For a
+        tagger of your own, the result has the files that the function `files` of the tagger's module returns. If the
+        module has no function `files`, the result is (). Raises OvssError if a file or the tagger's module is missing,
+        or if the list of names is empty.
         """
         if config.tagger != SAN:
             registry.find("ovss_ray.actors", config.tagger, "load")  # raises OvssError for an unknown module
@@ -110,9 +117,11 @@ class Stage(stage.Stage):
 
     @classmethod
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
-        """Return the names of the options that the run's digest ignores: "weights", "device" and "batch".
+        """Return the names of the options that the run's digest ignores: "device", "batch" and usually "weights".
 
-        If a module of your own has no function `files`, and `weights` is set, the digest includes "weights".
+        The digest usually ignores "weights", because the digest has the checksums of the stage's files (see `files`).
+        For a tagger of your own whose module has no function `files`, no checksums are known. In this case, the digest
+        includes the option "weights", if it is set.
         """
         if config.tagger == SAN or not config.weights or registry.optional(config.tagger, "files"):
             return cls.where
@@ -162,7 +171,10 @@ class Stage(stage.Stage):
 
     @cached_property
     def _classifier(self) -> "Tensor":
-        """Classifier (K + 1, D) of the K names of the list, and of "no object"."""
+        """Classifier (K + 1, D) float32: an embedding for each of K names, then an embedding for "no object".
+
+        K is the number of names from which SAN chooses. D is the dimension of SAN's embeddings.
+        """
         from ovss_ray.models.san import network
 
         return network.classifier(self.model.ov_classifier, self._names)
@@ -216,7 +228,7 @@ class Stage(stage.Stage):
 
 
 def _listed(path: str) -> Vocabulary:
-    """Return the names in a text file: one class per line, synonyms separated by tabs.
+    """Return the names in a text file. Each line has one name, or several synonyms that are separated by tabs.
 
     Raises OvssError if the file is unreadable or empty, or has an invalid name.
     """

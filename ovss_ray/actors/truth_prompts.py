@@ -30,7 +30,10 @@ NOISE, MOST_NOISE = 0.1, 20.0
 
 
 class Stage(stage.Stage):
-    """Create one prompt per true instance with the status COUNTED, in the order of the instances."""
+    """Create one prompt for each valid true instance of an image, in the order of the instances.
+
+    An instance is valid if its status is COUNTED. Instances with the status CROWD or INVALID get no prompt.
+    """
 
     reads = ("size", "true_boxes", "true_bits", "true_frames", "true_status")
     writes = ("prompt_points", "prompt_boxes", "prompt_instances")

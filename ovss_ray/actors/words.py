@@ -43,7 +43,10 @@ class Stage(stage.Stage):
         limit: int = Field(default=50, ge=1, le=1000)
         """maximum number of words of an image; the most frequent are kept"""
         fallback: str = ""
-        """word for an image whose captions have no words, such as "object" in CaSED; empty: the image has no words"""
+        """word, such as "object" in CaSED, that is used for an image if no word was found in the captions
+
+        If `fallback` is empty, the image has no words.
+        """
         tagger: str = "wordnet"
         """tagger of parts of speech for `nouns` and `cased`: wordnet, or the full name of your own module
 
@@ -55,7 +58,11 @@ class Stage(stage.Stage):
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """Return the files of the user's tagger. Raises OvssError if a library, model or tagger is missing."""
+        """Return the files on which the tags depend. The function `files` of the tagger's module returns these files.
+
+        If `tagger` is "wordnet", or if the module has no function `files`, the result is (). Raises OvssError if the
+        tagger's module is missing, or if a library or model of the filter is missing.
+        """
         if config.filter == "cased":
             cased.singular("words")
         if config.filter in ("autoseg", "phrases"):

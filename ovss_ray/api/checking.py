@@ -24,7 +24,8 @@ def check(
     processor. `progress`: show the progress on stderr.
 
     Worker processes import the calling script. Guard the script by `if __name__ == "__main__":`, or pass workers=1.
-    Raises OvssError for an unknown benchmark, an invalid number, or a missing data root.
+    Raises OvssError for an unknown benchmark or a missing data root. Also raises OvssError if `limit` or `workers` is
+    below 1.
 
     Example: `check("camvid", "data").number` is 0 if there is no fault.
     """

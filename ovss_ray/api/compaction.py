@@ -1,7 +1,7 @@
 """Make a finished run compact: replace the records of its images by sums (see runs/compact.py).
 
 A record is deleted only after its compact file has been written and verified. If `ovss report RUN --compact` is
-interrupted, the numbers of the run stay the same. Repeat `ovss report RUN --compact` to finish.
+interrupted, the scores of the run stay the same. Repeat `ovss report RUN --compact` to replace the remaining records.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -35,8 +35,9 @@ LOST = (
 def pending(readings: Mapping[str, Reading], folder: RunFolder) -> dict[str, int]:
     """Return benchmark → number of images with records, for each benchmark that is not compact yet.
 
-    Raises OvssError if a benchmark is not final, or if files have changed since the run. Also raises OvssError if a
-    metric cannot be computed from sums.
+    Raises OvssError if a benchmark is not final, for example because an image has no score (see
+    BenchmarkReport.final). Raises OvssError if a metric of a benchmark cannot be computed from sums. Raises OvssError
+    if photographs or label files have changed since the run listed them.
     """
     for name, reading in readings.items():
         benchmark = reports.numbers(reading, bounds=False)
@@ -60,10 +61,13 @@ def pending(readings: Mapping[str, Reading], folder: RunFolder) -> dict[str, int
 
 
 def run(folder: RunFolder, say: Callable[[str], None]) -> None:
-    """Replace the records of a finished run by sums, and rebuild report.json. `say` prints a line.
+    """Replace the records of a finished run by sums, and rebuild report.json.
 
-    Raises OvssError for the same reasons as `pending`. Also raises OvssError if another command works in the folder, or
-    if the new sums are wrong. After each of these errors, all records are kept.
+    `say`: function that prints a line for the user.
+
+    Raises OvssError in the same cases as `pending`. Raises OvssError if another command works in the folder. Raises
+    OvssError if the sums in the compact files differ from the sums of the records. In all of these cases, no record is
+    deleted.
     """
     folder.config()  # raises OvssError if this is not the folder of a run, before a lease is written there
     with leases.held(folder, say) as lease:
@@ -122,7 +126,11 @@ def _content(group: Sequence[Part], reading: Reading) -> pa.Table:
 
 
 def _check(folder: RunFolder, before: Mapping[str, Reading], written: Mapping[str, Sequence[str]]) -> None:
-    """Raise OvssError if a new compact file is not valid, or if the sums of a benchmark have changed."""
+    """Raise OvssError if a new compact file is not valid, or if the sums of a benchmark differ from `before`.
+
+    `before`: benchmark → Reading before the compact files were written. `written`: benchmark → addresses of the new
+    compact files.
+    """
     after = totals.read(folder) if written else {}
     for name, uris in written.items():
         if {*after[name].settled.compact} != {*before[name].settled.compact, *uris}:
@@ -142,6 +150,7 @@ def _compare(reading: Reading, first: Total, second: Total) -> None:
     )
     if one_report != two_report or not one_sums.equals(two_sums):
         raise OvssError(
-            "--compact: the sums of a compact file differ from those of its records, probably because of a fault in a "
-            "metric's module. No record was deleted"
+            "--compact: the sums in a compact file differ from the sums of the records that it replaces. No record was "
+            "deleted. The usual cause is a fault in the module of a metric. Check the modules of your own metrics. If "
+            "the run has only built-in metrics, please report this"
         )

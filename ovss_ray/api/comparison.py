@@ -55,7 +55,8 @@ def compare(
     rebuilt from its records. Each config is evaluated, in a folder inside `out` if `out` is set. The keyword arguments
     are those of `evaluate`. Of `selection`, only `relations` applies to folders of runs.
 
-    Raises OvssError for fewer than two runs, for a repeated run, for `track` with a folder, and as `evaluate` does.
+    Raises OvssError for fewer than two runs, or for a repeated run. Raises OvssError if `track` is set and one of
+    `runs` is a folder. For configs, also raises OvssError in the same cases as `evaluate`.
 
     Example: `compare("runs/first", "runs/second")["runs/first"].benchmarks["camvid"].metrics["miou"]` is in percent.
     """
@@ -109,7 +110,8 @@ def differences(first: str | Path, *others: str | Path) -> dict[tuple[str, str],
 def paired_with_first(readings: Mapping[str, Mapping[str, Reading]]) -> dict[tuple[str, str], Paired]:
     """Return (run, benchmark) → paired differences of this run minus the first run (see `differences`).
 
-    `readings`: run → benchmark → Reading with confusion cells.
+    `readings`: run → benchmark → Reading. Each Reading has confusion cells, which are the nonzero cells of each image's
+    confusion matrix (see totals.read).
     """
     (of_first, first), *others = readings.items()
     return {
@@ -131,7 +133,9 @@ def rebuild(
     metrics: Sequence[str] = (),
     needed: Collection[str] = (),
 ) -> tuple[Report, dict[str, Reading]]:
-    """Rebuild the report of a run from its records, and write it. Warn of files that have changed since the run.
+    """Rebuild the report of a run from its records, and write the report to the folder of the run.
+
+    Warn if photographs or label files have changed since the run listed them.
 
     Return the report, and benchmark → Reading. `images`: keep the values of single images. `relations`: file of class
     relations, for SG-IoU. `cells`: keep the confusion matrices of single images, as nonzero cells. `bounds`: compute

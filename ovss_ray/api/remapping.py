@@ -61,7 +61,11 @@ class Remapped:
     confusion: Any
     """sum of the images' confusion matrices (metrics.confusion.Partial)"""
     words: tuple[FrequentWord, ...]
-    """all words, the most frequent first: by images, then by pixels, then by name"""
+    """all words of the benchmark's images, sorted by FrequentWord.images, the largest number first
+
+    Words with equal `images` are sorted by FrequentWord.pixels, the largest share first. Words with equal `images` and
+    equal `pixels` are sorted by name.
+    """
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,14 @@ class Remapping:
     upper_bounds: Mapping[str, float]
     """score → value in percent, for the scores overlap, hungarian and best_iou (see words/scoring.py)
 
-    The dict is empty if none of the three scores is an option of `remap`. The scores are not comparable with mIoU.
+    If an argument of `remap` is the name of one of these scores, the dict has all three scores. Otherwise, the dict is
+    empty. The scores are not comparable with mIoU.
     """
     vicss: Mapping[str, Mapping[str, float]]
-    """source of similarities → metric → value from 0 to 1
+    """source of word similarities → metric of vicss → value from 0 to 1 (see words/vicss.py)
 
-    The option "vicss" adds the source "". The source "" has only the metrics that need no similarities.
+    An argument of `remap` such as "vicss:similar.json" adds the source "similar.json". The argument "vicss" names no
+    source, and adds the key "". The key "" has only the metrics that need no similarities.
     """
 
 
@@ -135,9 +141,9 @@ def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
     - "overlap", "hungarian" or "best_iou" for upper bounds
     - "vicss" or "vicss:SOURCE", with a source of word similarities (see words/similarity.py)
 
-    Raises OvssError for an unknown option, a folder without a run, or a run without words. Also raises OvssError if
-    `ovss report --compact` has replaced the records of the run by sums. If an option is a mapping, also raises
-    OvssError if the run has few-shot episodes.
+    Raises OvssError for an unknown option, a folder without a run, or a run without words. Raises OvssError if
+    `ovss report --compact` has replaced the records of the run by sums. Raises OvssError if `options` has a mapping and
+    the run has few-shot episodes.
 
     Example: `remap("runs/free", "wordnet")["ade20k:150"].mapped[0].values["miou"]` is in percent.
     """

@@ -90,7 +90,10 @@ def families() -> list[str]:
 
 
 def known() -> list[str]:
-    """Return the names of all benchmarks of this package. "folder:PATH.yaml" stands for benchmarks of users."""
+    """Return the names of all benchmarks of this package, and the text "folder:PATH.yaml".
+
+    "folder:PATH.yaml" shows the form of a name for a benchmark that a user describes in a YAML file.
+    """
     names = []
     for family in families():
         module = registry.find("ovss_ray.datasets", family, "__dict__")

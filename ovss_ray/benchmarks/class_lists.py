@@ -25,7 +25,10 @@ def base(name: str) -> str:
 
 
 def class_list(name: str) -> tuple[str, ...]:
-    """Return the lines of the file classes/NAME.txt, where NAME is `name`. Spaces at the end of a line are kept."""
+    """Return the lines of the file classes/NAME.txt, where NAME is `name`.
+
+    Spaces at the end of a line are kept, because they belong to a class name in some official lists.
+    """
     return tuple((_CLASSES / f"{name}.txt").read_text("utf-8").removesuffix("\n").split("\n"))
 
 

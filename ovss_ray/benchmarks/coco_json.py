@@ -43,8 +43,9 @@ def items(
     `image_id` is the stem of the photograph's name, such as "000000000139" for 000000000139.jpg.
 
     `photograph`: function (JSON of an image) → address of the photograph. `categories`: category ids of the annotations
-    to keep. `empty`: whether images without annotations are also returned. `kept`: further keys of the JSON of an image
-    that the workers need. Raises OvssError if the file is damaged or a library is missing.
+    to keep. `empty`: whether images without annotations are also returned. `kept`: further keys of each image
+    in the JSON file, such as "neg_category_ids". `Item.truth` contains the values of these keys for the workers. Raises
+    OvssError if the file is damaged or a library is missing.
     """
     require("ijson", "pycocotools")
     annotations: Rows[Any] = Rows(row, "image, number, content", _annotations(uri, categories))

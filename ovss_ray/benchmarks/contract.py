@@ -29,7 +29,7 @@ class Archive:
     url: str
     """URL of the file; if `note` is set, URL of a web page that offers the file
 
-    If the file comes from another archive, `url` is the path of the file below the data root, without "://".
+    A `url` without "://" is the path of a file below the data root. The file comes from another archive.
     """
     to: str
     """path of the target below the data root: a file if `inside` is a file, otherwise a folder"""
@@ -122,7 +122,7 @@ class Benchmark:
     index: tuple[int, ...] = ()
     """label index of each class, or NONE for a class without a label; default: class i has label index i
 
-    Several classes may have the same label. Only if the classes are words of the user, a class may have no label.
+    Several classes may have the same label. If `own_words` is False, each class must have a label.
     """
     own_words: bool = False
     """True if the classes are words of the user; then a class may have no label, and a label may have no class"""
@@ -166,7 +166,7 @@ class Benchmark:
     twin: Callable[[Item], str] | None = None
     """function: item → address of a second label file; if the second file exists, `ovss check` compares both files"""
     drawn: bool = False
-    """True if the images are drawn on demand, so that no data root is needed"""
+    """True for synthetic images, which are drawn by code when they are read, and which need no data root"""
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """name of a group, such as things or stuff → label indices; the mIoU of each group is reported separately"""
     values: Values | None = None
@@ -193,13 +193,13 @@ class Benchmark:
         labels = set(range(len(self.labels)))
         if self.own_words and (unknown := sorted(set(self.index) - labels - {NONE})):
             raise OvssError(
-                f"{self.title}: `index` must contain only {NONE} and label indices from 0 to {len(self.labels) - 1}. "
-                f"Remove: {unknown}"
+                f"{self.title}: `index` has invalid label indices: {unknown}. Write a label index from 0 to "
+                f"{len(self.labels) - 1} for each class, or {NONE} for a class without a label"
             )
         if not self.own_words and (unknown := sorted(set(self.index) ^ labels)):
             raise OvssError(
                 f"{self.title}: `index` must contain each label index from 0 to {len(self.labels) - 1}, and no other "
-                f"number. Add or remove: {unknown}"
+                f"number. Missing or invalid: {unknown}. Add each missing label index, and remove each invalid number"
             )
         for part, (vocabulary, index) in (*self.parts.items(), *self.alone.items()):
             if len(vocabulary) != len(index) or set(index) - set(range(len(self.labels))):

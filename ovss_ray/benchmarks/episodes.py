@@ -115,10 +115,11 @@ def training_pairs(
 def benchmark_of(
     words: Vocabulary, numbers: Sequence[int], spelled: Vocabulary | None = None, **card: Any
 ) -> Benchmark:
-    """Return the benchmark of a fold. Its labels are the classes of the fold, then background.
+    """Return the benchmark of a fold. The labels of the benchmark are the classes of the fold, then background.
 
-    `words`: names of each label value; 0 is background. `numbers`: label values of the fold's classes. `spelled`: names
-    for methods that segment one class at a time; default: `words`. `card`: further fields of the Benchmark.
+    `words`: names of each label value. The label value 0 is background. `numbers`: label values of the fold's classes.
+    `spelled`: names of each label value for methods that segment one class at a time; by default, `words`. `card`:
+    further fields of the Benchmark.
     """
     requests = [(spelled or words).classes[number] for number in numbers]
     classes, last = tuple(words.classes[number] for number in numbers), len(numbers)
@@ -148,9 +149,9 @@ def _question(
 
 
 def _stuffs(words: Vocabulary, classes: Sequence[tuple[str, ...]]) -> list[tuple[str]]:
-    """Return one class, such as ("sky",), per name of background. Names that occur in `classes` are left out.
+    """Return one class for each name that counts as background, such as ("sky",) for the name "sky".
 
-    Class 0 of `words` contains the names of background.
+    Names that count as background are the names of class 0 of `words`. Names that also occur in `classes` are left out.
     """
     class_names = {name for names in classes for name in names}
     return [(name,) for name in words.classes[0] if name not in class_names]

@@ -115,7 +115,7 @@ def inside(folder: str) -> Iterator[str]:
 
 
 def stems(uris: Iterable[str], endings: Collection[str] = PHOTOGRAPHS) -> Iterator[tuple[str, str]]:
-    """Yield (stem, address) of each file whose extension, in lower case, is in `endings`, except hidden files."""
+    """Yield (stem, address) of each file whose lower-cased extension is in `endings`. Hidden files are left out."""
     for uri in uris:
         stem, ending = splitext(uri.rpartition("/")[2])
         if ending.lower() in endings and not stem.startswith("."):
@@ -164,7 +164,10 @@ KINDS = (
     "photographs in an unsupported format",
     "label files in an unsupported format",
 )
-"""Descriptions of unpaired files. The description of a file has the index 2 · File.near + File.side."""
+"""Descriptions of unpaired files, two for each value of File.near from 0 to 3.
+
+The first of the two describes photographs, and the second describes label files.
+"""
 CAUSES = dict(
     zip(
         KINDS[2:],

@@ -27,7 +27,7 @@ class OwnWords:
     file: str = ""
     """file of the words; empty for words in the config"""
     sha256: str = ""
-    """SHA-256 of the file, or of the words in the config, in hex digits"""
+    """SHA-256 of the content of `file` in hex digits; if `file` is empty, SHA-256 of the words in the config"""
 
     def applied(self, benchmark: Benchmark) -> Benchmark:
         """Return the benchmark with the user's words. The labels and the truth of the benchmark do not change.
@@ -50,7 +50,11 @@ class OwnWords:
         return hashlib.sha256(json.dumps([classes, self.index, self.templates]).encode()).hexdigest()[:12]
 
     def card(self, benchmark: Benchmark) -> dict[str, Any]:
-        """Return the facts about these words that a report states: file, digest, label of each word, templates."""
+        """Return a dict for the report, which describes the user's words and templates.
+
+        The dict has the file, the SHA-256, the number of words, and the templates. If `vocabulary` is not None, the
+        dict also lists the label of each word, and labels without a word.
+        """
         words = self.vocabulary or benchmark.vocabulary
         return {
             "file": self.file,

@@ -61,7 +61,8 @@ class Selection:
             example = next((item.image_id for item in listed), "")
             raise OvssError(
                 f"{name}, split {self.split}: {len(unknown)} of {len(self.ids)} image ids not found, "
-                f"such as {next(image for image in self.ids if image in unknown)!r}; existing ids look like {example!r}"
+                f"such as {next(image for image in self.ids if image in unknown)!r}; existing ids look like "
+                f"{example!r}. Correct the file in the option `ids`, or select the split of these images"
             )
         wanted = set(self.ids or ())
         every = listed.in_order("image_id")

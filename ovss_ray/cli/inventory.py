@@ -15,10 +15,13 @@ from ovss_ray.reports import published
 
 
 def tables(what: str | None, benchmark: str | None, shipped: Mapping[str, Path]) -> list[Table]:
-    """Return the table `what`. If `what` is None, return every table except "published".
+    """Return the table `what` in a list. If `what` is None, return every table except "published".
 
-    `benchmark`: only the published figures of this benchmark. Raises UnknownName for an unknown table or benchmark,
-    OvssError if `benchmark` is set for a table other than "published".
+    If `benchmark` is set, the table "published" has only the figures of this benchmark. If there are figures of
+    vocabulary-free methods, they are in a second table after "published".
+
+    Raises UnknownName for an unknown table or benchmark. Raises OvssError if `benchmark` is set and `what` is not
+    "published".
     """
     makers: dict[str, Callable[[], Table]] = {
         "benchmarks": benchmarks,

@@ -1,6 +1,6 @@
-"""Tables of `ovss report RUN --mapping`, for a run that predicts words such as tags instead of a benchmark's classes.
+"""Tables of `ovss report RUN --mapping`, for a run in which each image has its own words, such as tags.
 
-A mapping assigns the words to the classes (see api/remapping.py).
+A mapping assigns the words to the classes of the benchmark (see api/remapping.py).
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,10 @@ BOUNDS = {"overlap": "overlap, mIoU", "hungarian": "Hungarian, mIoU", "best_iou"
 
 
 def show(run: str, options: Sequence[str], console: Console, frequent: int) -> None:
-    """Print the scores of a run for each of `options`, the values of --mapping, such as "lemma".
+    """Print the scores of a run for each value of the option --mapping, such as "lemma".
 
-    For each mapping, also print the `frequent` most frequent words. Raises OvssError (see api.remapping.remap).
+    `options`: the values of --mapping. `frequent`: number of words to print for each mapping, the most frequent first.
+    Raises OvssError in the same cases as api.remapping.remap.
     """
     for name, remapping in (remap(run, *options) if options else {}).items():
         counts = remapping.words

@@ -93,10 +93,10 @@ def _selected(
 
 
 def _track(folder: "RunFolder", built: "Report", choices: "Sequence[Choice]") -> None:
-    """Send a report to the trackers in `choices`.
+    """Send a report to the trackers in `choices`. Print the tracking errors of earlier commands.
 
-    The report lists the trackers to which an earlier command failed to send values. Print the errors of these
-    trackers, except trackers in `choices`.
+    A tracking error is the reason why an earlier command could not send values to a tracker. `built` contains the
+    tracking errors. A tracking error is printed only if its tracker is not in `choices`.
     """
     from ovss_ray.engine import trackers
     from ovss_ray.engine.display import Display

@@ -31,7 +31,10 @@ def weights_fake(
     out: Annotated[Path | None, typer.Option(help="[default: NAME_fake.pth here]")] = None,
     seed: int = 0,
 ) -> None:
-    """Write a checkpoint in the official format with made-up values, to test speed and setup without the original."""
+    """Write a checkpoint with made-up values in the official format.
+
+    Such a checkpoint serves to test speed and setup without the official checkpoint.
+    """
     from ovss_ray.models import fake, zoo
 
     path = out or Path(f"{name}_fake.pth")

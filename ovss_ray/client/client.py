@@ -33,8 +33,8 @@ class Client:
     ) -> None:  # fmt: skip
         """Prepare a client of the service at `address`. `key`: API key, by default $OVSS_API_KEY.
 
-        If the service is busy, faulty or not reachable, a request is repeated for up to `patience` seconds. If
-        `patience` is 0, each request is sent only once. `seconds`: timeout of each attempt.
+        The service may be busy, be not reachable or report an internal error. A request is then repeated for up to
+        `patience` seconds. If `patience` is 0, each request is sent only once. `seconds`: timeout of each attempt.
         """
         self._connection = Connection(address, key, patience, seconds)
         self._sent: OrderedDict[str, None] = OrderedDict()
@@ -45,8 +45,8 @@ class Client:
     ) -> Segmentation:  # fmt: skip
         """Return the label map of an image for the given classes, or for a benchmark's classes. Raises OvssError.
 
-        If `classes` and `benchmark` are both None, the model itself names the classes in the image. This requires a
-        model that can find words. `more`: further options, see form.Prompting.
+        If `classes` and `benchmark` are both None, the model itself finds the class names for the image. If the model
+        cannot find class names, the service refuses the request. `more`: further options, see form.Prompting.
         """
         answer = self._segment(image, form.words(classes, benchmark, model, **more), "png")
         return results.segmentation(answer)
@@ -62,7 +62,7 @@ class Client:
         self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
         **more: Unpack[Prompting],
     ) -> Answer:  # fmt: skip
-        """Return the polygons of each class that was found, with their holes. Raises OvssError."""
+        """Return the outlines and the holes of each class that was found, as polygons. Raises OvssError."""
         return self._segment(image, form.words(classes, benchmark, model, **more), "polygons")
 
     def overlay(
@@ -196,7 +196,11 @@ class Client:
         return True
 
     def _prompt(self, name: str, data: bytes, fields: Fields) -> bytes:
-        """Send a prompt, and return the body of the answer. `name`: digest of the image `data`."""
+        """Send a prompt for the image file `data`, and return the body of the answer.
+
+        `name`: SHA-256 of `data` in hex digits, under which the service caches the image. If this client has sent the
+        image before, only `name` is sent. If the service no longer caches the image, the image is sent again.
+        """
         if name in self._sent:
             with suppress(NotThere):  # the service no longer caches the image
                 return self._connection.send("POST", "/v1/prompt", [*fields, ("image", name)])

@@ -20,7 +20,7 @@ class NotThere(OvssError):
 
 
 class DeadlinePassed(OvssError):
-    """Error for a request that the service could not answer within its time limit, `limits.seconds`."""
+    """Error for a request whose computation takes too long for the service (option `limits.seconds` of the service)."""
 
 
 class Running(OvssError):
@@ -46,8 +46,9 @@ class Connection:
     ) -> bytes:
         """Send a request, and return the body of the answer.
 
-        `patience`: seconds for which the request is repeated; default: the patience of the connection. `once`: whether
-        an Idempotency-Key is sent, so that the service executes repeated requests only once.
+        The service may be busy, be not reachable or report an internal error. The request is then repeated for up to
+        `patience` seconds. If `patience` is None, the patience of the connection is used. If `once` is True, an
+        Idempotency-Key is sent, so that the service executes the request only once.
 
         Raises NotThere, Running, DeadlinePassed, or OvssError for other errors.
         """

@@ -20,7 +20,7 @@ FORMS = "the path of a file or a URL (str or Path), the bytes of a file, or pixe
 def encode(image: Photograph) -> bytes:
     """Return the bytes of an image file. An array is encoded as PNG.
 
-    Raises OvssError for an unreadable file or an unsupported type.
+    Raises OvssError if the file cannot be read, or if `image` is none of the types of Photograph.
     """
     if isinstance(image, str | Path):
         return files.read(image)

@@ -20,7 +20,7 @@ class Segmentation:
     """A label map from the service, and the classes in it."""
 
     labels: np.ndarray
-    """(H, W) uint16: `index` in `answer.classes` of each pixel's class; columns.NONE for pixels without a class"""
+    """(H, W) uint16: the field `index` of each pixel's class in `answer.classes`; columns.NONE: no class"""
     answer: Answer
     """the service's answer, with classes and areas; its field `png` is None, since `labels` replaces it"""
 
@@ -65,14 +65,20 @@ def decode_regions(document: Any) -> Found[Regions]:
 
 
 def decode(document: Any) -> Any:
-    """Convert the parsed JSON of /v1/segment or /v1/regions to a result. Raises OvssError if a PNG is missing."""
+    """Convert the parsed JSON of /v1/segment to a Segmentation, or the parsed JSON of /v1/regions to a Found.
+
+    Raises OvssError if the JSON of /v1/segment has no PNG.
+    """
     return decode_regions(document) if "regions" in document else decode_segmentation(document)
 
 
 def picture(encoded: str | None) -> bytes:
     """Decode the base64 text of an answer's PNG to bytes. Raises OvssError if the text is None."""
     if encoded is None:
-        raise OvssError("the service's answer lacks the PNG. Install the version of ovss_ray that the service has")
+        raise OvssError(
+            "the service's answer lacks the PNG that the client requested. Probably, the client and the service have "
+            "different versions of ovss_ray. Install the version of ovss_ray that the service has"
+        )
     return base64.b64decode(encoded)
 
 

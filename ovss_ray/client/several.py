@@ -23,8 +23,8 @@ def batch(
 ) -> list[ResultT | OvssError]:
     """Send several images in one request. Return the result or the error of each image.
 
-    If the service is busy, refused images are sent again, for up to `connection.patience` seconds. Raises OvssError if
-    the whole request is refused.
+    If the service refuses an image for a temporary reason, such as high load, only this image is sent again. Images
+    are sent again for up to `connection.patience` seconds. Raises OvssError if the whole request is refused.
     """
     results: dict[int, ResultT | OvssError] = {}
     begun = time.monotonic()
@@ -93,14 +93,17 @@ class Job(Generic[ResultT]):
                 yield _result(self._connection, entry, self._decode)
 
     def cancel(self) -> None:
-        """End the job if it still runs, and delete its answers. Raises NotThere if the service does not know it."""
+        """End the job if it still runs, and delete its answers.
+
+        Raises NotThere if the service does not know the job.
+        """
         self._connection.send("DELETE", f"/v1/jobs/{self.id}")
 
 
 def begin(
     connection: Connection, kind: Kind, images: Sequence[bytes], fields: Fields, decode: Decode[ResultT]
 ) -> Job[ResultT]:
-    """Send several images as a job, and return the job. Raises OvssError if it is refused."""
+    """Send several images as a job, and return the job. Raises OvssError if the service refuses the job."""
     sent = [*fields, *map(form.file, images)]
     state = JobState.model_validate_json(connection.send("POST", f"/v1/jobs/{kind}", sent, once=True))
     return Job(connection, state, decode)

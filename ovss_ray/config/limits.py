@@ -32,14 +32,15 @@ class Limits(Settings):
     waiting: int = Field(default=64, ge=1)
     """largest number of requests in progress, including queued ones; further requests receive status 429"""
     held: int = Field(default=160_000_000, ge=1)
-    """pixels: largest sum of height · width of all decoded images in memory; further requests wait
+    """pixels: largest sum of height · width of all images that the service has decoded and not yet answered
 
-    A pixel takes 3 bytes of memory.
+    If a further image would exceed the sum, the service waits before decoding this image. A pixel takes 3 bytes.
     """
     seconds: float = Field(default=30.0, gt=0)
     """seconds: longest time from the arrival of a complete request to the answer
 
-    If the model is too slow, the answer has status 504. If all workers are busy, the answer has status 503.
+    After this time, the answer is an error. If workers spent at least half of the time on the request, the
+    error has status 504. Otherwise, the request mostly waited for a worker, and the error has status 503.
     """
     images: int = Field(default=16, ge=1)
     """largest number of images in a request with several images, or in a job"""

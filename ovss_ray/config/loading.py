@@ -38,10 +38,12 @@ def load_all(
 ) -> dict[str, RunConfig]:
     """Return config name → config. For `keys` and `overrides`, see `load`.
 
-    A file with `compare: [NAME, …]` yields the configs of these names in the same folder. All other keys of the file
-    are then set in each config. An override of a stage's option changes only the configs with this stage.
+    If `file` has no key `compare`, the result has one config. The name of this config is the name of the file without
+    its ending. If `file` is a mapping, the name is "config".
 
-    If `file` is a mapping, the config has the name "config". Raises OvssError for an invalid config.
+    If `file` has the key `compare: [NAME, …]`, the result has each config NAME.yaml in the folder of `file`. All other
+    keys of `file` are set in each of these configs. An override of a stage's option changes only the configs with this
+    stage. Raises OvssError for an invalid config.
     """
     # The override `compare=[NAME,…]` replaces the list of names, so it is applied before the configs are read.
     lists = [] if isinstance(file, Mapping) else [change for change in overrides if change.startswith("compare=")]
@@ -70,8 +72,8 @@ def _raws(
 ) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return config name → (source, config before validation).
 
-    The source is the text with which error messages begin, such as "both.yaml: san". `lists`: overrides that begin
-    with "compare=".
+    The source is the text with which error messages begin, such as "both.yaml: san". `lists`: overrides such
+    as "compare=[san,scan]", which replace the list of config names in the file.
     """
     if isinstance(file, Mapping):
         return {"config": ("config", {**file, **(keys or {})})}
@@ -127,7 +129,10 @@ def read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def parse(data: bytes | str, source: str) -> dict[str, Any]:
-    """Read a config from YAML. Raises OvssError if the YAML is invalid or no mapping; `source` begins the message."""
+    """Read a config from YAML.
+
+    Raises OvssError if the YAML is invalid, or if the YAML is not a mapping. The error message begins with `source`.
+    """
     raw = strict_yaml.load(data, source)
     if not isinstance(raw, dict):
         raise OvssError(f"{source}: expected a mapping such as `benchmarks: [camvid]`, found {type(raw).__name__}")
@@ -184,8 +189,8 @@ def _put(node: Any, path: list[str], value: Any, source: str) -> Any:
     if isinstance(node, list):
         if not path[0].isdigit() or int(path[0]) >= len(node):
             raise OvssError(
-                f"{source}: the index {path[0]!r} at the start of {'.'.join(path)!r} is out of range: the list has "
-                f"{len(node)} entries. Use the number of an entry, counted from 0"
+                f"{source}: {path[0]!r}, at the start of {'.'.join(path)!r}, is not an index of the list at that "
+                f"place. The number of entries in the list is {len(node)}. Use the index of an entry, counted from 0"
             )
         return [_put(v, path[1:], value, source) if i == int(path[0]) else v for i, v in enumerate(node)]
     if not isinstance(node, dict | None):

@@ -28,8 +28,9 @@ class Pool(Settings):
     gpus: float | Auto = "auto"
     """GPUs per worker, such as 0.25 for four workers per GPU
 
-    If two pools have "auto" and can use a GPU, each worker of these two pools gets 0.5 GPUs. If a third pool has a
-    number below 1, each worker of the two pools may get less. Workers that cannot use a GPU get 0 with "auto".
+    "auto" divides a GPU equally among all pools that have "auto" and can use a GPU. For example, each worker of two
+    such pools gets 0.5 GPUs. If a third pool has the number 0.4, a pool may find no room for a worker. Each worker of
+    the two pools then gets (1 - 0.4) / 2 = 0.3 GPUs. If a pool with "auto" cannot use a GPU, its workers get 0 GPUs.
     """
     resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """custom Ray resources of each worker, such as {fast_disk: 1}; workers run only on nodes with these resources"""
@@ -103,13 +104,14 @@ class RunConfig(Settings):
     limit: int | None = Field(default=None, ge=1)
     """number of images to evaluate per benchmark, from the first id in sorted order; None: all images"""
     vocabulary: dict[str, str | WordList] = Field(default_factory=dict)
-    """benchmark → words of the user; "*" stands for all benchmarks without an entry
+    """benchmark → the user's vocabulary: classes to segment, their labels and prompt templates (see WordList)
 
-    In a config, words are a file, a list of names, or a mapping with the keys of WordList.
+    The key "*" stands for all benchmarks without a separate key. A vocabulary is a file path, a list of class names,
+    or a mapping with the keys of WordList.
     """
     pools: tuple[Pool, ...] = Field(min_length=1)
     metrics: tuple[str, ...] = ()
-    """metrics in addition to the regular metrics: modules of the user, or built-in metrics such as boundary_iou"""
+    """names of additional metrics: a built-in metric such as boundary_iou, or a module such as my_package.my_metric"""
     keep_predictions: Literal["auto", "all", "none"] = "auto"
     """predicted label maps to write to the run folder
 
@@ -131,7 +133,10 @@ class RunConfig(Settings):
     wait_for: WaitFor = WaitFor()
     """cluster size to wait for, such as gpus=8,nodes=2; missing nodes are requested from an autoscaler"""
     patience: float = Field(default=900.0, ge=0)
-    """seconds: longest wait for the size `wait_for`, and for nodes that an autoscaler starts for the pools"""
+    """seconds: longest wait until the cluster has the size in `wait_for`
+
+    A second wait, for nodes that an autoscaler starts for the pools, has the same limit.
+    """
     limits: Limits = Limits()
     """limits of the online service that `ovss serve` starts; batch runs ignore these limits"""
 

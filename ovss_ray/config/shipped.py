@@ -6,9 +6,10 @@ from ovss_ray.errors import UnknownName
 
 
 def find_config(name: str) -> Path:
-    """Return the path of a config; `name` is a path, or the name of a config that comes with the project.
+    """Return the path of a config.
 
-    Raises UnknownName.
+    `name`: path of a config file, or name of a config that comes with the project. Raises UnknownName if `name` is
+    neither.
     """
     if Path(name).is_file():
         return Path(name)

@@ -44,9 +44,12 @@ class WordList(Settings):
     Any other word has the label of the same name. If there is no such label, see `unmapped`.
     """
     unmapped: str | None = None
-    """label of words that are neither keys of `map` nor names of labels; null: such words count as no label"""
+    """label of the benchmark for all words that are neither keys of `map` nor names of labels; null: no label
+
+    A pixel whose word has no label counts as a miss of the true label. The pixel is a false positive of no label.
+    """
     templates: tuple[str, ...] = ()
-    """sentences into which a method inserts each name at {}; empty: the method's templates"""
+    """sentences such as "a photo of a {}", with {} in place of a class name; empty: the model's own templates"""
 
     @field_validator("names")
     @classmethod
@@ -80,7 +83,10 @@ class WordList(Settings):
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the word list in hex digits. For words from a file, the SHA-256 of the file is used instead."""
+        """SHA-256 of the word list in hex digits.
+
+        If the words come from a file, this property is not used. `read` returns the SHA-256 of the file instead.
+        """
         return hashlib.sha256(self.model_dump_json(exclude=None if self.images else {"images"}).encode()).hexdigest()
 
 
@@ -92,9 +98,11 @@ def tidy(name: str) -> str:
 def listed(value: Any) -> Any:
     """Return benchmark name → words, from the setting `vocabulary` as a user writes it. Return None for None.
 
-    `value` is a mapping of benchmark names to words, or only the words for all benchmarks. Words for all benchmarks get
-    the key EVERY. In `value`, words are a path, a list of names, a Vocabulary, or a mapping with WordList's keys. In
-    the result, lists and Vocabularies are replaced by such mappings.
+    `value` is a mapping of benchmark names to words. If `value` has no benchmark names and consists of words only, the
+    words apply to all benchmarks. The only key of the result is then EVERY.
+
+    In `value`, words are a path, a list of names, a Vocabulary, or a mapping with WordList's keys. In the result, each
+    list and each Vocabulary is replaced by a mapping with WordList's keys.
     """
     if isinstance(value, Mapping) and not set(value) & set(WordList.model_fields):
         return {str(name): _entry(entry) for name, entry in value.items()}
@@ -194,7 +202,10 @@ def _lines(text: str, file: str) -> list[list[str]]:
 
 
 def _with_nothing(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a file's mapping. In `map` and `unmapped`, the texts for "no label" are replaced by None."""
+    """Return a copy of `raw`, the mapping in a word file, with None in place of the labels in NOTHING.
+
+    Labels are the values of the key `map`, and the value of the key `unmapped`.
+    """
     keys = dict(raw)
     if isinstance(table := keys.get("map"), dict):
         keys["map"] = {word: None if label in NOTHING else label for word, label in table.items()}

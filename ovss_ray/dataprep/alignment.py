@@ -4,8 +4,8 @@ A fault is reported if an alternative fits the photographs clearly better than t
 
 - alternative: the labels after a change that would undo a common error, such as a flip or a shift
 - agreement: sum of the edge strengths at the label boundaries, after the labels are shifted by some rows and columns
-- fit: (agreement at one shift − mean agreement at other shifts) / standard deviation of the agreement at other shifts
-- gain: fit of an alternative minus fit of the unchanged labels
+- fit at a shift: (agreement at this shift − m) / s. m and s: mean and standard deviation of the agreement at far shifts
+- gain: fit of an alternative minus fit of the unchanged labels, both at shift 0
 
 Dimensions: n images, h w pixels of a reduced image, d shifts along each axis
 """
@@ -26,33 +26,33 @@ LONGEST = 512
 SHORTEST = 64
 """pixels: reduced images with a side below this are not tested."""
 LEAST = 30
-"""Minimum number of pixels on label boundaries. Reduced images with fewer are not tested."""
+"""Minimum number of boundary pixels in a reduced label map. Images with fewer boundary pixels are not tested."""
 FLAT = 0.01
-"""Minimum standard deviation of a photograph's edge strengths; photographs below it are not tested."""
+"""Minimum standard deviation of a photograph's edge strengths. Photographs with a smaller value are not tested."""
 REACH = 64
-"""Pixels of reduced images: labels are shifted by at most REACH, and at most a quarter of an image's shorter side."""
+"""Pixels of reduced images: the largest shift of the labels is min(REACH, a quarter of the shorter side)."""
 SLACK = 1
 """Largest distance at which a label boundary agrees with an edge, in pixels of reduced images."""
 NEAR = 6
 """Pixels of reduced images: a fit compares one shift with the shifts that are more than NEAR rows or columns away."""
 SURROUNDINGS = 24
-"""Reduced pixels: side of the surrounding square whose mean and standard deviation normalise each edge strength."""
+"""Reduced pixels: an edge strength is normalised by mean and deviation in a square of this side around its pixel."""
 FITS = 3.5
-"""Standard deviations: minimum of an alternative's median fit. A fault must also reach GAIN and WINS."""
+"""Standard deviations: minimum median fit of an alternative. A fault is reported if FITS, GAIN and WINS are reached."""
 FITS_SHIFTED = 5.0
-"""Standard deviations: one shift of all labels is tried if (sum of n images' fits) / √n is at least FITS_SHIFTED."""
+"""Standard deviations: minimum total fit to try a shift of all labels. Total fit at a shift: sum of n fits / √n."""
 GAIN = 2.5
-"""Standard deviations: minimum of (median gain of n images) · √n to report a fault."""
+"""Standard deviations: minimum total gain to report a fault. Total gain: (median gain of n images) · √n."""
 WINS = 0.8
-"""Minimum share of images in which transformed labels fit better than unchanged labels, to report a fault."""
+"""Minimum share of images in which an alternative fits better than the unchanged labels, to report a fault."""
 TOGETHER = 6
-"""With at least this number of images, FITS_TOGETHER, GAIN_TOGETHER and WINS_TOGETHER also suffice for a fault."""
+"""Minimum number of images for a second rule: FITS_TOGETHER, GAIN_TOGETHER and WINS_TOGETHER suffice for a fault."""
 FITS_TOGETHER = 1.5
-"""Standard deviations: minimum of an alternative's mean fit to report a fault in n ≥ TOGETHER images."""
+"""Second rule (see TOGETHER), standard deviations: minimum mean fit of an alternative to report a fault."""
 GAIN_TOGETHER = 6.0
-"""Standard deviations: minimum of (mean gain, clipped by STEADY) · √n to report a fault in n ≥ TOGETHER images."""
+"""Second rule, standard deviations: minimum total gain. Total gain: √n · mean of n gains, each clipped (see STEADY)."""
 WINS_TOGETHER = 0.7
-"""Minimum share of n ≥ TOGETHER images in which transformed labels fit better than unchanged labels, for a fault."""
+"""Second rule (see TOGETHER): minimum share of images in which an alternative fits better than unchanged labels."""
 STEADY = 6.0
 """Standard deviations: each gain is clipped to ± STEADY before the mean is computed, so that no image decides alone."""
 LEAST_SHIFT = 10
@@ -72,7 +72,7 @@ ALL_ALIKE = 3
 MANY = 8
 """Minimum number of images to report that label boundaries follow no edges."""
 NOTHING = 1.0
-"""Standard deviations: if the median `fit` is lower, label boundaries are reported to follow no edges."""
+"""Standard deviations: if the unchanged labels' median fit is lower, label boundaries are said to follow no edges."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Alternative:
     least_together: float = GAIN_TOGETHER
 
     def holds(self) -> bool:
-        """Return whether transformed labels fit clearly better than unchanged labels (see FITS and TOGETHER)."""
+        """Return whether the alternative fits clearly better than the unchanged labels (see FITS and TOGETHER)."""
         number = len(self.fits)
         if not number:
             return False
@@ -123,7 +123,7 @@ class Alternative:
 
 
 def trace(image: np.ndarray, truth: np.ndarray, address: str = "", orientation: int = 1) -> Edges | None:
-    """Return Edges of `image` (H, W, 3) uint8 and `truth` (H, W) uint16; None if untestable (SHORTEST, LEAST, FLAT)."""
+    """Return Edges of `image` (H, W, 3) uint8 and `truth` (H, W) uint16; None if below SHORTEST, LEAST or FLAT."""
     stride = max(1, -(-max(truth.shape) // LONGEST))
     labels = np.asarray(Image.fromarray(_boundaries(truth)).reduce(stride))
     if min(labels.shape) < SHORTEST or labels.sum(dtype=np.int64) < 255 * LEAST:
@@ -178,7 +178,7 @@ def fit(agreed: np.ndarray, shift: tuple[int, int] = (0, 0)) -> float:
 
 
 def verdict(traced: Sequence[tuple[int, Edges]]) -> Iterator[Fault]:
-    """Yield a fault if label boundaries miss the edges. `traced`: (position in the data set, edges), sorted."""
+    """Yield each fault of the labels' alignment. `traced`: (position in the data set, Edges), sorted by position."""
     if not traced:
         return
     surfaces = [agreement(edges.photograph, edges.labels) for _, edges in traced]
@@ -198,7 +198,7 @@ def verdict(traced: Sequence[tuple[int, Edges]]) -> Iterator[Fault]:
 
 
 def _mirrored(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Alternative]:
-    """Yield an alternative with labels turned by the EXIF orientation, and others with mirrored or turned labels."""
+    """Yield alternatives: labels turned upright by the photographs' EXIF orientation, and labels mirrored or turned."""
     turned = [at for at, (_, edges) in enumerate(traced) if edges.orientation in UPRIGHT]
     undone = {at: UPRIGHT[traced[at][1].orientation] for at in turned}
     yield _alternative(STORED, "a labelling tool that ignores EXIF: turn the label files too", traced, baseline, undone)
@@ -236,7 +236,7 @@ def _comparable(here: Edges, there: Edges) -> bool:
 def _shifted(
     traced: Sequence[tuple[int, Edges]], surfaces: Sequence[np.ndarray], baseline: np.ndarray
 ) -> Iterator[Alternative]:
-    """Yield an alternative if one shift fits all labels. `surfaces`: the agreement (d, d) of each image."""
+    """Yield an alternative if an equal shift may correct all labels. `surfaces`: agreement (d, d) of each image."""
     strides = [edges.stride for _, edges in traced]
     stride = max(strides, key=strides.count)
     positions = [at for at, other in enumerate(strides) if other == stride]
@@ -260,14 +260,14 @@ def _middle(surface: np.ndarray, reach: int) -> np.ndarray:
 
 
 def _direction(most: np.ndarray, slack: float) -> str:
-    """Return the shift `most` = (pixels down, pixels right) in words, without components of at most `slack` pixels."""
+    """Return the shift `most` = (pixels down, pixels right) in words. A part of at most `slack` pixels is left out."""
     down, right = most.tolist()
     words = [(right, "to the right" if right > 0 else "to the left"), (down, "down" if down > 0 else "up")]
     return " and ".join(f"{abs(pixels)} pixels {where}" for pixels, where in words if abs(pixels) > slack)
 
 
 def _strangers(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Fault]:
-    """Yield a fault if photographs fit other images' labels clearly better, or if label boundaries follow no edges."""
+    """Yield a fault if photographs fit other images' labels better than their own, or if boundaries follow no edges."""
     compared = [edges for _, edges in traced[:STRANGERS]]
     photographs = [edges.photograph.astype(np.float32) for edges in compared]
     shares = [edges.labels / edges.labels.sum(dtype=np.float32) for edges in compared]
@@ -292,7 +292,7 @@ def _strangers(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Ite
 
 
 def _all_alike(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Fault]:
-    """Yield a fault if all label maps are equal. The median fit must be < FITS, or at least FITS below the best fit."""
+    """Yield a fault if all label maps are equal. Also required: median fit < FITS, or median fit ≤ best fit − FITS."""
     unlike = np.median(baseline) < FITS or baseline.max() - np.median(baseline) >= FITS
     if len(traced) >= ALL_ALIKE and unlike and len({edges.labels.tobytes() for _, edges in traced}) == 1:
         message = f"the same labels in all {len(traced)} label files, and they do not fit the photographs"

@@ -117,7 +117,8 @@ def _write_all(archive: Archive, root: Path, members: Iterable[_Member], progres
 def _targets(archive: Archive, root: Path, members: Iterable[_Member]) -> list[tuple[_Member, Path]]:
     """Return the files to extract, each with its target path.
 
-    Raises OvssError if the archive is unsafe or has no file to extract.
+    Raises OvssError if the path of a file leads outside the target folder. Raises OvssError if a file to extract is a
+    link or device. Raises OvssError if the archive has no file to extract.
     """
     file, targets = archive.path(root), []
     for member in members:
@@ -136,8 +137,9 @@ def _targets(archive: Archive, root: Path, members: Iterable[_Member]) -> list[t
         targets.append((member, root / archive.to / PurePosixPath(member.name).relative_to(archive.inside)))
     if not targets:
         raise OvssError(
-            f"{file}: {archive.inside!r} not found in the archive. Perhaps its authors changed the archive. "
-            f"Unpack it by hand, and move the content of {archive.inside!r} to {root / archive.to}"
+            f"{file}: {archive.inside!r} not found in the archive. Perhaps the authors of the data set changed the "
+            f"archive. Unpack the archive by hand, and move the file or folder that replaces {archive.inside!r} to "
+            f"{root / archive.to}"
         )
     return targets
 

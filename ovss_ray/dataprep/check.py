@@ -37,13 +37,13 @@ from ovss_ray.structures.findings import Fault, Faults, Findings
 from ovss_ray.structures.vocabulary import Vocabulary
 
 SAMPLE = 48
-"""Maximum number of images in the sample. If --full is missing, the pixels of these images are tested."""
+"""Maximum number of images in the sample. If --full is not passed, the pixels of the sample are tested."""
 FEW = 6
 """Number of images per benchmark that are checked before a run."""
 WIDER = 128
 """Number of label files that are searched for a missing class before a fault is reported."""
 LOOKS = 512
-"""Maximum number of images whose ClassStats a check keeps in memory. The same maximum holds for palettes."""
+"""Maximum number of ClassStats, and maximum number of palettes of label files, that a check keeps in memory."""
 AT_ONCE = 512
 """Largest number of images in progress at the same time. It limits the memory of a check."""
 
@@ -59,7 +59,7 @@ def run(
 ) -> Findings:
     """Check the data of a benchmark, and return the findings. `show` displays the progress on stderr.
 
-    Raises OvssError if the benchmark is unknown, or the data root is missing.
+    Raises OvssError if the benchmark is unknown, or if neither `root` nor $OVSS_DATA is set.
     """
     _loaded.cache_clear()  # the YAML of a benchmark may have changed since
     benchmark = catalog.load(name)
@@ -96,7 +96,7 @@ def ahead(benchmarks: Mapping[str, Benchmark], manifests: Mapping[str, pa.Table]
 
     - two or more label files were checked, and all are invalid for the same reason
     - the palettes of the label files contradict each other
-    - the label values that a benchmark ignores surely include the value of a class
+    - the benchmark's `ignore` excludes all pixels of a class, and this fault is certain (`Fault.sure`)
     """
     for name, benchmark in benchmarks.items():
         if benchmark.drawn:
@@ -263,7 +263,10 @@ def _order(name: str, vocabulary: Vocabulary) -> Iterator[Fault]:
 
 
 def _orders(benchmark: Benchmark) -> dict[str, list[int]]:
-    """Return other common orders of a benchmark's labels: name of the order → label indices in this order."""
+    """Return other orders of a benchmark's labels, as name of the order → label indices in this order.
+
+    The other orders are the alphabetical order, and the orders of built-in benchmarks that have the same labels.
+    """
     current = [label.lower() for label in benchmark.labels]
     if len(set(current)) < len(current):
         return {}

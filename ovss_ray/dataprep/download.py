@@ -142,7 +142,11 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _fetch(session: requests.Session, archive: Archive, path: Path, progress: Progress) -> None:
-    """Download a file, or the missing rest of a partial file. Raises OvssError, OSError."""
+    """Download a file, or the missing rest of a partial file.
+
+    Raises OvssError if a request fails, if the disk has too little space, or after TRIES interruptions without new
+    data. Raises OSError if the file cannot be written.
+    """
     part, farthest, vain, whole = _part(path), 0, 0, False
     task = progress.add_task(path.name, total=None)
     while not whole:

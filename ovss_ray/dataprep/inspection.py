@@ -33,7 +33,10 @@ class Seen:
     part: str = ""
     """name of the only class to segment in this image, in a few-shot benchmark; "" in other benchmarks"""
     palette: Shown | None = None
-    """palette of the label file; None if the file has no palette, or `Benchmark.values` is None"""
+    """palette of the label file; None if the file has no palette
+
+    If `Benchmark.values` is None, the palette is not read, and `palette` is None.
+    """
 
 
 def inspect(benchmark: Benchmark, item: Item, trace: bool = True) -> Seen:

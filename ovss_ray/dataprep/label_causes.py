@@ -239,5 +239,8 @@ def palette() -> tuple[tuple[int, int, int], ...]:
 
 @lru_cache(1)
 def _greys() -> frozenset[int]:
-    """Return the grey values to which Pillow converts the colours of `palette()` by the formula of ITU-R 601-2."""
+    """Return the grey values to which Pillow converts the 256 colours of PASCAL VOC's palette (see `palette`).
+
+    Pillow converts colours to grey values by the formula of ITU-R 601-2.
+    """
     return frozenset((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16 for r, g, b in palette())

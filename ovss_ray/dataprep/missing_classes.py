@@ -1,7 +1,8 @@
 """Detection of classes that never occur, perhaps because their pixels are ignored.
 
-For example, in masks of 0 and 255, the usual `ignore: 255` excludes the object. Only the missing class indicates the
-mistake.
+For example, a mask has the value 255 in an object and 0 elsewhere. If the benchmark has the usual setting
+`ignore: 255`, all pixels of the object are ignored. The only sign of this mistake is that the object's class never
+occurs.
 
 Dimensions: K labels.
 """
@@ -19,24 +20,25 @@ from ovss_ray.structures.findings import Fault
 BULK = 0.05
 """Minimum share of ignored pixels to suspect that they belong to a class that never occurs."""
 MOST = 0.2
-"""Minimum share of ignored pixels to report shifted labels as a sure fault, if REST contains the first class.
+"""Minimum share of ignored pixels to report shifted labels as a certain fault (`Fault.sure`) in 1 or 2 label files.
 
-The minimum holds if the first class never occurs in 1 or 2 label files. If the first class never occurs in 3 or more
-label files (ENOUGH), one ignored pixel suffices.
+MOST is used only if the first class never occurs, and its name is in REST. In 3 or more label files (ENOUGH), one
+ignored pixel suffices.
 """
 FEW_CLASSES = 4
-"""Maximum number of classes at which `taken_away` reports a missing last class as a sure fault."""
+"""Maximum number of classes of a benchmark for which a missing last class is a certain fault (`Fault.sure`)."""
 ENOUGH = 3
 """Minimum number of label files without a class before its absence counts as a fault."""
 MANY = 8
 """Minimum number of label files to conclude from label frequencies alone that labels are shifted by one.
 
-If the name of the first class is in REST, ENOUGH and MOST hold in place of MANY.
+If the name of the first class is in REST, MANY is not used. ENOUGH and MOST are then used instead (see MOST).
 """
 NEARLY_ALL = 0.8
-"""Minimum share of classes that occur often (see OFTEN) to conclude from label frequencies that labels are shifted.
+"""Minimum share of classes that must occur often (see OFTEN) to conclude that labels are shifted by one.
 
-The first class is left out of the share. If the name of the first class is in REST, NEARLY_ALL does not matter.
+The share is computed over all classes except the first class. If the name of the first class is in REST, NEARLY_ALL is
+not used.
 """
 OFTEN = 0.5
 """A class occurs often if it is in at least this share of the label files."""
@@ -88,8 +90,8 @@ class Census:
 def taken_away(benchmark: Benchmark, census: Census, more: Iterable[np.ndarray] = ()) -> Fault | None:
     """Return a fault if `ignore` seems to exclude all pixels of a class; else None.
 
-    `more`: label counts of further label files, (K + 1,) int64 each, ignored pixels last. If the class occurs there,
-    the result is None.
+    `more`: label counts of further label files, (K + 1,) int64 each, ignored pixels last. If a class that is
+    missing in `census` occurs in one of these files, the result is None.
     """
     fault, absent = _taken_away(benchmark, census), census.absent
     return None if fault and any(counts[absent].any() for counts in more) else fault
@@ -178,7 +180,11 @@ def shifted(benchmark: Benchmark, census: Census, looks: Sequence[ClassStats]) -
 
 
 def _surely(benchmark: Benchmark, census: Census, step: int) -> bool | None:
-    """Return whether label frequencies show a shift by `step`: True for surely, False for perhaps, None for no."""
+    """Return whether the frequencies of the labels indicate that the labels are shifted by `step`, 1 or -1.
+
+    `step` 1 means that pixels of label i show class i - 1. The result is True for a certain shift, and False for a
+    possible shift. If the frequencies do not indicate a shift, the result is None. For `step` -1, the result is None.
+    """
     name = benchmark.labels[0].lower().strip()
     others = census.occurs[1:-1]
     usual = (others > 0).mean() >= NEARLY_ALL and (others >= OFTEN * census.files).mean() >= NEARLY_ALL

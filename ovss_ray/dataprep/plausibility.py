@@ -1,10 +1,12 @@
-"""Test whether labels match the meaning of their names: the sky above, the road below, grass greener than the rest.
+"""Test whether the pixels of each label look like the class name: sky above, road below, grass greener than the rest.
 
-If labels are in another class order, only the photographs contradict them. In each image, each class with a usual
-position or colour votes for or against the labels.
+If label files number the classes in another order than the class list, every label value is still valid. Only the
+photographs show this mistake. So each class with a usual position or colour votes in each image. The vote is for the
+labels if the class has its usual position or colour in the image. Otherwise the vote is against the labels.
 
-A meaning is a hypothesis on the labels, an array (K,) int64. Element i is the index of the class that pixels of label i
-show. Element i is -1 if pixels of label i show none of the K classes.
+The test also tries possible mistakes, such as a shift of the labels by one. A mistake is described by an array
+`meaning`, (K,) int64. Element i of `meaning` is the index of the class that pixels of label i show. If pixels of label
+i show none of the K classes, element i is -1. For correct labels, element i is i.
 
 Dimensions: H W pixels, K labels, n labels in an image.
 """
@@ -47,9 +49,15 @@ STRIDE = 3
 VOTES = 3
 """Minimum number of votes; with fewer votes, the labels are not judged."""
 SOME = 8
-"""Minimum number of votes for a sure fault (Fault.sure), if another order or shift of the labels fits better."""
+"""Minimum number of votes to report a certain fault, if another order or shift of the labels fits better.
+
+Votes for and votes against the labels are counted. With fewer votes, `Fault.sure` is False.
+"""
 MANY = 20
-"""Minimum number of votes for a sure fault (Fault.sure), if no other order or shift of the labels fits better."""
+"""Minimum number of votes to report a certain fault, if no other order or shift of the labels fits better.
+
+Votes for and votes against the labels are counted. With fewer votes, `Fault.sure` is False.
+"""
 CLEARER = 4
 """Minimum lead, in votes, of shifted labels over unchanged labels to report a shift (see `PlausibilityTest.moved`)."""
 ALIKE = 3
@@ -64,9 +72,11 @@ BETTER = 0.3
 The difference is the share of votes for the suggestion minus the share of votes for the unchanged labels.
 """
 NEAR = 0.1
-"""Maximum difference between the share of votes for a suggested mistake and the best share for any mistake.
+"""Maximum amount by which the support of the suggested mistake may be lower than the highest support.
 
-If several possible mistakes are within this difference, the most common mistake is suggested.
+Several possible mistakes are tried, such as a shift of the labels by one. The support of a mistake is the share of
+votes that are for the labels once the mistake is corrected. If several mistakes have nearly the highest support, the
+most common of these mistakes is suggested.
 """
 
 
@@ -86,9 +96,9 @@ class ClassStats:
 
 
 def look(image: np.ndarray, truth: np.ndarray, labels: int) -> ClassStats:
-    """Return position and colour of the classes in an image (H, W, 3) uint8.
+    """Return the position and colour of each label that covers enough of an image (see SMALL).
 
-    `truth` is its label map (H, W) uint16; `labels` is the number of labels, K.
+    `image`: (H, W, 3) uint8. `truth`: the label map of the image, (H, W) uint16. `labels`: the number of labels, K.
     """
     image, truth = image[::STRIDE, ::STRIDE], truth[::STRIDE, ::STRIDE]
     known = truth != IGNORE
@@ -108,7 +118,7 @@ def look(image: np.ndarray, truth: np.ndarray, labels: int) -> ClassStats:
 
 
 class PlausibilityTest:
-    """Test of the labels of K classes by the meaning of the class names."""
+    """Test whether labels have the position and colour that are usual for their class names."""
 
     def __init__(self, names: Sequence[str]) -> None:
         words = [_words(name) for name in names]
@@ -129,9 +139,13 @@ class PlausibilityTest:
         return float(every.mean()) if len(every) else 1.0, len(every)
 
     def _image_votes(self, stats: ClassStats, classes: np.ndarray) -> np.ndarray:
-        """Return the votes of one image, bool. True is a vote for `classes`, False is a vote against `classes`.
+        """Return the votes of one image as a bool array.
 
-        `classes`: (n,) int64, the index of the class that pixels of each label in `stats.labels` show; -1 for no class.
+        The votes test the assumption that pixels of the label `stats.labels[j]` show the class `classes[j]`. A vote is
+        True if the position or the colour of a label is usual for this class, else False. A class without a usual
+        position and colour has no vote.
+
+        `classes`: (n,) int64, indices of classes. -1 means that the label shows none of the K classes, and has no vote.
         """
         named = classes >= 0
         place, green = np.where(named, self.place[classes], 0), np.where(named, self.green[classes], False)

@@ -84,9 +84,10 @@ def _killed(step: Step) -> tuple[bool, str]:
 
 
 def do(step: Step) -> tuple[bool, str]:
-    """Create one file, unless it exists undamaged. Return whether it was created, and an error message or "".
+    """Create the file `step.target`, unless an undamaged file exists. Return (file was created, error message).
 
-    Raises OvssError if the file cannot be written.
+    If the source cannot be read or converted, no file is created, and the error message states the reason. Otherwise
+    the error message is "". If the file cannot be written, this function raises OvssError.
     """
     if _whole(step.target):
         return False, ""
@@ -107,9 +108,10 @@ def _whole(uri: str) -> bool:
 
 
 def what_next(name: str, benchmark: Benchmark, root: str, split: str) -> str:
-    """Return a sentence with the next command to type. If images are missing, the command has the option `--limit`.
+    """Return a sentence with the next command to type.
 
-    Raises OvssError if the data are missing.
+    If the number of images on disk differs from the expected number, the command has the option `--limit`. In this
+    case, another sentence states both numbers. Raises OvssError if the data set is not found.
     """
     count, expected = sum(1 for _ in benchmark.items(root, split)), benchmark.counts.get(split)
     options = ("" if split == benchmark.split else f" --split {split}") + f" --data-root {root}"

@@ -74,9 +74,10 @@ class Extract:
 
 
 def extract(checkout: str | Path, name: str) -> Extract:
-    """Return the relations of a table in SCAN's code. Raises OvssError, or UnknownName for an unknown table.
+    """Return the relations between classes in one table of SCAN's code. `name`: key of the table in TABLES.
 
-    If a table occurs twice, the last one counts, as in Python.
+    If the code has the table twice, the last table counts, as in Python. Raises UnknownName if TABLES lacks `name`.
+    Raises OvssError if the file cannot be read, or if the table is missing or invalid.
     """
     if name not in TABLES:
         raise UnknownName("table", name, TABLES)

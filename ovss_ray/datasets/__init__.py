@@ -1,1 +1,1 @@
-"""Data sets, one module each. The module's name is the family of its benchmarks."""
+"""Data sets, one module each. Names of benchmarks begin with the module's name, such as ade20k in ade20k:150."""

@@ -9,7 +9,8 @@ ade20k:847 has the full labels of version 2021_17_01. Data: https://ade20k.csail
 converted when it is read, as by detectron2's prepare_ade20k_full.py:
 
 - The class number of a pixel is (R // 10) · 256 + G in `_seg.png`.
-- Short sides above 512 pixels are scaled to 512, photographs linearly, labels to the nearest pixel.
+- If the short side of an image is longer than 512 pixels, the image is scaled. The new short side is 512 pixels.
+  Photographs are interpolated linearly. In label maps, each new pixel has the label of the nearest original pixel.
 - classes/ade20k_847_index.txt lists the class numbers of the labels 0 to 846. Pixels of other classes are ignored.
 - Photographs are saved again as JPEG of quality 75, which affects scores.
 
@@ -182,7 +183,11 @@ def convert_labels_847(data: bytes, name: str) -> bytes:
 
 
 def _scaled(pixels: np.ndarray, smooth: bool) -> np.ndarray:
-    """Scale pixels (H, W, …) down to a short side of 512 if the short side is longer."""
+    """Scale pixels (H, W, …) to a short side of 512 pixels. If the short side is not longer, nothing is scaled.
+
+    If `smooth` is True, the scaling interpolates linearly. Otherwise each new pixel has the value of the nearest
+    original pixel.
+    """
     import cv2  # imported here, since it is slow and only the full archive needs it
 
     short, long = sorted(pixels.shape[:2])

@@ -1,5 +1,7 @@
 """COCO-20i: COCO's val2014, one class at a time. The 80 classes form four folds of twenty, coco20i:0 to coco20i:3.
 
+An episode is a photograph and one class to segment in it. The module pascal5i describes episodes and their metrics.
+
 Data: http://images.cocodataset.org/zips/val2014.zip, and HSNet's masks, whose address is in the README of
 https://github.com/juhongm999/hsnet. Photographs are `COCO2014/val2014/COCO_val2014_*.jpg`. Label files are
 `COCO2014/annotations/val2014/COCO_val2014_*.png`, 8-bit: 1 to 80 = the classes, 0 = everything else, 255 = not counted.
@@ -7,10 +9,9 @@ Fold f has the classes f + 1, f + 5, … f + 77. The episodes are listed in `dat
 `fold3.pkl` of HSNet's repository. Copy the folder `data/splits` to the data root. Paper: Nguyen and Todorovic, "Feature
 Weighting and Boosting for Few-Shot Segmentation", ICCV 2019.
 
-The folds have 35783, 17912, 14563 and 14315 episodes, in 26052, 15305, 13138 and 12640 photographs. Episodes and
-metrics are defined in pascal5i. Classes have the names of coco:object, such as "traffic light". Background also has the
-names of coco:object, such as "sky". A method that segments one class at a time gets "background" and Fusioner's name of
-the class, such as "trafficlight".
+The folds have 35783, 17912, 14563 and 14315 episodes, in 26052, 15305, 13138 and 12640 photographs. Classes have the
+names of coco:object, such as "traffic light". Background also has the names of coco:object, such as "sky". A method
+that segments one class at a time gets "background" and Fusioner's name of the class, such as "trafficlight".
 
 This project evaluates each episode of a fold once. Published evaluations differ from ours in these points:
 
@@ -77,7 +78,13 @@ ARCHIVES = (
 
 
 def items(fold: int, root: str, split: str, ids: Sequence[str] | None = None) -> Paired:
-    """List the episodes of a fold, or only the episodes `ids`. Raises OvssError if data or HSNet's list are missing."""
+    """List the episodes of a fold.
+
+    If `ids` is None, HSNet's list names the episodes. Otherwise `ids` names the episodes. The id
+    "COCO_val2014_000000000042__17" means class 17 in the photograph COCO_val2014_000000000042.
+
+    Raises OvssError if a folder is missing, if HSNet's list is needed but missing, or if an episode is invalid.
+    """
     split_folder(split, {"val": "val"})
     photographs, truths = _folders(root, "val2014")
     if ids is None:
@@ -102,7 +109,10 @@ def training_items(fold: int, root: str) -> Paired:
 
 
 def _folders(root: str, name: str) -> list[str]:
-    """Return the folders of photographs and label files. Raises OvssError if they are missing."""
+    """Return the folder of photographs and the folder of label files. `name`: "val2014" or "train2014".
+
+    Raises OvssError if one of the folders is missing.
+    """
     layouts = [(f"{base}{name}", f"{base}annotations/{name}") for base in ("", "coco/")]
     return below(root, "COCO2014", layouts, GET.replace("val2014", name))
 
@@ -113,16 +123,20 @@ def numbers(fold: int) -> range:
 
 
 def _pairs(data: bytes, uri: str, known: Sequence[int]) -> list[tuple[str, int]]:
-    """Return file stem and class number, 1 to 80, of each episode in a fold's list. Raises OvssError."""
+    """Return (file stem of a photograph, class number from 1 to 80) of each entry in one of HSNet's lists.
+
+    `data`: the content of the list. `uri`: the address of the list. `known`: class numbers that may occur in the list.
+    Raises OvssError if the list is invalid, or has a class number that is not in `known`.
+    """
     # The pickled list has the form {class number − 1: ["val2014/COCO_….jpg", …], …}.
     lists = plain_pickle.read(data, uri)
     if not isinstance(lists, dict) or not all(isinstance(names, list) for names in lists.values()):
         raise OvssError(f"{uri}: expected one list of photographs per class. Replace the file. {GET_LISTS}")
     if invalid := [number for number, names in lists.items() if names and number not in [value - 1 for value in known]]:
         raise OvssError(
-            f"{uri}: photographs are listed under the key {invalid[0]!r}, but no class that is expected in this list "
-            "has this key. The key of a class is its number, 1 to 80, minus 1. Perhaps the file is the list of another "
-            f"fold. Replace the file. {GET_LISTS}"
+            f"{uri}: photographs are listed under the key {invalid[0]!r}, which must not occur in this list. Keys are "
+            "class numbers minus 1, from 0 to 79. Perhaps the file is the list of another fold. Replace the file. "
+            f"{GET_LISTS}"
         )
     pairs = []
     for number, names in lists.items():

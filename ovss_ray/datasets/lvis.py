@@ -77,7 +77,11 @@ def _folder(root: str, base: str, name: str) -> str:
 
 
 def _photograph(folders: Mapping[str, str], image: Mapping[str, Any]) -> str:
-    """Return the address of a photograph. The `coco_url` of `image` ends in the photograph's folder and file name."""
+    """Return the address of a photograph.
+
+    `image`: the photograph's entry in the annotations. `image["coco_url"]` ends in a folder and a file name, such as
+    "val2017/000000397133.jpg". `folders`: name of a folder, such as "val2017" → address of the folder.
+    """
     folder, name = image["coco_url"].split("/")[-2:]
     return files.join(folders[folder], name)
 

@@ -1,13 +1,14 @@
 """PASCAL-5i: PASCAL VOC 2012, one class at a time. The 20 classes form four folds of five, pascal5i:0 to pascal5i:3.
 
+An episode is a photograph and one class to segment in it. `2007_000033__01` is class 1 in photograph 2007_000033.
+
 Data: http://host.robots.ox.ac.uk/pascal/VOC/voc2012, and the label files SegmentationClassAug. If SegmentationClassAug
-is missing, SegmentationClass is read. Both folders have the same labels of the photographs in the episodes (see
+is missing, SegmentationClass is read. For the photographs of the episodes, both folders have the same labels (see
 voc.py). Label values are 1 to 20 for the classes, 0 for everything else, and 255 for outlines. Outlines are not
 counted. Fold f has the classes 5f + 1 to 5f + 5. The episodes are listed in `data/splits/pascal/val/fold0.txt` to
 `fold3.txt` of https://github.com/juhongm999/hsnet. Copy the folder `data/splits` to the data root. LSeg and Fusioner
 use the same lists. Paper: Shaban et al., "One-Shot Learning for Semantic Segmentation", BMVC 2017.
 
-An episode is a photograph and one class to segment in it. `2007_000033__01` is class 1 in photograph 2007_000033.
 The folds have 346, 451, 725 and 346 episodes, in 345, 433, 587 and 326 photographs. In the truth, everything but the
 class is background, including objects of other classes. If no pixel of the truth has the class, all pixels of the
 episode are ignored, as in Fusioner.
@@ -57,7 +58,11 @@ GET = f"{voc.GET}; in its VOC2012, unpack SegmentationClassAug.zip (https://www.
 
 
 def items(fold: int, root: str, split: str, ids: Sequence[str] | None = None) -> Paired:
-    """List the episodes of a fold, or only the episodes `ids`. Raises OvssError if data or HSNet's list are missing."""
+    """List the episodes of a fold.
+
+    If `ids` is None, HSNet's list names the episodes. Otherwise `ids` names the episodes, such as "2007_000033__01".
+    Raises OvssError if a folder is missing, if HSNet's list is needed but missing, or if an episode is invalid.
+    """
     split_folder(split, {"val": "val"})
     photographs, truths = _folders(root)
     if ids is None:
@@ -87,9 +92,10 @@ def training_items(fold: int, root: str, lists: Literal["hsnet", "fusioner"] = "
 
 
 def _folders(root: str, folders: Sequence[str] = (AUGMENTED, "SegmentationClass")) -> list[str]:
-    """Return the folder of photographs and the first folder of label files that exists, in the order of `folders`.
+    """Return the folder of photographs and the folder of label files.
 
-    Raises OvssError if the data are missing.
+    `folders`: possible names of the folder of label files. The first of these folders that exists is returned. Raises
+    OvssError if the folder of photographs is missing, or if all `folders` are missing.
     """
     layouts = [(f"{base}JPEGImages", f"{base}{labels}") for labels in folders for base in ("", "VOC2012/")]
     return below(root, "VOCdevkit/VOC2012", layouts, GET)

@@ -124,7 +124,11 @@ def truth(table: np.ndarray, item: Item, data: bytes) -> np.ndarray:
 
 
 def items_json(root: str, split: str) -> Items:
-    """List the images of a split that have a prepared label file. Raises OvssError if the data are missing."""
+    """List the photographs that have a prepared label file of the split.
+
+    Photographs without such a label file are left out, since the folder also contains the photographs of other splits.
+    Raises OvssError if the folder of photographs or the folder of label files is missing.
+    """
     split = split_folder(split, {"train": "train", "val": "val"})
     photographs, truths = below(root, FOLDER, [("JPEGImages", f"{PREPARED}_{split}")], GET_JSON)
     labelled = dict(stems(inside(truths), LABELS))

@@ -14,7 +14,8 @@ common:
 voc:20     things only: background pixels are ignored (SAN, OVSeg, CAT-Seg, FC-CLIP: "PAS-20", "VOC-20")
 voc:20b    background is the 21st label, and the vocabulary is the 59 names of PASCAL-Context. The 39 names that are not
            VOC classes count as background (OVSeg, CAT-Seg: "PAS-20b")
-voc:21     background is the first label; its synonyms are the names of 39 stuff classes (ODISE, FC-CLIP: "PAS-21")
+voc:21     background is the first label. The synonyms of background are the same 39 names as in voc:20b (ODISE,
+           FC-CLIP: "PAS-21")
 
 Paper: Everingham et al., "The Pascal Visual Object Classes Challenge: A Retrospective", IJCV 2015.
 """

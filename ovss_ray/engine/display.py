@@ -99,7 +99,10 @@ class Display(Counts):
 
 
 def _percent(value: Value) -> str:
-    """Return a value with its interval as text, such as "41.20 ± 0.35"; "–" if it is not measured."""
+    """Return the value of a metric as text, with half the width of its confidence interval: "41.20 ± 0.35".
+
+    If the interval is not defined, return only the value. If the metric is not measured yet, return "–".
+    """
     if np.isnan(value.percent):
         return "–"
     return f"{value.percent:.2f}" + ("" if value.half is None else f" ± {value.half:.2f}")

@@ -108,9 +108,11 @@ def _todo(plan: RunPlan, settled: Mapping[str, set[str]]) -> pa.Table:
 def _finish(
     plan: RunPlan, progress: Progress, settled: Mapping[str, set[str]], entry: dict[str, Any], lease: leases.Lease
 ) -> None:
-    """Evaluate the remaining images in rounds, until every image has a record. Write numbers of images into `entry`.
+    """Evaluate the remaining images in rounds, until every image has a record.
 
-    `entry`: this command's entry in the run's history. Raises OvssError if several rounds in a row finish no image.
+    `entry`: this command's entry in the run's history. After each round, the function writes four numbers into `entry`:
+    finished images, failed images, dead workers, and repeated starts of images. Raises OvssError if several rounds in a
+    row finish no image.
     """
     config = plan.config
     watch = Watch(len(_todo(plan, settled)), config.max_deaths, config.deadline, lease)
@@ -145,8 +147,9 @@ def _finish(
 def evaluate(manifest: pa.Table, plan: RunPlan, progress: Progress, watch: Watch, patience: float = 0.0) -> None:
     """Write a record for each image of the manifest into the run folder. Failed images get a record, too.
 
-    `patience`: seconds to wait until the cluster is large enough. Raises OvssError if more than `max_errors` images
-    fail. Raises Lost if the run has lost workers or nodes.
+    `patience`: maximum seconds to wait for nodes if the cluster is too small (see preflight.place). Raises OvssError if
+    the cluster stays too small, or if more than `max_errors` images fail. Raises Lost if the run has lost workers or
+    nodes.
     """
     pools = preflight.place(plan, patience, progress.say)
     stream = _stream(manifest, pools, plan, watch)

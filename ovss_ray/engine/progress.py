@@ -53,7 +53,10 @@ class Progress(Protocol):
 
 
 class Counts:
-    """Listener that counts but prints nothing. It logs messages as warnings of the logger "ovss_ray"."""
+    """Listener that counts images, failures and dead workers, but displays no progress.
+
+    The listener logs the messages of a run as warnings of the logger "ovss_ray".
+    """
 
     running: Running | None = None
     """sums of metrics and stage times over the records written so far; None if this listener does not need them"""
@@ -76,7 +79,10 @@ class Counts:
         yield
 
     def update(self, receipt: Mapping[str, Any]) -> None:
-        """Increase the counts by the images and failures in a newly written file of records."""
+        """Add the images and failures of a newly written file of records to the counts.
+
+        `receipt` is the receipt of this file (see Progress.update).
+        """
         self.done += receipt["images"]
         self.failed += receipt["failed"]
         self.first = self.first or (time.monotonic(), self.done)
@@ -84,7 +90,10 @@ class Counts:
             self.running.add(receipt)
 
     def pulse(self, status: Status) -> None:
-        """Store the number of dead workers, the value of Status.redone, and the progress of text embeddings."""
+        """Store the state of the workers, and the progress of text embeddings.
+
+        The stored state is the number of dead workers, and the number of repeated starts of images (Status.redone).
+        """
         self.deaths, self.redone = status.deaths, status.redone
         self.preparing = f"preparing names: {status.named}/{status.names}" if status.names else ""
 
@@ -101,10 +110,10 @@ class Counts:
 
 
 class Relay(Counts):
-    """Listener that counts, and passes everything on to another listener, `inner`.
+    """Listener that counts, and passes all calls on to another listener, `inner`.
 
-    The attribute `sums` has sums over the records written so far. If `inner` already has such sums, the attribute is
-    the Running object of `inner`. Otherwise, the attribute is a new Running object.
+    The attribute `sums` is a Running object, which sums metrics and stage times over the records written so far. If
+    `inner` has a Running object, `sums` is the same object. Otherwise, `sums` is a new Running object.
     """
 
     def __init__(self, inner: Progress) -> None:
@@ -143,7 +152,7 @@ class Relay(Counts):
 
 
 class Exported(Relay):
-    """Listener that notifies another listener, and sends the numbers to the run's ledger.
+    """Listener that sends its counts and sums to the run's ledger, and passes all calls on to another listener.
 
     `ledger` is the Ray actor of the ledger, or None before the run has started this actor.
     """
@@ -155,7 +164,10 @@ class Exported(Relay):
         self.sent = 0.0
 
     def changed(self) -> None:
-        """Send the numbers if at least EVERY seconds have passed since they were sent last."""
+        """Send the counts and sums to the ledger if at least EVERY seconds have passed since the previous message.
+
+        If `ledger` is None, do nothing.
+        """
         if self.ledger is not None and time.monotonic() - self.sent >= EVERY:
             self.send()
 

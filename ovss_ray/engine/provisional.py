@@ -1,4 +1,4 @@
-"""Provisional values of a run, from the records written so far, with an interval of the mIoU.
+"""Provisional values of a run, from the records written so far, with a confidence interval of the mIoU.
 
 The interval is the mIoU ± two standard errors of a jackknife that leaves out groups of photographs. Source: Busing,
 Meijer and van der Leeden (1999), "Delete-m jackknife for unequal m", Statistics and Computing 9, p. 3–8.
@@ -28,13 +28,14 @@ from ovss_ray.structures.columns import NONE
 GROUPS = 64
 """Number of groups of photographs."""
 FEWEST = 10
-"""Minimum number of groups with an image. With fewer groups, no interval is computed."""
+"""Minimum number of groups of photographs that contain a measured image. With fewer groups, there is no interval."""
 ERRORS = 2.0
-"""Number of standard errors on each side of the value; about 95 % confidence."""
+"""Number of standard errors from the metric's value to each end of the interval. Two give about 95 % confidence."""
 MANY = 2.0**60  # the factor √(m / (m − 1)) of `widened` is then rounded to 1
 """Number of photographs that `_sums` passes to ClassSums, instead of the actual number.
 
-For such a large number, the function `class_sums.widened` does not widen the spread of the resamples."""
+The function `class_sums.widened` corrects a bias of the bootstrap by a factor, which depends on the number of
+photographs. The jackknife does not have this bias. With MANY photographs, the factor is 1."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,10 @@ class GroupSums:
 
     @classmethod
     def of(cls, part: pa.Table, labels: int) -> "GroupSums":
-        """Return the sums over a table of records. Records without a value in the column `confusion` are skipped.
+        """Return the pixel counts and image counts of a table of records.
 
-        All records of the same photograph are in the same group.
+        `labels` is L, the number of labels. Records without a value in the column `confusion` are skipped. All records
+        of the same photograph are in the same group.
         """
         part = part.filter(part[metrics.MAIN].is_valid()).combine_chunks()
         names = part["image_id"].to_pylist()
@@ -87,9 +89,10 @@ class GroupSums:
         return GroupSums(self.cells + other.cells, self.images + other.images)
 
     def half_interval(self, key: str) -> float | None:
-        """Return half the width of the interval of a metric, in points; None if the interval is not defined.
+        """Return half the width of a metric's confidence interval, in percentage points; None if there is no interval.
 
-        `key`: key of the metric's result, such as "miou".
+        `key`: key of the metric's result, such as "miou". There is no interval if fewer than FEWEST groups have a
+        measured image, or if the standard error is NaN.
         """
         used = self.images > 0
         n, groups = int(self.images.sum()), int(used.sum())
@@ -116,7 +119,10 @@ def _sums(cells: np.ndarray) -> ClassSums:
 
 
 class Running:
-    """Sums over the records of a run that have been written so far. A thread may read while another adds."""
+    """Sums over the records of a run that have been written so far.
+
+    One thread may read the sums while another thread adds records to the sums.
+    """
 
     def __init__(self) -> None:
         self.labels: dict[str, int] = {}
@@ -125,7 +131,9 @@ class Running:
         self.partials: dict[tuple[str, str], Any] = {}
         self.groups: dict[str, GroupSums] = {}
         self.compact: set[str] = set()
-        """benchmarks without an interval: some of their records are in compact files, which have no sums per group"""
+        """names of the benchmarks with compact files (see runs/compact.py)
+
+        A compact file has no sums per group of photographs. So no interval is computed for these benchmarks."""
         self._changes = 0
         self._known: tuple[int, list[Value]] = (-1, [])
 

@@ -13,20 +13,20 @@ from ovss_ray.runs.records import Settled
 P = TypeVar("P")
 # A run writes about 256 files. Reading a file takes milliseconds, but starting the process of a task takes a second.
 FEW = 4096
-"""Maximum number of files of records in a folder that is read without Ray tasks."""
+"""Maximum number of record files to read without Ray tasks. If a folder has more files, Ray tasks read the files."""
 
 
 def fold(
     folder: str, among: pa.Table | None, of: Callable[[pa.Table], P], fan_in: int = 16, few: int = FEW
 ) -> tuple[Settled, P | None]:
-    """Return the valid records of a folder (see records.settle), and a sum over tables of these records.
+    """Return the result of `records.settle` for a folder, and the sum of `of(table)` over tables of the valid records.
 
-    `among`: manifest. Records of images outside the manifest are not valid. If `among` is None, no image is excluded.
-    `of`: function that returns the summand of a table of records. The sum must not depend on the order of addition. If
-    no record is valid, the sum is None.
+    If no record is valid, the sum is None. `of(table)` is called for each of several tables, which together contain
+    all valid records. The sum must not depend on the order of addition. `among` is the manifest. Records of images
+    outside the manifest are not valid. If `among` is None, no image is excluded.
 
-    If the folder has more than `few` files, Ray tasks compute the sum. Each task adds the summands of at most `fan_in`
-    files, or the sums of at most `fan_in` other tasks.
+    If the folder has more than `few` files, Ray tasks compute the sum. Each task computes the sum of at most
+    `fan_in` files, or adds the sums of at most `fan_in` other tasks.
     """
     if len(records.parts(folder)) <= few:
         return records.fold(folder, among, of)

@@ -24,8 +24,9 @@ def scattered(
 ) -> Iterator[R]:
     """Yield `work(piece)` for every piece, in the order of completion. Ray tasks on the connected cluster do the work.
 
-    `workers`: maximum number of tasks at the same time; None: one per CPU of the cluster. If a piece kills the process
-    of a task, yield `killed(piece)` instead. Raises OvssError if `work` raises OvssError.
+    `workers` is the maximum number of simultaneous tasks. If `workers` is None, the maximum is the number of CPUs of
+    the cluster. If `work(piece)` kills the process of a task, `killed(piece)` is yielded in place of `work(piece)`.
+    Raises OvssError if `work` raises OvssError.
     """
     task: Any = ray.remote(num_cpus=1, max_retries=0)(_all)
     most = workers or max(1, int(connection.size().cpus))

@@ -25,10 +25,10 @@ PULSE = 2.0
 GONE = 30.0
 """Seconds that the cluster may take to answer, or to restart the workers of a dead node"""
 STALL = 3
-"""Factor that multiplies a batch's deadline to give the time after which a run without progress counts as hung
+"""Number of deadlines of a batch after which a run without progress counts as hung
 
-Progress is a started or finished image. For example, if the deadline is 600 s, a run counts as hung after 1800 s. The
-minimum of this time is START seconds."""
+Progress means that an image is started or finished. For example, if the deadline is 600 s, a run counts as hung
+after 1800 s without progress. If STALL deadlines are shorter than START seconds, START seconds apply."""
 READER = 5.0
 """Maximum seconds that Watch.end_round waits for the thread that reads the results of the workers"""
 # on a busy machine, workers need this time to start
@@ -37,7 +37,7 @@ START = 60.0
 
 
 class Lost(Exception):
-    """Error for a lost worker or node that the run needs. The remaining images can be evaluated in another attempt."""
+    """Error for a failure of Ray, such as a lost worker, node or ledger. Another attempt may succeed."""
 
 
 class Watch:
@@ -53,10 +53,11 @@ class Watch:
         self.reader: threading.Thread | None = None
 
     def __call__(self) -> Status | None:
-        """Return the state of the run; None if the cluster does not answer at the moment.
+        """Return the state of the run; None while the cluster does not answer.
 
-        Raises OvssError if the cluster is down, the run hangs, or another command has taken over the run folder. Raises
-        Lost if the ledger or a node with workers was lost.
+        Raises OvssError if the cluster has not answered for more than GONE seconds. Also raises OvssError if the run
+        hangs, or if another command has taken over the run folder. Raises Lost if the ledger was lost or does not
+        answer. Also raises Lost if Ray has not restarted the workers of a dead node within GONE seconds.
         """
         self.lease.check()
         if not connection.answers():
@@ -74,9 +75,10 @@ class Watch:
         return status
 
     def _answer(self, call: Any) -> Any:
-        """Return the ledger's answer to a call; None if the cluster's head node accepts no connections.
+        """Return the result of a call of the ledger; None if the cluster's head node accepts no connections.
 
-        Raises Lost if the ledger was lost, or has not answered for `patience` seconds.
+        `call`: Ray's reference to the result. Raises Lost if the ledger was lost, or has not answered for `patience`
+        seconds. Raises OvssError if another command has taken over the run folder.
         """
         # on a busy machine, or while many workers start, an answer may take minutes
         begun = time.monotonic()
@@ -134,8 +136,8 @@ class Watch:
             raise OvssError(
                 f"no image was started or finished for {status.idle:.0f} s (deadline: {self.deadline:g} s per batch). "
                 f"In progress: {', '.join(busy[:5]) or 'none, the workers cannot start'}. Finished images are kept. "
-                "If another program started the cluster, check it with `ray status`. Run the same command again to "
-                "resume"
+                "If you started the cluster before this command, run `ray status` to check the nodes. Run the same "
+                "command again to resume"
             )
 
     def _nodes(self, status: Status) -> None:
@@ -195,7 +197,10 @@ def _drain(stream: Iterator[Any], items: queue.Queue[tuple[str, Any]]) -> None:
 
 
 def _of_ray(cause: object) -> bool:
-    """Return True if a task failed because of Ray itself, False if an exception of user code is the cause."""
+    """Return whether `cause`, the cause of a failed Ray task, is an error of Ray itself.
+
+    If `cause` is an exception that the code of the task has raised, return False.
+    """
     return isinstance(cause, RayError) and not isinstance(cause, UserCodeException)
 
 

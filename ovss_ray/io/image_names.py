@@ -1,7 +1,7 @@
 """Search for the path of an image, by the image's id. Neither paths nor ids have a suffix.
 
-A loose match is a path that contains all parts of the id in the same order. The last parts must be equal. For example,
-the path `val/maps/0001` is a loose match of the id `val/0001`.
+A loose match is a path that contains all parts of the id in the same order. The last part of the path must equal the
+last part of the id. For example, the path `val/maps/0001` is a loose match of the id `val/0001`.
 """
 
 import unicodedata
@@ -37,6 +37,10 @@ def _composed(name: str) -> str:
 
 
 def _in_order(steps: list[str], path: list[str]) -> bool:
-    """Return whether the parts of a path contain all `steps`, in the same order."""
+    """Return whether a path contains all parts of an image's id, in the order of the id.
+
+    `steps` are the parts of the id, such as ["val", "0001"]. `path` are the parts of the path, such as
+    ["val", "maps", "0001"]. Parts of the path that are not in the id are skipped.
+    """
     left = iter(path)
     return all(step in left for step in steps)

@@ -20,9 +20,10 @@ def lacks_bf16() -> bool:
 
 
 def slow_bf16(subject: str, advice: str) -> str:
-    """Return the warning that `subject` computes in bfloat16 on a CPU without bfloat16 instructions.
+    """Return a warning that bfloat16 is slow on a CPU without bfloat16 instructions.
 
-    The last sentence of the warning is `advice`.
+    The warning begins with `subject`, which names the stages or the network that compute in bfloat16. The last sentence
+    of the warning is `advice`.
     """
     return (
         f"{subject}: precision bf16 on a CPU without bf16 instructions (avx512_bf16, amx_bf16) is {SLOWER}, and less "

@@ -14,11 +14,14 @@ T = TypeVar("T")
 
 
 class Rows(Generic[T]):
-    """Rows of strings and numbers. Iteration calls `make(*values)` for each row, and yields the result.
+    """Table of strings and numbers. Iteration yields an object for each row of the table.
 
-    The argument `columns` names the columns, such as "a, b". `rows` are the first rows, each with a value per column.
-    `order` is the order of iteration, such as "a, b DESC". Without `order`, rows have the order of insertion. Raises
-    OvssError if there is no space for temporary files.
+    - `make`: function that returns the object for a row; its arguments are the row's values
+    - `columns`: names of the columns, such as "a, b"
+    - `rows`: rows to insert at once, each with a value per column; the method `add` appends further rows
+    - `order`: order of iteration, such as "a, b DESC"; by default, the order of insertion
+
+    Raises OvssError if there is no space for temporary files.
     """
 
     def __init__(

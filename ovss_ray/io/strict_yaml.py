@@ -15,10 +15,11 @@ _OTHER_NUMBER = re.compile(r"[-+]?0[0-7_]*[0-7]|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+
 
 
 def load(data: bytes | str, source: str, text: Collection[str] = ()) -> Any:
-    """Read YAML to plain data. Raises OvssError with `source` in the message for invalid YAML.
+    """Read YAML to plain data, such as dicts, lists, strings and numbers. Raises OvssError for invalid YAML.
 
-    All keys become strings, as they are written. All values below the top-level keys in `text` also become strings. If
-    the top level is a list and `text` is not empty, all values of the list become strings.
+    All keys become strings, as they are written. `text` lists keys of the top level. All values below the keys in
+    `text` also become strings. For example, the value `no` becomes "no" instead of False. If the top level is a list
+    and `text` is not empty, all values of the list become strings. Error messages begin with `source`.
     """
     try:
         loader = _Loader(data)

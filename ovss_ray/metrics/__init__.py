@@ -27,21 +27,21 @@ PACKAGE = "ovss_ray.metrics"
 MAIN = "confusion"
 """Metric of every run with label maps. Such a run is refused if no stage writes the columns that the metric reads."""
 
-
 FOLD = "fold"
-"""Value of `Derived.needs` for metrics of a few-shot fold. The input is the number of the fold's measured episodes."""
+"""Value of `Derived.needs` for a metric that also needs the number of measured episodes of a few-shot fold."""
 
 _OF_CLASS, _OF_GROUP, _COUNT = " of each class", " of groups", " among its counts"
 _RESERVED = {(_OF_CLASS, "name"): "the report", (_OF_GROUP, "labels"): "the report", (_OF_GROUP, "pooled_iou"): MAIN}
-"""Pair (part of the report, key) that no user's metric may define → what defines the pair."""
+"""Value that no user's metric may define, as a pair (part of the report, key) → owner of the value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """Attributes that measured and derived metrics have in common.
 
-    The class Metric.Partial or Derived.Result has the method `result()` → {key: value}. Optional methods:
-    `per_label()` → {key: (L,) array}, `of_group(labels)` → {key: value}, `counted()` → {key: integer}.
+    A class computes the metric's values: Metric.Partial for a measured metric, Derived.Result for a derived metric. The
+    class has the method `result()` → {key: value}. Optional methods of the class: `per_label()` → {key: (L,) array},
+    `of_group(labels)` → {key: value}, `counted()` → {key: integer}.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Table:
     Resampled: Callable[[ClassSums, ClassSums], Any] | None = None
     """class `Resampled(sums, of_all)` for bootstrap intervals, only for MAIN and metrics derived from MAIN
 
-    `sums` has one row per resample. `of_all` has one row, with the sums over all images. `result()` has values (R,).
+    `sums` has pixel counts of each resample, `of_all` pixel counts of all images. `result()` has values (R,).
     Optional methods are `per_label()` with values (R, L), and `of_group(labels)` with values (R,)."""
     on_request: bool = False
     """True: the metric is computed only on request
@@ -84,21 +84,19 @@ class Table:
 class Derived(Table):
     """Metric that is computed from the sum of another metric, also for finished runs.
 
-    The module defines either `needs` or `on_request = True`.
+    The metric's module defines one of two attributes: `needs`, the name of a further input, or `on_request = True`.
     """
 
     derives: str
     """name of the metric from whose sum this metric is computed"""
     Result: Callable[..., Any]
-    """class `Result(partial)`, or `Result(partial, input)` if `needs` is set; `partial` is the sum of `derives`"""
+    """class `Result(partial)`; with `needs`: `Result(partial, input)`. `partial`: the sum of the metric in `derives`"""
     needs: str = ""
-    """name of a further input, such as "relations" for the file that the option --relations names
-
-    The benchmark provides the input FOLD, which has no option."""
+    """name of a further input: "relations" for the file of the option --relations, or FOLD, which has no option"""
 
     @property
     def option(self) -> str:
-        """Option of `ovss report` that requests this metric; empty if the benchmark provides the input."""
+        """Option of `ovss report` that requests this metric, such as "--metrics dice"; empty if `needs` is FOLD."""
         return _option(self.name, self.needs)
 
     @property
@@ -116,7 +114,7 @@ class Metric(Table):
     schema: pa.StructType
     """type of a measurement; records store measurements in a column with the metric's name"""
     measure: Callable[..., Mapping[str, Any] | None]
-    """function (Question, values of the columns `reads`) → dict with the fields of `schema`; None omits the image"""
+    """function (Question, values of columns `reads`) → dict with the fields of `schema`, or None to omit the image"""
     Partial: Any
     """class of sums over images, with `of(records, labels)`, `+` and `result()`
 
@@ -125,13 +123,14 @@ class Metric(Table):
     live: Mapping[str, str] = field(default_factory=dict)
     """key of `result()` → name in the progress display, which shows only these values"""
     per_image: Callable[[pa.StructArray], Mapping[str, np.ndarray]] | None = None
-    """function (n records) → {key: (n,) float64}, the values of each image that `ovss report RUN --images N` shows"""
+    """function (n records) → {key: (n,) float64}, a value per image for the table of `ovss report RUN --images N`"""
     federated: bool = False
     """True: each benchmark must list the classes that annotators searched for in each image, as lvis does"""
     sums: pa.StructType | None = None
     """type of Partial's fields in compact files (runs/compact.py); if None, `--compact` refuses runs with this metric
 
-    If a field is not an integer or array of integers, Partial defines `folded()` → dict and `of_folded(dict)`."""
+    A file stores the fields of Partial if all of them are integers or arrays of integers. For other fields, Partial
+    defines `folded()`, which returns a dict of the type `sums`. `of_folded(dict)` then returns the Partial again."""
 
     @property
     def fields(self) -> set[str]:
@@ -168,9 +167,10 @@ class Metric(Table):
 
 @cache
 def load(name: str) -> Metric:
-    """Return a measured metric by name. The name of a user's module is dotted.
+    """Return a measured metric by name. The name of a user's metric has a dot, such as my_package.my_metric.
 
-    Raises UnknownName for an unknown name, and OvssError for a derived metric or an incomplete or missing module.
+    Raises UnknownName if the name has no dot and is unknown. Raises OvssError for a derived metric, for an incomplete
+    module, and for a user's module that does not exist.
     """
     if "derives" in (module := registry.find(PACKAGE, name, "__dict__")):
         raise OvssError(
@@ -181,7 +181,7 @@ def load(name: str) -> Metric:
 
 
 def _option(name: str, needs: str) -> str:
-    """Return the option of `ovss report` for a derived metric; empty if the benchmark provides the metric's input."""
+    """Return the option of `ovss report` that requests the derived metric `name`; empty if `needs` is FOLD."""
     if not needs:
         return f"--metrics {name}"
     return "" if needs == FOLD else f"--{needs} FILE"
@@ -256,7 +256,7 @@ def columns(names: Iterable[str]) -> list[str]:
 def load_own(names: tuple[str, ...]) -> tuple[Metric, ...]:
     """Return the metrics that a config lists.
 
-    Raises OvssError for a metric of this package without `on_request`, and for a value whose name is already used.
+    Raises OvssError for a metric of this package without `on_request`, or if values of two metrics have the same name.
     """
     added = tuple(map(load, names))
     known = [metric for metric in (*built_in(), *derived()) if metric.name not in names]
@@ -266,7 +266,7 @@ def load_own(names: tuple[str, ...]) -> tuple[Metric, ...]:
             optional = ", ".join(of.name for of in built_in() if of.on_request)
             raise OvssError(
                 f"the metric {metric.name} is built in: it runs in every run whose stages write {list(metric.reads)}. "
-                f"List only modules of your own, such as my_package.my_metric, or one of: {optional}"
+                f"Under `metrics:`, list only modules of your own, such as my_package.my_metric, or one of: {optional}"
             )
         if clashes := [key for key in _keys(metric) if key in taken]:
             kind, key = clashes[0]

@@ -1,8 +1,9 @@
-"""Inner loops that count the pixels of each pair of true and predicted label in a table. Compiled by numba.
+"""Inner loops that count the confusion matrix of an image. They are compiled by numba.
 
-A table for K labels has K + 1 rows. Row K counts pixels without a true label (IGNORE). Column K counts pixels without a
-predicted label (NONE). Any further columns are zero. A row consists of groups of 64 cells. A mark per group tells
-whether pixels were counted in the group.
+Pixels are counted in a table with a row per true label and a column per predicted label. A table for K labels has K + 1
+rows. Row K counts pixels without a true label (IGNORE). Column K counts pixels without a predicted label (NONE). Any
+further columns are zero. A row consists of groups of 64 cells. A mark per group tells whether pixels were counted in
+the group.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from ovss_ray.structures.columns import IGNORE, NONE
 _CHUNK, _BLOCK, _GROUP = 2048, 8, 64
 # For a small table, a scan of all cells is faster than a mark for each pixel.
 _SMALL = 1 << 15
-"""Maximum number of cells of a small table. In a small table, `count` marks only some of the changed groups."""
+"""Maximum number of cells of a small table. In a small table, `count` skips some marks, and `distinct` sets them."""
 
 
 @cache
@@ -51,10 +52,10 @@ def extremes(truth: np.ndarray, prediction: np.ndarray) -> tuple[int, int, int, 
 
 
 def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched: np.ndarray) -> None:
-    """Add 1 to table[truth, prediction] for each pixel, and mark the changed groups of cells in `touched`.
+    """Add 1 to table[truth, prediction] for each pixel. Set the mark in `touched` of each changed group of cells.
 
-    `truth` and `prediction` are (n,) integers. For K labels, IGNORE is counted in row K, NONE in column K. For a small
-    table, call `distinct` next, to add missing marks.
+    `truth` and `prediction` are (n,) integers. For K labels, IGNORE is counted in row K, NONE in column K. In a table
+    of at most _SMALL cells, some marks are not set. The function `distinct` sets these marks, so call it next.
     """
     flat, marks = table.reshape(-1), touched.reshape(-1)
     small = flat.size <= _SMALL
@@ -85,7 +86,7 @@ def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched:
 def distinct(table: np.ndarray, touched: np.ndarray) -> int:
     """Return the number of non-zero cells outside the row of IGNORE.
 
-    In a small table, first mark all groups with non-zero cells.
+    If the table has at most _SMALL cells, this function also sets the marks that `count` has skipped.
     """
     marks = touched.reshape(-1)
     for group in range(marks.size if table.size <= _SMALL else 0):
@@ -108,8 +109,9 @@ def collect(
 ) -> None:
     """Write the cells that `distinct` counts to `truths`, `predictions` and `pixels`. Clear the table and `touched`.
 
-    `truths` gets the row of each cell. `predictions` gets the column, but NONE in place of K, the number of labels.
-    `pixels` gets the cell's number of pixels. If `distinct` returns n, each of the three arrays needs n + 1 elements.
+    `truths` gets the row of each cell. `predictions` gets the column of each cell, and NONE for the column of NONE.
+    `pixels` gets the number of pixels of each cell. If `distinct` returns n, each of the three arrays needs n + 1
+    elements. The first n elements are the result. The last element is only working space.
     """
     labels = table.shape[0] - 1
     n = np.uintp(0)  # unsigned: a signed index is tested each time for being negative

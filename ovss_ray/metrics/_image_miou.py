@@ -1,4 +1,7 @@
-"""mIoU of each image from its confusion cells, without a table of images × labels."""
+"""mIoU of each image, from the non-zero cells of the image's confusion matrix.
+
+The computation builds no table of images × labels, which would be large and mostly empty.
+"""
 
 from collections.abc import Mapping
 
@@ -9,7 +12,7 @@ from ovss_ray.structures.class_sums import percent
 Cells = Mapping[str, np.ndarray]
 """Non-zero cells of images: truth (m,) uint16, prediction (m,) uint16, pixels (m,) int64"""
 BLOCK = 512
-"""Number of images that are computed together, so that their arrays fit into a processor's cache"""
+"""Number of images that are computed together. The arrays of 512 images fit into a processor's cache."""
 
 
 def image_mious(images: np.ndarray, cells: Cells, n: int) -> np.ndarray:

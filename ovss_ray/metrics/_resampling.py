@@ -17,7 +17,8 @@ from ovss_ray.structures.class_sums import ClassSums, fixed_mean, fixed_sum, per
 class Resampled:
     """Metrics of R resamples. A mean over labels includes all labels in the truth of the run.
 
-    If a resample's truth lacks one of these labels, the mean includes the label's value over all images instead.
+    If a resample's truth lacks a label, the label has no value in this resample. The mean of this resample then uses
+    the label's value over all images of the run.
     """
 
     sums: ClassSums
@@ -28,7 +29,8 @@ class Resampled:
     def result(self) -> dict[str, np.ndarray]:
         """Return the metrics of `confusion.headings`, such as "miou", by name: (R,) float64 percent each.
 
-        In `miou_classic`, a label that occurs only in predictions has IoU 0 in every resample.
+        `miou_classic` also includes each label that is in the run's predictions, but not in the run's truth. The IoU
+        of such a label is 0 in every resample.
         """
         labels, of_all = self.per_label(), self.of_all
         named = int((of_all.truth + of_all.prediction > 0).sum())
@@ -60,7 +62,7 @@ class Resampled:
 def _of_pixels(sums: ClassSums) -> dict[str, np.ndarray]:
     """Return `fwiou`, `pacc` and `image_miou` by name, (R,) float64 percent each.
 
-    In these means, each pixel or each image has the same weight. In the other means, each label has the same weight.
+    In `fwiou` and `pacc`, all pixels have the same weight. In `image_miou`, all images have the same weight.
     """
     truth = sums.truth
     return {
@@ -71,7 +73,11 @@ def _of_pixels(sums: ClassSums) -> dict[str, np.ndarray]:
 
 
 def _pooled(sums: ClassSums, labels: list[int]) -> np.ndarray:
-    """Return Σ hits / Σ union over `labels`, (R,) float64 percent; NaN if a resample's truth has none of them."""
+    """Return the pooled IoU of the labels in `labels`, (R,) float64 percent.
+
+    The pooled IoU is the sum of the labels' correct pixels, divided by the sum of the labels' unions. If a resample's
+    truth has no pixel of these labels, the pooled IoU is NaN.
+    """
     hits, union, truth = (of[:, labels].sum(axis=1) for of in (sums.hits, sums.union, sums.truth))
     return percent(hits, union, truth > 0)
 

@@ -44,7 +44,7 @@ class_headings = {
 Resampled = _resampling.Resampled
 sums = pa.struct([("counts", pa.list_(pa.list_(pa.int64()))), ("image_sum", pa.int64()), ("images", pa.int64())])
 Cells = Mapping[str, np.ndarray]
-"""Non-zero cells of one image: truth (n,) uint16, prediction (n,) uint16, pixels (n,) int64."""
+"""Non-zero cells of a confusion matrix. For n cells: truth (n,) uint16, prediction (n,) uint16, pixels (n,) int64."""
 
 
 class Counter:
@@ -114,7 +114,7 @@ def _wrong(values: np.ndarray, labels: int, allowed: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """Sums of confusion matrices and of mIoUs over a set of images. Addition is exact, associative and commutative."""
+    """Confusion matrices and mIoUs of images, summed over images. Addition is exact, associative and commutative."""
 
     counts: np.ndarray
     """(N, N + 1) int64: counts[truth, prediction], NONE in the last column"""
@@ -161,7 +161,10 @@ class Partial:
         return Partial(self.counts + other.counts, self.image_sum + other.image_sum, self.images + other.images)
 
     def without_none(self) -> "Partial":
-        """Return the sum without pixels predicted as NONE, as in detectron2. `image_sum` and `images` are unchanged."""
+        """Return the sum without the pixels that were predicted as NONE, as in detectron2's SemSegEvaluator.
+
+        The pixels are removed from `counts` only. The pixels remain in `image_sum`, so `image_miou` does not change.
+        """
         return Partial(self.counts * (np.arange(self.counts.shape[1]) < len(self.counts)), self.image_sum, self.images)
 
     @property
@@ -190,7 +193,7 @@ class Partial:
         return percent(self.hits, self.truth_pixels, self.truth_pixels > 0)
 
     def pooled_iou(self, labels: Sequence[int]) -> float:
-        """Return Σ tp / Σ union of some labels in percent; NaN if none of them has pixels in the truth."""
+        """Return Σ tp / Σ union over `labels`, in percent; NaN if no label in `labels` has pixels in the truth."""
         subset = list(labels)
         hits, truth, called = (int(of[subset].sum()) for of in (self.hits, self.truth_pixels, self.prediction_pixels))
         return 100.0 * hits / (truth + called - hits) if truth else float("nan")
@@ -210,7 +213,10 @@ class Partial:
 
     @property
     def fwiou(self) -> float:
-        """Mean of `iou` weighted by the pixels in the truth; 0 if no pixel is counted, as in detectron2."""
+        """Mean of `iou` weighted by the pixels in the truth. If no pixel is counted, the mean is 0, as in detectron2.
+
+        The method `result` replaces this 0 by NaN.
+        """
         total = int(self.truth_pixels.sum())
         return float((np.nan_to_num(self.iou) * self.truth_pixels).sum() / max(total, 1))
 
@@ -231,7 +237,10 @@ class Partial:
         return self.image_sum / UNITS / self.images if self.images else float("nan")
 
     def result(self) -> dict[str, float]:
-        """Return all means by name, in percent. If no pixel is counted, every mean is NaN, including `fwiou`."""
+        """Return all means by name, in percent. If no pixel is counted, every mean is NaN.
+
+        The result then has NaN for `fwiou`, although the property `fwiou` is 0.
+        """
         values = {name: float(getattr(self, name)) for name in headings}
         return values if self.truth_pixels.any() else dict.fromkeys(values, float("nan"))
 
@@ -258,9 +267,9 @@ class Partial:
 
 
 def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:
-    """Return the mIoU of the image of each of n records, (n,) float64 percent.
+    """Return the images' mIoU under the key "miou", (n,) float64 percent.
 
-    If a record is null, or its image has no counted pixel, the mIoU is NaN.
+    `records` has n records, each for one image. If a record is null or has no counted pixel, the image's mIoU is NaN.
     """
     measured = np.flatnonzero(records.is_valid())
     values = np.full(len(records), np.nan)
@@ -276,9 +285,9 @@ def image_miou(cells: Cells) -> float:
 
 
 def flat_cells(records: pa.StructArray) -> tuple[np.ndarray, Cells]:
-    """Return the index of each cell's record, (n,) int64, and the n Cells of all records.
+    """Return two values: the index of each cell's record, (n,) int64, and the n cells of all records.
 
-    A cell is a non-zero entry of the confusion matrix of one image.
+    A cell is a non-zero entry of a confusion matrix. A record has the cells of one image.
     """
     lengths = records.field("pixels").value_lengths().to_numpy(zero_copy_only=False)
     cells = {name: records.field(name).flatten().to_numpy(zero_copy_only=False) for name in schema.names}

@@ -48,14 +48,19 @@ class Counts(Protocol):
 
     @property
     def images(self) -> int:
-        """Number of counted episodes. In all other episodes, the truth of every pixel is IGNORE."""
+        """Number of counted episodes.
+
+        If the truth of an episode has no pixel of the class, the benchmark sets the whole truth to IGNORE. The
+        episode is then not counted.
+        """
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
     """Metrics of a fold, from the sum of the confusion matrices of the fold's episodes.
 
-    `total` is the sum of the matrices. `measured` is the number of episodes with a confusion matrix, counted or not.
+    `total` is the sum of the matrices. `measured` is the number of all episodes with a confusion matrix. If the truth
+    of an episode has no pixel of its class, the episode is measured, but not counted.
     """
 
     total: Counts
@@ -122,7 +127,7 @@ class Result:
 class Resampled:
     """Metrics of a fold in R resamples of its photographs.
 
-    In each resample, `fold_miou` is the mean over all classes that occur in the run's episodes.
+    In each resample, `fold_miou` is the mean over all classes that have a counted episode in the run.
     """
 
     sums: ClassSums
@@ -131,10 +136,11 @@ class Resampled:
     """pixel counts per class, summed over all episodes of the run; the arrays have one row"""
 
     def result(self) -> dict[str, np.ndarray]:
-        """Return all values by name, (R,) float64 percent; NaN if no episode of the run is counted.
+        """Return all values by name, (R,) float64 percent. If the run has no counted episode, all values are NaN.
 
-        If a resample has no counted episode of a class, the IoU of the class in the run is used. If a resample has no
-        counted episode at all, `fb_iou` is NaN.
+        If a resample has no counted episode of a class, the class has no IoU in this resample. `fold_miou` and
+        `fold_miou_hsnet` then use the class's IoU over all episodes of the run. If a resample has no counted episode
+        at all, `fb_iou` is NaN.
         """
         resampled, of_all = (percent(of.hits[:, :-1], of.union[:, :-1]) for of in (self.sums, self.of_all))
         iou = widened(resampled, of_all, self.sums.effective[:-1])

@@ -53,7 +53,7 @@ def measure(
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """Numbers of all and of correctly classified instances per label, summed over images.
+    """Two numbers per label, summed over images: all instances, and correctly classified instances.
 
     Addition is exact, associative and commutative.
     """

@@ -5,7 +5,8 @@
     instance_ap_small, _medium, _large    as instance_ap, for small, medium and large instances
 
 A small instance has an area of at most 32² pixels. A medium instance has an area from 32² to 96² pixels. A large
-instance has an area of at least 96² pixels.
+instance has an area of at least 96² pixels. As in COCO's code, the limits are part of both ranges: an instance of
+exactly 32² pixels is both small and medium.
 
 The evaluated method predicts the class of a mask (see Question.named). The score of a mask is the detector's score of
 the mask's box. For each class of an image, only the 100 masks with the highest scores are evaluated. Crowds do not
@@ -59,6 +60,6 @@ def measure(
 
 
 class Partial(average_precision.Outcomes):
-    """Predicted masks of a set of images, each matched, unmatched or ignored (see average_precision.Outcomes)."""
+    """Predicted masks of a set of images. A mask is matched, unmatched or ignored (see average_precision.Outcomes)."""
 
     metric = "instance_ap"

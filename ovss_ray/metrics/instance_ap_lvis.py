@@ -50,9 +50,9 @@ def measure(
 ) -> dict[str, object]:  # fmt: skip
     """Return the record of one image, with the fields average_precision.FIELDS and `masks`.
 
-    `masks` is the number of masks with a predicted label, or MOST if there are more. Each argument except `question`
-    is the image's value in the column of the same name (see structures.columns). Raises OvssError unless each box of
-    the detector has one mask and one row of `scores`.
+    `masks` is the number of masks with a predicted label. If the image has more than 300 such masks, `masks` is 300.
+    Each argument except `question` is the image's value in the column of the same name (see structures.columns).
+    Raises OvssError unless each box of the detector has one mask and one row of `scores`.
     """
     average_precision.paired(boxes, scores, detector_scores)
     labels, _ = question.named(scores)
@@ -72,7 +72,7 @@ def measure(
 
 
 class Partial(average_precision.Outcomes):
-    """Predicted masks of a set of images, each matched, unmatched or ignored (see average_precision.Outcomes)."""
+    """Predicted masks of a set of images. A mask is matched, unmatched or ignored (see average_precision.Outcomes)."""
 
     metric = "instance_ap_lvis"
 

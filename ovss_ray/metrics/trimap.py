@@ -38,10 +38,12 @@ headings = {f"trimap_{width}": f"within {width} px" for width in WIDTHS}
 
 
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
-    """Return two numbers for each band: `pixels` (all counted pixels) and `hits` (correctly predicted pixels).
+    """Return the arrays `pixels` and `hits`, both (5,) int64, with one number for each band in WIDTHS.
 
-    Both arrays are (5,) int64, with one number for each band in WIDTHS. `truth` (H, W) has label indices or IGNORE.
-    `prediction` (H, W) has class indices or NONE.
+    `pixels` is the number of pixels in the band. `hits` is the number of correctly predicted pixels in the band. Pixels
+    whose truth is IGNORE are not counted.
+
+    `truth` (H, W) has label indices or IGNORE. `prediction` (H, W) has class indices or NONE.
     """
     near = contours.distances(truth)
     band = (near <= WIDTHS[-1]) & (truth != IGNORE)
@@ -66,7 +68,10 @@ class Partial:
 
     @classmethod
     def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> "Partial":
-        """Return the sum over `records`, the values of the column `trimap`. Nulls are skipped."""
+        """Return the sum over `records`, the values of the column `trimap`. Nulls are skipped.
+
+        This metric does not use `labels`, the number of labels.
+        """
         chunks = records.chunks if isinstance(records, pa.ChunkedArray) else [records]
         sums = np.zeros((2, len(WIDTHS)), np.int64)
         for chunk in chunks:

@@ -5,7 +5,7 @@ maps the words of a finished run to classes (see words/scoring.py). Pixels witho
 whose truth is IGNORE are not counted.
 
     words_per_image    mean number of words of an image
-    pixels_with_word   percentage of counted pixels that were predicted as any word
+    pixels_with_word   percentage of counted pixels whose prediction is a word, not NONE
 """
 
 from collections import Counter
@@ -55,8 +55,10 @@ NOTHING: Word = ()
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray, words: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record of one image: its words, and the number of pixels of each pair of a true label and a word.
 
-    `truth` (H, W) has label indices or IGNORE. `prediction` (H, W) has indices into the words, or NONE. Raises
-    OvssError if the sizes differ or a value is out of range.
+    `words` is the image's value of the column `words` (see structures/words.py). `truth` (H, W) has label indices or
+    IGNORE. `prediction` (H, W) has indices into the list words["classes"], or NONE.
+
+    Raises OvssError if `truth` and `prediction` differ in size, or if one of them has a value out of range.
     """
     classes = [list(names) for names in words.get("classes") or ()]
     if truth.shape != prediction.shape:
@@ -68,8 +70,15 @@ def measure(question: Question, truth: np.ndarray, prediction: np.ndarray, words
     cells, pixels = np.unique(truth[counted].astype(np.int64) << 16 | prediction[counted], return_counts=True)
     labels, indices = cells >> 16, cells & 0xFFFF
     if (wrong := (indices >= len(classes)) & (indices != NONE)).any() or (labels >= len(question.labels)).any():
-        value = f"{indices[wrong][0]} for {len(classes)} words" if wrong.any() else f"label {labels.max()}"
-        raise OvssError(f"a pixel value is out of range: {value}. Predict indices into the image's words, or {NONE}")
+        value = (
+            f"index {indices[wrong][0]} in the prediction, but the image has {len(classes)} words"
+            if wrong.any()
+            else f"label {labels.max()} in the truth"
+        )
+        raise OvssError(
+            f"a pixel value is out of range: {value}. Predict only indices into the image's words, or {NONE}. In the "
+            "truth, use only label indices of the benchmark, or the value for ignored pixels"
+        )
     return {
         "classes": classes,
         "source": str(words.get("source") or ""),
@@ -120,7 +129,10 @@ class Partial:
         return Partial(self.images + other.images, dict(words), dict(cells))
 
     def folded(self) -> dict[str, Any]:
-        """Return the sum as a dict with the fields of the Arrow type `sums`: "images", "words" and "cells"."""
+        """Convert this Partial to a dict with the keys "images", "words" and "cells".
+
+        The dict fits the Arrow type `sums` of this module. `of_folded` converts the dict back to a Partial.
+        """
         words = [{"names": list(word), "images": number} for word, number in sorted(self.words.items())]
         cells = [
             {"truth": label, "names": list(word), "pixels": pixels}

@@ -3,7 +3,8 @@
 Torch is imported only when a network is loaded. A family is a folder of this package, or a package of the user. A
 family has these files:
 
-- `variants.py`: VARIANTS (network name → sizes) and WEIGHTS (checkpoint name → zoo.Weights).
+- `variants.py`: VARIANTS maps the name of each network to an object with the sizes of the network's layers.
+  WEIGHTS maps the name of each checkpoint to a zoo.Weights.
   `variants.py` must not import torch.
   If a network has several checkpoints, `variants.py` defines a function `checkpoints(name)`.
   `checkpoints(name)` returns the names of the network's checkpoints.

@@ -154,8 +154,10 @@ class ImageTower(nn.Module):
         """Return maps {i: (B, width, h', w')} and the last block's tokens (B, 1 + h'·w', width).
 
         `images` (B, 3, h, w) are normalised. `taps` are the numbers i of the maps. Map 0 is the input of block 1, and
-        map i is the output of block i. The class token is the first token, and is not in the maps. Without a Stem,
-        incomplete patches at the right and lower edge are dropped.
+        map i is the output of block i. The class token is the first token, and is not in the maps.
+
+        If h is not a multiple of the patch side, the last row of patches is incomplete. If w is not, the last column of
+        patches is incomplete. A Stem keeps incomplete patches. CLIP's patch projection drops incomplete patches.
         """
         x, size = self.embed(images)
         maps = {0: as_map(x[:, 1:], size)}

@@ -37,17 +37,23 @@ def write(name: str, path: str | Path, seed: int = 0) -> None:
 
 
 def save(name: str, state: Mapping[str, Tensor], path: Path, seed: int = 0) -> None:
-    """Write a checkpoint in detectron2's format: the state dict under "model", and an iteration number.
+    """Write a fake checkpoint in detectron2's format: the state dict under "model", and an iteration number.
 
-    The key zoo.FAKE marks the weights as fake, for reports.
+    The entry zoo.FAKE contains the network's name `name`, and `seed`. Reports recognise fake weights by the key
+    zoo.FAKE.
     """
     checkpoint.write({"model": dict(state), "iteration": 0, zoo.FAKE: {"name": name, "seed": seed}}, path)
 
 
 def tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
-    """Return a tensor of fake values, float32: normal random numbers, scaled so that layers keep the variance.
+    """Return a float32 tensor of fake values for the entry `name` of a state dict.
 
-    Equal arguments give equal values. Scales of norms are near 1, biases near 0, and `logit_scale` is log 100.
+    Equal arguments give equal values. The values depend on the number of axes, and on the last part of `name`:
+
+    - `logit_scale`: log 100
+    - two or more axes: normal random numbers, scaled so that a layer keeps the variance of its input
+    - one axis, and the last part is `weight`, as in the scale of a norm: random numbers near 1
+    - one axis, and another last part, such as `bias`: random numbers near 0
     """
     last = name.rpartition(".")[2]
     if last == "logit_scale":

@@ -43,7 +43,10 @@ class Lengths(Protocol):
 
     @property
     def short_side(self) -> int:
-        """Short side of a resized photograph. A photograph whose long side would exceed `long_side` becomes smaller."""
+        """Short side of a resized photograph, unless the long side would then exceed `long_side`.
+
+        If the long side would exceed `long_side`, the short side becomes shorter than `short_side`.
+        """
 
     @property
     def long_side(self) -> int:
@@ -82,7 +85,7 @@ def _described(image: Any) -> str:
 
 
 def _advice(image: Any) -> str:
-    """Return the sentence that says how to convert an object of another type to an array."""
+    """Return the sentence that says how to convert `image`, which is not a NumPy array, to a NumPy array."""
     if hasattr(image, "convert"):
         return "For a Pillow image, type numpy.asarray(ImageOps.exif_transpose(image).convert('RGB'))"
     if isinstance(image, str | bytes) or hasattr(image, "__fspath__"):
@@ -132,9 +135,9 @@ def geometry(image: np.ndarray, sides: Sides) -> Geometry:
 
 
 def alike(sizes: Sequence[Size], most: int) -> Iterator[list[int]]:
-    """Yield lists of at most `most` indices into `sizes`, so that all sizes of a list are equal.
+    """Yield lists of indices of photographs. All photographs of a list have the same padded size.
 
-    `sizes` has the padded size of each photograph.
+    `sizes` has the padded size of each photograph. A list has at most `most` indices.
     """
     groups: dict[Size, list[int]] = {}
     for index, size in enumerate(sizes):

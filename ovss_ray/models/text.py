@@ -26,7 +26,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "single": ("a photo of a {}.",),
-    "vild": (  # as in SAN's code, where some full stops are missing
+    "vild": (  # Gu et al., ICLR 2022, as in SAN's code, where some full stops are missing
         "a photo of a {}.",
         "This is a photo of a {}",
         "There is a {} in the scene",
@@ -77,7 +77,7 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
         "this is one masked {} in the scene",
     ),
 }
-"""Name → templates: "single" of CLIP and AlphaCLIP, "vild" of ViLD (Gu et al., ICLR 2022), "fusioner" of Fusioner"""
+"""Name of a template set → templates: "single" of CLIP and AlphaCLIP, "vild" of ViLD, "fusioner" of Fusioner"""
 
 BATCH_TOKENS = 4096
 """Maximum number of tokens per call of the text tower, to limit the memory for large vocabularies"""
@@ -130,7 +130,7 @@ class Classifier:
     def __call__(self, embeddings: Tensor) -> Tensor:
         """Return logits (R, K) of unit-norm region embeddings (R, D).
 
-        The logit of a class is the highest dot product of the region's embedding and a row of the class.
+        A region has one dot product with each prompt embedding of a class. The class's logit is the highest one.
         """
         return (embeddings @ self.rows.T)[:, self.classes].amax(-1)
 
@@ -164,7 +164,7 @@ def reported(listener: Callable[[float, int], None]) -> Iterator[None]:
 def embed(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Return unit-norm embeddings (K, D) float32 of K names, on the tower's device.
 
-    The embedding of a name is the normalised mean over the templates.
+    Each template gives one prompt for a name. The prompt embeddings are averaged, and the mean is normalised.
     """
     unique = {name: row for row, name in enumerate(dict.fromkeys(names))}
     listed, parts = list(unique), []
@@ -178,9 +178,10 @@ def embed(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tenso
 
 
 def _prompts_done(names: int, total: int, templates: int, prompts: int) -> None:
-    """Call the listener with the number of names that are embedded so far, and with `total`.
+    """Call the listener of the current `reported` block with two numbers: embedded names, and all `total` names.
 
-    All prompts of `names` names are embedded, and `prompts` prompts of further names. A name has `templates` prompts.
+    All prompts of `names` names are embedded. In addition, `prompts` prompts of further names are embedded. Each name
+    has `templates` prompts.
     """
     _LISTENER.get()(names + prompts / templates, total)
 
@@ -263,9 +264,9 @@ def embed_prompts(tower: Tower, prompts: Sequence[str], listener: Callable[[int]
 def tokenise(prompts: Sequence[str], context: int = 77, words: str = "") -> tuple[Tensor, Tensor]:
     """Return tokens (P, context) int64 of P prompts, and the number of tokens of each prompt, (P,) int64.
 
-    The tokens include the start token and the end token. If a prompt is too long, tokens before the end token are
-    omitted. Case is ignored. If `words` is empty, the tokens are CLIP's byte pairs. Otherwise, `word_table` has the
-    tokens.
+    The tokens include the start token and the end token. If a prompt has more than `context` tokens, the last tokens
+    before the end token are omitted. Case is ignored. If `words` is empty, the tokens are CLIP's byte pairs. Otherwise,
+    each word or punctuation mark of a prompt is one token of `word_table(words)`.
     """
     tokens = _by_word(prompts, context, words) if words else _tokeniser()(list(prompts), context)
     return tokens, tokens.argmax(1) + 1  # the end token has the highest number of all

@@ -62,9 +62,9 @@ def shipped(file: str, *, option: str = "", part_of: str = "", other_options: tu
 
 
 def by_hand(file: str, licence: str, page: str) -> Weights:
-    """Return the Weights of a checkpoint that a person must download from `page`.
+    """Return the Weights of a checkpoint that has no direct URL.
 
-    `file` is empty if no file was published.
+    A person must download the file with the name `file` from `page`. If `file` is empty, no file was published.
     """
     return Weights(file, "", None, None, licence, page, manual=True)
 
@@ -165,8 +165,8 @@ def find(name: str, path: str | Path | None = None) -> Path:
     """Return the path of a checkpoint's file on this machine, after a download if needed.
 
     If `path` is None, the published or shipped file is used. If `path` is a URI, such as s3://bucket/san.pth, the file
-    is copied into `weights_folder`. Raises OvssError if the file cannot be found or downloaded. If `path` is None,
-    raises UnknownName for an unknown name, and OvssError if `verify` fails.
+    is copied into the folder of downloaded checkpoints. Raises OvssError if the file cannot be found or downloaded. If
+    `path` is None, raises UnknownName for an unknown name, and OvssError if `verify` rejects the file.
     """
     if path is not None and "://" in str(path):
         return _copy(str(path), weights_folder())
@@ -232,7 +232,7 @@ def _download(name: str) -> Path:
 
 
 def _from_hub(weights: Weights, file: Path) -> None:
-    """Download a checkpoint from the Hugging Face hub. If another process downloads the file, only wait."""
+    """Download a checkpoint from the Hugging Face hub, unless another process has created `file` in the meantime."""
     from huggingface_hub import hf_hub_download
 
     file.parent.mkdir(parents=True, exist_ok=True)

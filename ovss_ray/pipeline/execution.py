@@ -15,7 +15,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 from ovss_ray.structures.words import WORDS
 
 OF_WORDS = {WORDS, "size"}
-"""Additional columns that a stage needs if it reads `vocabulary` after a stage that gives images their own words"""
+"""Additional columns for a stage that reads `vocabulary`, if an earlier stage writes the words of each image"""
 
 
 class Contract(Exception):
@@ -54,7 +54,7 @@ def plan(stages: Sequence[StageConfig], initial: Iterable[str], wanted: Iterable
 
 
 def _needed(stages: Sequence[StageConfig]) -> list[set[str]]:
-    """Return the columns that each stage needs: the columns that the stage reads, and OF_WORDS if necessary."""
+    """Return the columns that each stage reads, with OF_WORDS added for some stages (see the condition at OF_WORDS)."""
     needed, worded = [], False
     for stage in stages:
         reads = set(stage.reads())
@@ -67,9 +67,9 @@ def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -
     """Run the stages in order over a batch with the columns in columns.MANIFEST.
 
     If an image fails, only this image gets a text in the column `error`, and later stages skip the image. The column
-    `seconds` gets the times of each stage and of the stage's parts (see Stage.parts). If images have their own words,
-    the words of an image replace the image's vocabulary. In such a batch, the prediction of an image without words is
-    NONE at every pixel.
+    `seconds` gets the times of each stage and of the stage's parts (see Stage.parts). If the batch has the column
+    `words`, or a stage writes it, an image's words replace the image's vocabulary. Stages that read `vocabulary` then
+    skip images without words. If a skipped stage writes `prediction`, the image's prediction is NONE at every pixel.
 
     Raises Contract if a stage does not write its declared columns, and Poisoned if the process can no longer compute.
     Raises OvssError if a disk is full or read-only.
@@ -105,7 +105,11 @@ def start(n: int, **columns: Sequence[object]) -> Batch:
 
 
 def _settle(stage: Stage, batch: Batch, vocabularies: Vocabularies) -> Batch:
-    """Return the columns that a stage writes, and the column `error`. Halve the batch until failed images are alone."""
+    """Run a stage over a batch, and return the columns that the stage writes, and the column `error`.
+
+    If the stage raises an exception, the batch is split into two halves, and the stage runs over each half. If the
+    stage raises an exception for a batch of one image, this image gets a text in `error`.
+    """
     n = len(batch["image_id"])
     try:
         written = stage({name: batch[name] for name in ("image_id", *stage.reads)}, vocabularies)
@@ -114,7 +118,7 @@ def _settle(stage: Stage, batch: Batch, vocabularies: Vocabularies) -> Batch:
     except (Exception, SystemExit) as failure:  # the only place where an image is isolated
         if _poisonous(failure):
             raise Poisoned(f"{type(failure).__name__}: {failure}") from failure
-        if _full(failure):
+        if _full(failure):  # every later image would fail as well
             raise OvssError(describe(stage, failure)) from failure
         if n == 1:
             return {**{name: empty(name, 1) for name in stage.writes}, "error": column([describe(stage, failure)])}
@@ -147,7 +151,7 @@ def _poisonous(failure: BaseException) -> bool:
 
 
 def _full(failure: BaseException | None) -> bool:
-    """Return whether a disk is full or read-only, so that every later image would fail as well."""
+    """Return whether an exception, or one of its causes, is the error of a full or read-only disk."""
     if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return True
     return failure is not None and _full(failure.__cause__)

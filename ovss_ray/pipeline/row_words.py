@@ -1,4 +1,8 @@
-"""Vocabularies of rows whose images have their own words, and detection of rows without words."""
+"""Use of an image's words as the image's vocabulary, and detection of images without words.
+
+The words of an image are the classes that a method may predict for this image (see structures/words.py). Each row of a
+batch is an image.
+"""
 
 from collections import ChainMap
 from typing import Any
@@ -14,10 +18,12 @@ from ovss_ray.structures.words import WORDS
 
 
 def with_words(batch: Batch, vocabularies: Vocabularies, stage: str) -> tuple[Batch, Vocabularies]:
-    """Replace each row's vocabulary by the row's words. Return the new batch, and all vocabularies, old and new.
+    """Replace each row's vocabulary by the row's words. Return the new batch, and a mapping with all vocabularies.
 
-    In the new batch, `vocabulary` has the digest of each row's words, or "" for a row without words. Words without
-    templates get the templates of the old vocabulary. A row with invalid words gets an error that begins with `stage`.
+    In the new batch, `vocabulary` has the digest of each row's words, or "" for a row without words. The mapping has
+    the given `vocabularies`, and the new vocabularies of the rows. If a row's words have no prompt templates, the
+    templates of the row's previous vocabulary are used. If a row's words are invalid, the row gets an error that begins
+    with `stage`.
     """
     new: dict[str, Vocabulary] = {}
     digests, errors, values = column(batch["vocabulary"]), column(batch["error"]), column(batch[WORDS])

@@ -55,8 +55,8 @@ class Stage(ABC):
     exports: ClassVar[bool] = False
     """True for a stage that writes files for later use
 
-    If no stage writes `prediction`, a run with such a stage predicts no label maps. The run then needs no ground truth,
-    unless a stage or a metric reads `truth`.
+    A run with an exporting stage predicts label maps only if a stage writes `prediction`. A run that predicts no label
+    maps needs no ground truth, unless a stage or a metric reads `truth`.
     """
     benchmarks: Benchmarks = NoBenchmarks()
     """name → benchmark, for all benchmarks of the run; `StageConfig.build` sets it before the first call"""
@@ -126,7 +126,8 @@ class Stage(ABC):
     def network_key(cls, config: Any) -> str | None:
         """Return a key of the stage's `network`; None if the stage shares no network.
 
-        If an earlier stage of the worker has an equal key, the constructor gets that stage's network as `network`.
+        If an earlier stage of the same worker has an equal key, this stage uses the earlier stage's network. The
+        constructor of this stage then gets the network as the argument `network`.
         """
         return None
 

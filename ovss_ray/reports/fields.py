@@ -15,7 +15,10 @@ Percent = Annotated[float | None, BeforeValidator(_measured)]
 """A value in percent, or None if it could not be measured."""
 
 Ends = tuple[float, float]
-"""Lower and upper end of an interval, in percent; multiples of 1 / 2³²."""
+"""Lower and upper end of an interval, in percent
+
+Both ends are multiples of 1 / 2³², so that an interval is equal on every machine.
+"""
 
 
 class Part(BaseModel):
@@ -27,7 +30,8 @@ class Part(BaseModel):
 class Bootstrap(Part):
     """95 % intervals by a percentile bootstrap (docs/statistics.md).
 
-    If a resample has no pixel of a class, means such as mIoU use the class's value over all images.
+    A class without pixels in the ground truth of a resample has no IoU in this resample. The mIoU of the resample then
+    uses the IoU of the class over all images. Other means over classes are computed in the same way.
     """
 
     method: str = "centred percentiles"

@@ -27,9 +27,9 @@ LEVEL = 95
 FEWEST = 2
 """Minimum number of photographs for computing the intervals of a benchmark."""
 FEWEST_OF_CLASS = 5
-"""Minimum number of photographs with a class for an interval of the class. With fewer, intervals are far too narrow."""
+"""Number of photographs below which a class gets no interval, since the interval would be far too narrow."""
 RARE = 10
-"""Number of photographs below which a class counts as rare. Rare classes make the intervals of means too narrow."""
+"""Number of photographs below which a class counts as rare. With rare classes, intervals of mIoU are too narrow."""
 
 
 def of(reading: Reading) -> Bootstrap | None:
@@ -62,7 +62,7 @@ def of(reading: Reading) -> Bootstrap | None:
 
 
 def _method(cells: Cells, seen: np.ndarray) -> dict[str, Any]:
-    """Return the fields `method` to `rare_classes` of Bootstrap.
+    """Return name of a field → value, for the fields of Bootstrap on the method, and for the field `rare_classes`.
 
     `seen` (L,) is the number of photographs with each label.
     """
@@ -78,10 +78,10 @@ def _method(cells: Cells, seen: np.ndarray) -> dict[str, Any]:
 
 
 def resampled(reading: Reading, cells: Cells) -> dict[str, tuple[Any, Any]]:
-    """Return name of a metric → (its values in the resamples, its values over all images).
+    """Return name of a metric → (the metric's values in the resamples, the metric's values over all images).
 
-    Both are objects of the class `Resampled` that the metric defines (see metrics.Table.Resampled). A metric without
-    the class `Resampled` is left out. A metric that is not computed from confusion matrices is also left out.
+    Each element of a pair is an object of the metric's class `Resampled` (see metrics.Table.Resampled). A metric
+    without a class `Resampled` is left out. A metric that is not computed from confusion matrices is also left out.
     """
     sums, of_all = cells.resampled(), cells.whole()
     return {
@@ -109,7 +109,10 @@ def centred(values: np.ndarray, reported: float) -> Ends | None:
 
 
 def shifted(values: np.ndarray, reported: float) -> Ends | None:
-    """Return the interval of `centred` without the limits 0 and 100. Differences of two values need no limits."""
+    """Return the same interval as `centred`, but do not limit the ends of the interval to 0 and 100.
+
+    Intervals of differences must not be limited, since the difference of two values may be negative.
+    """
     # sums of integers do not depend on the order, so the interval is equal on every machine
     units = np.sort(np.rint(values[~np.isnan(values)] * UNITS).astype(np.int64))
     if not len(units) or np.isnan(reported):

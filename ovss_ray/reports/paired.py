@@ -47,7 +47,7 @@ class Paired:
     values: Mapping[str, Difference] | None = None
     """key of a metric, such as "miou" → difference of this metric; None if the runs cannot be compared"""
     classes: Mapping[int, Difference] | None = None
-    """index of a label → difference of its IoU, for labels in at least five photographs; None if refused"""
+    """label → difference of IoU, for labels in at least five photographs; None if the runs cannot be compared"""
     labels: tuple[str, ...] = ()
     """names of all labels"""
     words: str = ""
@@ -172,9 +172,9 @@ def _other_images(first: Cells, second: Cells) -> str:
 
 
 def _other_names(first: Reading, second: Reading, ids: Sequence[str]) -> str:
-    """Return a text for `Paired.refused` if an image in `ids` has a different vocabulary in each of two runs.
+    """Return a text for `Paired.refused` if the vocabulary of an image in `ids` differs between two runs.
 
-    Returns an empty text if all vocabularies are equal.
+    Returns an empty text if each image in `ids` has the same vocabulary in both runs.
     """
     before, after = _vocabularies(first), _vocabularies(second)
     if other := [name for name in ids if before.get(name) != after.get(name)]:

@@ -127,9 +127,10 @@ def _relations(relations: Relations | None) -> dict[str, Any] | None:
 
 
 def _values(reading: Reading) -> dict[str, Any]:
-    """Return key → value for the columns in the tables of all metrics, such as {"miou": 54.3}.
+    """Return key → value of the metrics, such as {"miou": 54.3}.
 
-    The keys of a metric's columns are in Table.headings of the metric. A value that could not be measured is None.
+    A metric may compute several values. Only the values in the metric's table are returned. The
+    keys of these values are in Table.headings of the metric. A value that could not be measured is None.
     """
     results = [(metric.headings, values.result()) for metric, values in reading.results()]
     return {key: _plain(result[key]) for headings, result in results for key in headings if key in result}

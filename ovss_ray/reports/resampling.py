@@ -47,7 +47,10 @@ class Cells:
     pixels: np.ndarray
     """(m,) int64: number of pixels of each cell"""
     image_miou: np.ndarray
-    """(n,) float64 percent: mIoU of each image, a multiple of 1 / 2³²; NaN if all pixels are ignored"""
+    """(n,) float64 percent: mIoU of each image; NaN if all pixels are ignored
+
+    The values are rounded to multiples of 1 / 2³². So `matrix` can sum the values exactly, as integers.
+    """
     labels: int
     """number of labels, L"""
 

@@ -60,7 +60,7 @@ class Files(Part):
 
     @property
     def compact_words(self) -> str:
-        """Sentence on records that were replaced by sums (`ovss report --compact`); empty if there are none."""
+        """Sentence on records that `ovss report --compact` has replaced by sums; empty if no record was replaced."""
         return (
             f"`ovss report --compact` has replaced the records of {self.compact} images by sums: no intervals and no "
             "values of single images"
@@ -117,7 +117,7 @@ class WordsOf(Part):
     mapping: tuple[tuple[str, str | None], ...] = ()
     """pairs (word, label); () if the user set only templates
 
-    If a word counts as no label, the label is None. If a word has synonyms, only the first synonym is stored.
+    If a word is mapped to no label, `label` is None. If a word has synonyms, only the first synonym is stored.
     """
     without_word: tuple[str, ...] = ()
     """labels for which there is no word; they cannot be predicted, so their IoU is 0"""
@@ -154,7 +154,7 @@ class ImageError(Part):
 
 
 class PublishedFigure(Part):
-    """A published mIoU or mean SG-IoU, and the measured value by the same convention."""
+    """A published value of a metric, such as mIoU, and the value of the same metric that the run measured."""
 
     miou: float
     """published value in percent, with the digits of the source; `convention` names the metric of the value"""
@@ -162,7 +162,7 @@ class PublishedFigure(Part):
     kind: str
     where: str
     metric: str | None
-    """name of the metric of the value `measured`. For the convention "either": "miou". For "unknown": None."""
+    """metric whose value is `measured`, such as "miou" for the convention "either"; None if no metric is measured"""
     measured: Percent
     difference: Percent
     """measured minus published value, in percentage points; None if the values are not comparable"""
@@ -176,7 +176,7 @@ class Published(Part):
     not_comparable: tuple[str, ...]
     """reasons why the figures are not comparable with the run; empty for comparable figures"""
     checkpoint: str
-    """sentence on how the run's weights were identified as the published checkpoint; empty if not comparable"""
+    """sentence on how the weights were identified as the published checkpoint; empty if `not_comparable` has reasons"""
     figures: tuple[PublishedFigure, ...]
 
 
@@ -212,7 +212,7 @@ class BenchmarkReport(Part):
     @model_validator(mode="before")
     @classmethod
     def _earlier(cls, raw: Any) -> Any:
-        """Add `files` to a report of an earlier version without this key. All scored images count as `undigested`."""
+        """Add `files` to a report of an earlier version without it. `undigested` is the number of scored images."""
         if isinstance(raw, Mapping) and "files" not in raw and isinstance(images := raw.get("images"), Mapping):
             return {**raw, "files": {"undigested": images.get("scored", 0)}}
         return raw
@@ -258,7 +258,7 @@ class Report(Part):
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """Sentences with advice for the user: one if images have no result, one if files belong to no image."""
+        """Sentences with advice on images without a result, and on files that belong to no image; () if `final`."""
         counts = [benchmark.images for benchmark in self.benchmarks.values()]
         expected, scored = sum(images.expected for images in counts), sum(images.scored for images in counts)
         sentences = []

@@ -32,7 +32,10 @@ def differences(first: str, second: str, benchmark: str, paired: Paired) -> Tabl
 
 
 def class_differences(first: str, second: str, benchmark: str, paired: Paired) -> Table:
-    """Return the table of the differences of IoU per class, largest first, with Holm-corrected p-values."""
+    """Return the table of the differences of IoU per class, with p-values after Holm's correction.
+
+    The rows are sorted by the absolute value of the difference, largest first.
+    """
     table = _table(f"{benchmark}: IoU of {second} minus {first}, p after Holm's correction", "class")
     for label, difference in sorted((paired.classes or {}).items(), key=lambda item: (-abs(item[1].value), item[0])):
         table.add_row(escape(paired.labels[label]), *_numbers(difference))

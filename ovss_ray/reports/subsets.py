@@ -44,9 +44,9 @@ class SizeScore:
 def merged(reading: Reading, merge: Mapping[str, Sequence[str]]) -> Reading:
     """Return the Reading of a benchmark with merged classes. `merge`: new name → names of the classes to merge.
 
-    The result has confusion matrices, but no other metrics, no groups and no relations. Raises OvssError for an unknown
-    class, or a class with two new names. Raises OvssError if a new name is the name of a class that is not merged. Also
-    raises OvssError if `reading` has no confusion cells (see totals.read).
+    The result has confusion matrices, but no other metrics, no groups and no relations. Raises OvssError if `merge` has
+    an unknown class, or lists a class under two new names. Raises OvssError if a new name is the name of a class that
+    is not merged. Also raises OvssError if `reading` has no confusion cells (see totals.read).
     """
     names, indices = _merged(reading.card["labels"], merge)
     table = np.full(NONE + 1, NONE, np.uint16)
@@ -74,8 +74,8 @@ def selected(reading: Reading, merge: Mapping[str, Sequence[str]], only: Sequenc
 def interesting(labels: Sequence[str], merge: Mapping[str, Sequence[str]], only: Sequence[str]) -> list[int]:
     """Return the classes in `only`, as indices into the list of classes after merging (see `selected`).
 
-    Raises OvssError for an unknown class, or a class with two new names. Raises OvssError if a new name is the name of
-    a class that is not merged.
+    Raises OvssError if `merge` or `only` has an unknown class, or if `merge` lists a class under two new names. Also
+    raises OvssError if a new name is the name of a class that is not merged.
     """
     names, new = _merged(labels, merge)
     named = places(labels)

@@ -74,7 +74,7 @@ def _details(name: str, benchmark: BenchmarkReport) -> Iterator[str | Table]:
 
 
 def own_words(words: WordsOf) -> str:
-    """Return a sentence with the source, the numbers and examples of the user's words and templates."""
+    """Return a text with the source of the user's words and templates, the number of each, and examples."""
     source = f"{words.file or 'the config'}, sha256 {words.sha256[:12]}"
     templates = f"; templates: {len(words.templates)}, such as {words.templates[0]!r}" if words.templates else ""
     if not words.mapping:
@@ -176,7 +176,7 @@ def method(bootstrap: Bootstrap) -> str:
 
 
 def _covered(benchmark: BenchmarkReport, metric: metrics.Table) -> str:
-    """Return the numbers of measured and of expected images in markup, with "not final" if images are missing."""
+    """Return the counts of measured and requested images, such as "200/233 not final", in markup."""
     measured = benchmark.measured.get(metric.measured_as, benchmark.images.scored)
     final = benchmark.final and measured == benchmark.images.scored
     return f"{measured}/{benchmark.images.expected}" + ("" if final else " [red]not final[/]")
@@ -208,7 +208,7 @@ def _group_intervals(name: str, groups: Mapping[str, Mapping[str, Ends]]) -> str
 
 
 def counted(counts: Mapping[str, int]) -> str:
-    """Return counts as text, such as "distinct words: 7". A key without a description is printed unchanged."""
+    """Return counts as text, such as "distinct words: 7". Keys that are not in metrics.Table.counts are kept."""
     words = {key: word for metric in (*metrics.built_in(), *metrics.derived()) for key, word in metric.counts.items()}
     return ", ".join(f"{words.get(key, key)}: {value}" for key, value in counts.items())
 

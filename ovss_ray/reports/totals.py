@@ -19,7 +19,7 @@ from ovss_ray.runs.folder import RunFolder
 from ovss_ray.runs.records import Settled
 
 _UNIT = 2**64
-"""Units per second. Times (float32 seconds) are summed as integers, so the order has no influence on the sum."""
+"""Times are summed as integers, in units of 1 / _UNIT seconds. So the order of the records has no influence."""
 
 TRUTH_DIGEST = "truth_digest"
 """Column of records with the digest of the label file."""
@@ -48,18 +48,25 @@ class Total:
     measured: Mapping[str, int] = field(default_factory=dict)
     """metric → number of images with a measurement"""
     images: tuple[pa.Table, ...] = ()
-    """tables with a row per image: image_id, the image's value of each metric, error; () unless requested"""
+    """tables with a row per image: image_id, the image's value of each metric, error
+
+    The tuple is empty if the argument `images` of `Total.of` was False.
+    """
     cells: tuple[pa.Table, ...] = ()
-    """tables with a row per scored image: image_id, confusion, and truth_digest if recorded; () unless requested"""
+    """tables with a row per scored image: image_id, confusion, and truth_digest if recorded
+
+    The tuple is empty if the argument `cells` of `Total.of` was False.
+    """
     compact: int = 0
     """number of images whose records were replaced by sums (see runs/compact.py)"""
 
     @classmethod
     def of(cls, part: pa.Table, labels: int, images: bool = False, cells: bool = False) -> "Total":
-        """Return the sum over the images in `part`, a table of records or of compact files. `labels`: number of labels.
+        """Return the sum over the images in `part`. `labels` is the number of labels.
 
-        With `images`, the result has the values of each image. With `cells`, it has the confusion cells of each image.
-        For compact files, `images` and `cells` have no effect.
+        `part` is a table of records, or the content of a compact file. If `images` is True, the result has the values
+        of each image. If `cells` is True, the result has the confusion cells of each scored image. If `part` is the
+        content of a compact file, `images` and `cells` have no effect.
         """
         if compact.is_compact(part):
             return sum((cls._of_sums(**row) for row in compact.sums(part, labels)), cls())
@@ -203,9 +210,10 @@ class Reading:
 def read(folder: RunFolder, fold: Fold = records.fold, images: bool = False, cells: bool = False) -> dict[str, Reading]:
     """Return benchmark → Reading. Raises OvssError if the folder is incomplete or damaged.
 
-    With `images`, the result has the values of each image. With `cells`, it has confusion cells: the cells of each
-    image's confusion matrix. Benchmarks with more than CELLS_UP_TO images have no confusion cells. After
-    `ovss report --compact`, a benchmark has neither values nor confusion cells of single images.
+    If `images` is True, each Reading has the values of single images. If `cells` is True, each Reading has confusion
+    cells, the nonzero cells of the confusion matrices of single images. A benchmark with more than CELLS_UP_TO images
+    has no confusion cells. After `ovss report --compact`, a benchmark has no values and no confusion cells of single
+    images.
     """
     config = folder.config()
     main = (metrics.MAIN,) if predicts(config) else ()

@@ -92,7 +92,8 @@ def _good(folder: str) -> pa.Table:
 def _doubted(scored: pa.Table, image: np.ndarray, now: pa.Table, side: tuple[str, str, str]) -> np.ndarray:
     """Return (n,) bool: True for an image of `now` whose file may have changed since a record in `scored` was written.
 
-    `image` (m,): row in `now` of the image of each record in `scored`, or −1. `side` is an element of SIDES.
+    `image` (m,) has one value per record in `scored`: the row in `now` of the record's image, or −1 if `now` lacks the
+    image. `side` is an element of SIDES; it selects photographs or label files.
     """
     _, stamp, digest = side
     doubted, known = np.zeros(len(now), bool), np.zeros(len(scored), bool)
@@ -117,8 +118,8 @@ def _doubted(scored: pa.Table, image: np.ndarray, now: pa.Table, side: tuple[str
 def _undigested(scored: pa.Table, image: np.ndarray, images: int) -> np.ndarray:
     """Return (n,) bool: True for an image that has a record without digests of its files.
 
-    `image` (m,): row in the manifest of the image of each record in `scored`, or −1. `images` is n, the number of
-    images in the manifest.
+    `image` (m,) has one value per record in `scored`: the manifest's row of the record's image, or −1 if the manifest
+    lacks the image. `images` is n, the number of images in the manifest.
     """
     without = np.zeros(images + 1, bool)  # the last entry is that of -1
     for begin, part in mapped_tables.blocks(scored):
@@ -129,9 +130,12 @@ def _undigested(scored: pa.Table, image: np.ndarray, images: int) -> np.ndarray:
 def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
     """Return the ids of images whose photograph has changed since the image was scored.
 
-    The saved predictions of these images are stale. `now` is the result of `looked_up`. `before` is the manifest of an
-    earlier command. `folder` is the path of the records. If `now` and `before` have the same digest of a photograph,
-    its image is left out.
+    The saved predictions of these images are stale, and the caller deletes these predictions. If `now` and `before`
+    have the same digest of a photograph, its image is left out. The reason is that an earlier command has already
+    deleted the stale prediction of this image.
+
+    `now` is the result of `looked_up`. `before` is the manifest of an earlier command. `folder` is the path of the
+    records.
     """
     _, _, digest = SIDES[0]
     if digest not in versions.changed(now):
@@ -192,7 +196,10 @@ def doubts(folder: RunFolder, listed: Mapping[str, pa.Table]) -> Iterator[str]:
 
 
 def _doubtful(table: pa.Table) -> int:
-    """Return the number of images in a saved manifest with a changed local file. Missing files are ignored."""
+    """Return the number of images whose local files have changed since the manifest `table` was written.
+
+    A file counts as changed if its stamp differs from the stamp in the manifest. Missing files do not count.
+    """
     if not set(STAMPS) <= set(table.column_names):
         return 0
     number = 0

@@ -58,9 +58,9 @@ def resolved(
     manifest. A compact file is also unusable if an earlier usable compact file has one of its images. A usable compact
     file replaces all records of its images.
 
-    `whole` (n,) bool: True for an image of a compact file. `file` (n,): number of the part file that has the entry,
-    ascending. `image` (n,): row of the entry's image in the manifest, or −1. `stale` (n,) bool: True if the image's
-    photograph or label file has changed since the entry was written.
+    `whole` (n,) bool: True for an image of a compact file. `file` (n,), ascending: index of the file that has the
+    entry, in the list of all record files and compact files. `image` (n,): row of the entry's image in the manifest,
+    or −1. `stale` (n,) bool: True if the image's photograph or label file has changed since the entry was written.
     """
     if not whole.any():
         return stale, whole
@@ -110,16 +110,17 @@ def _folded(metric: metrics.Metric, partial: Any) -> pa.Array:
 
 
 def sums(part: pa.Table, labels: int) -> Iterator[dict[str, Any]]:
-    """Yield a dict per compact file, from the rows of `part`. `labels` is the number of labels of the benchmark.
+    """Yield a dict with the sums in each row of `part`. A row of `part` is the content of a compact file.
 
-    The key `images` has the number of images. The keys `spent`, `measured` and `partials` are fields of Total. Raises
-    OvssError if a row has sums over another number of labels, or sums of another version of a metric.
+    The key `images` has the number of images. The keys `spent`, `measured` and `partials` are fields of Total. `labels`
+    is the number of labels of the benchmark. Raises OvssError if a row has sums over another number of labels, or sums
+    of another version of a metric.
     """
     for row in range(len(part)):
         if (before := part["labels"][row].as_py()) != labels:
             raise OvssError(
                 f"a compact file of this run has sums over {before} labels, but the benchmark has {labels} labels. "
-                "Perhaps another version of the benchmark was scored: choose a new --out"
+                "Perhaps another version of the benchmark was scored. Choose a new --out"
             )
         yield {
             "images": len(part["image_id"][row]),

@@ -71,9 +71,14 @@ def build(name: str, benchmark: Benchmark, root: str, selection: Selection) -> p
 def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> Listed:
     """Return the selected images of a benchmark, and the files of the data set that belong to no image.
 
-    Listed.left_out has these files only for a whole split whose number of images is not in `benchmark.counts`. In all
-    other cases, Listed.left_out is empty. If a whole split is selected and its number of images is in
-    `benchmark.counts`, the number is checked. Raises OvssError if data are missing, or if the number is wrong.
+    `selection` selects a whole split, or a part of a split by ids or a limit. `benchmark.counts` has the expected
+    number of images of some splits.
+
+    - Whole split, expected number known: Raises OvssError if the split has another number of images.
+    - Whole split, expected number unknown: Listed.left_out has the files that belong to no image.
+
+    In all other cases, Listed.left_out is empty. Raises OvssError if no image is found, or if an id in `selection` is
+    unknown. Also raises OvssError if an id occurs more than once in the data set.
     """
     if selection.ids is not None and benchmark.listed:
         items = logged(benchmark.listed(root, selection.split, selection.ids))
@@ -109,7 +114,13 @@ def table(name: str, benchmark: Benchmark, images: Listed) -> pa.Table:
 
 
 def _sized(benchmark: Benchmark, items: Rows[Item]) -> Iterator[tuple[Any, ...]]:
-    """Yield a row per item: id, photograph, label file, part, H and W in pixels, both stamps, aspect ratio W / H."""
+    """Yield a row per item, with the following values.
+
+    - image id, addresses of the photograph and of the label file, and Item.part
+    - height and width of the photograph in pixels
+    - stamp of the photograph, and stamp of the label file
+    - aspect ratio, width / height
+    """
     stream = iter(items)
     batch = list(islice(stream, AT_ONCE))
     local = all(files.is_local(item.image) for item in batch)

@@ -87,9 +87,9 @@ def with_images(config: RunConfig) -> RunConfig:
 
 
 def _without_images(words: WordList) -> WordList:
-    """Return a WordList without `images`. The result has the same `map` and `templates` as `words`.
+    """Return a WordList that has the `map` and the `templates` of `words`, but no `images`.
 
-    The names are the keys of `map`. If `map` is not empty, `add` is True.
+    The `names` of the result are the keys of `words.map`. The `add` of the result is True if `words.map` has a key.
     """
     # without names, the benchmark keeps its classes; with names, the names are added to the classes
     return WordList(names=tuple(words.map), add=bool(words.map), map=words.map, templates=words.templates)
@@ -164,10 +164,10 @@ def _index(classes: Sequence[Names], words: WordList, benchmark: Benchmark) -> t
 
     The first of these rules that applies gives the label:
 
-    1. If the class is a key of `words.map`, the value of this key is the label.
-    2. If the class comes from `benchmark`, the label is that of the class in `benchmark`.
-    3. If a name of the class is the name of a label, this label is used.
-    4. Otherwise, the label is `words.unmapped`.
+    1. If a key of `words.map` refers to the class (see `_mapped`), the value of this key is the label.
+    2. If the class comes from `benchmark`, the class keeps the label that it has in `benchmark`.
+    3. If a name of the class is also the name of a label, the class gets this label.
+    4. Otherwise, the class gets the label `words.unmapped`.
     """
     places, kept = _places(benchmark), len(benchmark.vocabulary) if words.add else 0
     mapped = _mapped(classes, words, places, benchmark)
@@ -186,10 +186,11 @@ def _index(classes: Sequence[Names], words: WordList, benchmark: Benchmark) -> t
 
 
 def _mapped(classes: Sequence[Names], words: WordList, places: Places, benchmark: Benchmark) -> dict[int, int]:
-    """Return position in `classes` → index of the label, for the classes that are keys of `words.map`.
+    """Return position in `classes` → index of the label, for the classes to which a key of `words.map` refers.
 
-    If the label of a class is null, the index is NONE. Raises OvssError for a key of `words.map` that is no class, and
-    for an unknown or ambiguous label.
+    A key refers to the classes whose first name is the key. If there are none, the key refers to all classes that have
+    the key as a name. If the value of the key is null, the index is NONE. Raises OvssError if a key refers to no class,
+    or if a label is unknown or ambiguous.
     """
     synonyms: dict[str, list[int]] = {}
     first: dict[str, list[int]] = {}
@@ -247,8 +248,11 @@ def _spelled(names: Names) -> list[str]:
 def _places(benchmark: Benchmark) -> dict[str, list[int]]:
     """Return name → indices of the labels that the name can mean. The names have the form that `_folded` returns.
 
-    If a name is a whole label, the name means this label. Otherwise, if the name is a name of a class, the name means
-    the label of the class. Otherwise, the name is a part of a label, such as "car" in "car, auto".
+    The first of these rules that finds a label gives the labels of the name:
+
+    1. The name means every label that is equal to the name.
+    2. The name means the label of every class that has the name.
+    3. The name means every label of which the name is a part. For example, "car" means "car, auto".
     """
     levels: list[dict[str, list[int]]] = [{}, {}, {}]
     parts, classes, whole = levels

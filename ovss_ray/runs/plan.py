@@ -55,7 +55,7 @@ class RunPlan:
     left_out: Mapping[str, tuple[LeftOut, ...]] = field(default_factory=dict)
     """benchmark → files of the data set that belong to no image"""
     relations: Mapping[str, Relations] = field(default_factory=dict)
-    """benchmark → relations between its labels, for the metric SG-IoU. The records do not depend on relations"""
+    """benchmark → relations between its labels, for the metric SG-IoU. If relations change, the records stay valid"""
     words: Mapping[str, OwnWords] = field(default_factory=dict)
     """benchmark → the user's words, which have already replaced the classes in the field `benchmarks`"""
 
@@ -102,7 +102,7 @@ class RunPlan:
         }
 
     def weights(self) -> dict[str, Any]:
-        """Return a dict for the report. The key `weights` has the result of `_sources` for each stage with files."""
+        """Return {"weights": list} for the report. The list has the result of `_sources` for each stage with files."""
         return {"weights": [_sources(stage_files) for stage_files in self.sources if stage_files]}
 
     def _benchmark(self, name: str) -> dict[str, Any]:

@@ -49,7 +49,7 @@ SCHEMA = pa.schema(
 )
 """Columns of a record. Each additional metric of a config adds a column of the same name.
 
-A part file has no column for a metric without values, except `confusion`."""
+A part file omits the column of a metric if no row has a value. The column `confusion` is never omitted."""
 
 
 def table(batch: Batch) -> pa.Table:
@@ -135,11 +135,11 @@ class Settled:
     changed: int = 0
     """number of images whose photograph or label file has changed since a record without an error was written"""
     due: int = 0
-    """number of images whose records without an error are all unusable. These images are scored again"""
+    """number of images that have a record without an error, but no usable one. These images are scored again"""
     undigested: int = 0
-    """number of valid records without an error that have no digests (from an earlier version of ovss_ray)"""
+    """number of valid records without errors and without file digests. An earlier version of ovss_ray wrote them"""
     together: int = 0
-    """part of `due`: number of images with unchanged files, whose compact file is unusable (see compact.py)"""
+    """number of images in `due` whose photograph and label file are unchanged, but whose compact file is unusable"""
     compact: tuple[str, ...] = ()
     """addresses of those files in the field `parts` that are compact files. A compact file has one row, with index 0"""
 
@@ -147,11 +147,11 @@ class Settled:
 def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -> Settled:
     """Return the valid records of a folder, at most one per image.
 
-    A record is valid if its rank is the best of the image's records, and is not STALE (see versions.MATCHED). A record
-    with an error may be valid. If an image is in a usable compact file, the compact file replaces the image's records.
+    An image's record with the best rank is valid, unless this rank is STALE (see versions.MATCHED). So a valid record
+    may have an error. If a usable compact file contains an image, the compact file replaces the image's records.
 
     `among` is the manifest. Records of images outside the manifest are not valid. If `among` is None, no image is
-    excluded, and all files are considered unchanged.
+    excluded, and no photograph or label file counts as changed.
     """
     uris = parts(folder)
     known = _all(uris, among, read)
@@ -184,10 +184,11 @@ def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -
 
 
 def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part) -> pa.Table:
-    """Return a table of the part files `uris`. The rows are records, and images of compact files. Columns:
+    """Return the records and the images of compact files in the part files `uris`, with a row each. Columns:
 
     - `image_id`
-    - `image_digest` and `truth_digest`, each only if the manifest has at least one digest in this column
+    - `image_digest`, if the manifest has at least one digest in its column `image_digest`
+    - `truth_digest`, if the manifest has at least one digest in its column `truth_digest`
     - `place`, int64: 2³² · (index of the part file in `uris`) + (number of the row within its part file)
     - `good`, bool: True if the record has no error
     - `digested`, bool: True if the record has at least one digest
@@ -255,7 +256,7 @@ def add(parts: Iterable[Part], of: Callable[[pa.Table], P], read: Read = read_pa
 
 
 def _together(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Join consecutive tables of the same schema into tables of about CHUNK rows. Few large tables are faster."""
+    """Join consecutive tables of the same schema into fewer tables of about CHUNK rows, to save time."""
     waiting: list[pa.Table] = []
     for table in tables:
         alone = compact.is_compact(table) or sum(map(len, waiting)) >= CHUNK
@@ -277,11 +278,11 @@ def read(folder: str, among: pa.Table | None = None) -> Iterator[pa.Table]:
 
 
 def missing(manifest: pa.Table, folder: str, before: Collection[str] | None = None) -> pa.Table:
-    """Return the rows of the manifest that still need scoring.
+    """Return the rows of the manifest whose images still need scoring.
 
-    A row is omitted if the image has a usable record without an error (see compact.resolved). A row is also omitted if
-    this command has written any record of the image. `before`: addresses of the part files that existed before this
-    command. If `before` is None, all part files existed before this command.
+    An image needs no scoring if it has a usable record without an error (see compact.resolved). Images with a record in
+    a new part file need no scoring either, even if the record has an error. `before`: addresses of the part files that
+    are not new, because they existed before the running command. If `before` is None, no part file is new.
     """
     uris = parts(folder)
     known = _all(uris, manifest)

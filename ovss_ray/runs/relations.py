@@ -27,7 +27,8 @@ FORM = "Write a section for each benchmark, such as `ade20k:150: {grass: plant, 
 def read(file: str | Path, labels: Mapping[str, Sequence[str]]) -> dict[str, Relations]:
     """Return benchmark → its relations, for the benchmarks in `labels` that have a section in the file.
 
-    `labels`: benchmark → its labels. Raises OvssError if the file is invalid, or if it has none of these sections.
+    `labels`: benchmark → its labels. Raises OvssError if the file is invalid, or if the file has no section
+    for any benchmark in `labels`.
     """
     sections = {catalog.absolute(name): section for name, section in _sections(file).items()}
     related = {name: _related(file, name, sections[name], labels[name]) for name in labels if name in sections}

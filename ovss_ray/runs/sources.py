@@ -32,9 +32,9 @@ def plan_runs(
 ) -> dict[str, RunPlan]:
     """Return config name → plan. A source with the key `compare` has several configs.
 
-    `settings`: key of the config → value, or None for no change. `out`: output folder. If `out` is None, a folder in
-    runs/ is used. If there are several configs, each run has a subfolder of this folder, named like the config. Raises
-    OvssError if a config is invalid or a check fails.
+    `settings`: key of the config → value, or None for no change. `out`: output folder. If `out` is None, the output
+    folder is in runs/ (see `_default_folder`). If there are several configs, each run has a subfolder of the output
+    folder, named like the config. Raises OvssError if a config is invalid or a check fails.
     """
     present = {key: value for key, value in settings.items() if value is not None}
     keys = {key: str(value) if isinstance(value, Path) else value for key, value in present.items()}
@@ -77,7 +77,11 @@ def _default_folder(source: Source, configs: Mapping[str, RunConfig]) -> str:
 
 
 def _named(words: str | WordList) -> str:
-    """Return the stem of a file's name, or the first 8 hex digits of a WordList's sha256."""
+    """Return a short name of the own words, as a part of the default folder's name.
+
+    If `words` is the path of a file, return the path's stem. If `words` is a WordList, return the first 8 hex digits of
+    the WordList's sha256.
+    """
     return Path(words).stem if isinstance(words, str) else words.sha256[:8]
 
 

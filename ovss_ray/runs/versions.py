@@ -7,7 +7,9 @@ import pyarrow.compute as pc
 from ovss_ray.io.arrays import mapped_tables
 
 DIGESTS = ("image_digest", "truth_digest")
-"""Columns for the digests of the photograph and the label file that a worker read; empty for a file not read."""
+"""Columns for the digest of the photograph and the digest of the label file.
+
+The worker computes a digest when it reads the file. If the worker does not read a file, the digest is ""."""
 
 STAMPS = ("image_stamp", "truth_stamp")
 """Columns for the stamps (see files.stamp) that the photograph and the label file had when images were listed."""
@@ -16,10 +18,11 @@ STAMPS = ("image_stamp", "truth_stamp")
 MATCHED, UNKNOWN, FAILED, STALE = range(4)
 """Ranks of the records of one image, best first. Only the best record is valid. A STALE record is never valid.
 
-MATCHED: a record with a digest of the photograph or the label file. Neither file is known to have changed since.
-UNKNOWN: a record without digests, from an earlier version of ovss_ray.
+MATCHED: a usable record without an error, with a digest of the photograph or the label file.
+UNKNOWN: a usable record without an error and without digests. An earlier version of ovss_ray wrote the record.
 FAILED: a record with an error.
-STALE: an unusable record without an error (see compact.resolved). For example, the label file has changed since."""
+STALE: an unusable record without an error (see compact.resolved). For example, the label file has changed since the
+record was written."""
 RANK, PART = 61, 32
 """Bit positions in a key (see `keys`) at which the rank begins, and at which the part file's number begins."""
 NO_RECORD = np.iinfo(np.int64).max
@@ -31,14 +34,15 @@ def digested(known: pa.Table) -> np.ndarray:
 
 
 def stale(known: pa.Table, manifest: pa.Table | None, place: np.ndarray) -> np.ndarray:
-    """Return (n,) bool: True for a record without an error, whose photograph or label file has changed since.
+    """Return (n,) bool: True if a record has no error, but its image's photograph or label file has changed.
 
     `known`: table of the records (see records._all). `place` (n,): row of the record's image in the manifest, or −1.
 
-    A file is considered changed in two cases. In both cases, the manifest has a digest of the file:
+    If the manifest has no digest of a file, the file counts as unchanged. If the manifest has a digest of the file, the
+    file counts as changed in two cases:
 
-    - The record has another digest of this file.
-    - The record has no digest of either file.
+    - The record has a digest of the file, and this digest differs from the digest in the manifest.
+    - The record has no digest at all, neither of the photograph nor of the label file.
     """
     stale = np.zeros(len(known), bool)
     for name in changed(manifest):
@@ -65,9 +69,9 @@ def changed(manifest: pa.Table | None) -> list[str]:
 
 
 def keys(known: pa.Table, stale: np.ndarray) -> np.ndarray:
-    """Return the key of each record, (n,) int64. The record of an image with the smallest key is the best.
+    """Return the key of each record, (n,) int64. The best record of an image is the record with the smallest key.
 
-    A key is rank · 2⁶¹ + `place`. Here, `place` is 2³² · (index of the part file) + (row in this file).
+    A key is rank · 2⁶¹ + `place`. Here, `place` is 2³² · (index of the part file) + (row within the part file).
     `known`: table of the records (see records._all). `stale` (n,) bool: True for a record with the rank STALE.
     """
     good, with_digests = known["good"].to_numpy(), known["digested"].to_numpy()

@@ -235,8 +235,8 @@ def _answering() -> DeploymentHandle | None:
 def _missing(news: News) -> Sequence[str]:
     """Return the status lines to print after the HTTP process did not answer.
 
-    If an HTTP process still runs, or the HTTP deployment does not exist, return no lines. `news` omits lines that are
-    already printed.
+    If an HTTP process still runs, or the HTTP deployment does not exist, return no lines. Lines that `news` returned
+    earlier are not returned again.
     """
     http = _http()
     if http is None or _runs(http):

@@ -19,7 +19,8 @@ GRACE = 5.0
 def http_options(configs: Mapping[str, RunConfig], host: str, port: int) -> dict[str, object]:
     """Return the HTTP options of Ray Serve: host, port, and request timeout in seconds.
 
-    Raises OvssError if the configs have different limits, or if the name of a model is invalid.
+    `configs`: name of a model → config. Raises OvssError if the configs differ in `limits`, or if the name of a model
+    is invalid (see share.NAMES).
     """
     limits = share.limits(configs)
     return {"host": host, "port": port, "request_timeout_s": limits.upload + limits.seconds + GRACE}
@@ -31,8 +32,8 @@ def write(
     """Write a config file of Ray Serve that starts the service.
 
     `names`: names of shipped configs, or paths that exist on every node. `overrides`: changes, each KEY.SUB=VALUE.
-    Raises OvssError if the file cannot be written, or if the configs have different limits. Also raises OvssError if
-    the name of a model is invalid.
+    `configs`: name of a model → config with the changes. Raises OvssError if the file cannot be written, or if the
+    configs differ in `limits`. Also raises OvssError if the name of a model is invalid (see share.NAMES).
     """
     arguments: dict[str, object] = {
         "config": [files.absolute(name) if Path(name).is_file() else name for name in names]

@@ -23,12 +23,12 @@ class Pace:
     fixed: float
     each: float
     factor: float = 1.0
-    """slowness compared with the calibration, such as 2 if other programs use half of the machine"""
+    """slowness: 1 if images take `fixed` + `each` · megapixels, 2 if images take twice as long"""
     when: float = 0.0
     """time.monotonic() of the latest batch from which the factor was learned"""
 
     def seconds(self, images: int, pixels: int) -> float:
-        """Return the calibrated seconds, without the factor, for `images` images with `pixels` pixels in all."""
+        """Return the seconds for a batch of `images` images with `pixels` pixels in all, as if `factor` were 1."""
         return images * self.fixed + self.each * pixels / 1e6
 
     def now(self) -> "Pace":

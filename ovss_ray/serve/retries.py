@@ -19,7 +19,7 @@ STATUSES = (408, 429, 500, 502, 503, 504)
 DEADLINE = "deadline"
 """Value of `code` in a refusal if the computation took too long. The client does not repeat the request."""
 INTERNAL = "internal"
-"""Value of `code` in a refusal if an error occurred in the service itself (see TRIES)"""
+"""Value of `code` in a refusal if an error occurred in the service itself. The client makes at most TRIES attempts."""
 TRIES = 3
 """Maximum number of attempts if every attempt is refused with the code INTERNAL"""
 FIRST, LONGEST = 0.2, 10.0
@@ -35,11 +35,15 @@ Attempt = Callable[[float], urllib3.BaseHTTPResponse]
 
 
 def send(attempt: Attempt, address: str, seconds: float, patience: float) -> urllib3.BaseHTTPResponse:
-    """Send a request until its answer is final, and return the last answer.
+    """Send a request until an answer is final (see `final`) or the time is over. Return the last answer.
 
-    `patience`: seconds, counted from the first attempt, after which no further attempt begins; 0: a single attempt.
-    `seconds`: timeout of the first attempt. The timeout of a repeated attempt is min(`seconds`, max(1, r)). r is the
-    number of seconds that are left of `patience`.
+    - `attempt`: function that sends the request once
+    - `address`: address of the service, for the log
+    - `patience`: seconds after the first attempt in which further attempts may begin; 0: a single attempt
+    - `seconds`: timeout of an attempt
+
+    A further attempt must not outlast `patience`, so the timeout of a further attempt is shortened if necessary. A
+    timeout is never shortened to less than 1 second.
 
     Raises urllib3's HTTPError if the last attempt had no answer.
     """
@@ -78,7 +82,11 @@ def final(status: int, body: bytes, number: int) -> bool:
 
 
 def passing(status: int, document: Mapping[str, Any], number: int) -> bool:
-    """Return whether a refusal of attempt `number`, from 0, may be temporary. `document`: JSON of the refusal."""
+    """Return whether the client should repeat a refused request, since the cause may be temporary.
+
+    `status`: HTTP status of the refusal. `document`: JSON of the refusal. `number`: number of the refused attempt. The
+    number of the first attempt is 0.
+    """
     if document.get("code") == INTERNAL:
         return number + 1 < TRIES
     return status in STATUSES and document.get("code") != DEADLINE

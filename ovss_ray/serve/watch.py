@@ -89,7 +89,8 @@ class Watch:
     def _pace(self, pools: Sequence[str], kind: Kind) -> Pace:
         """Return the pace of an image that passes through all pools. This pace is the sum of the paces of the pools.
 
-        A pool is at least as slow as each replica of the pool (see `slowest`).
+        The pace of a pool is computed from the paces of its replicas by `slowest`. Pools without a known pace are left
+        out.
         """
         paces = [slowest(replica[kind] for replica in self._paces.get(pool, ()) if kind in replica) for pool in pools]
         known = [pace for pace in paces if pace]
@@ -108,9 +109,10 @@ class News:
         """number of lines of the HTTP process that were printed"""
 
     def answered(self, name: str, dropped: int, lines: Sequence[str]) -> list[str]:
-        """Return the lines that were not printed yet. Call this method with each result of `Ingress.lines`.
+        """Return the lines that were not printed yet. Call this method each time the HTTP process answers.
 
-        The result has the fields `name`, `dropped` and `lines` of the Watch in the HTTP process.
+        The three arguments are the answer of the HTTP process (see `Ingress.lines`). `name` is the name of the HTTP
+        process. `dropped` is the number of deleted log lines. `lines` are the kept log lines.
         """
         news = []
         if name != self._name:
@@ -123,9 +125,9 @@ class News:
         return news
 
     def silent(self, cause: str) -> list[str]:
-        """Return the new lines to print if no HTTP process runs.
+        """Return the lines that were not printed yet. Call this method only if no HTTP process runs.
 
-        `cause` is the error that prevents the start of a new process, or "" if no error is known.
+        `cause` is the error that prevents the start of a new HTTP process. If no error is known, `cause` is "".
         """
         news = [] if self._gone or not self._name else [f"http: replica {self._name} has gone; none left"]
         if cause and cause != self._cause:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 UNITS = 2**32
-"""Number of units in one percent. Integers in this unit have the same sum in every order."""
+"""Number of units in one percent. A unit is 1 / 2³² percent.
+
+Percentages are rounded to whole units before they are added. Integers have the same sum in every order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +27,8 @@ class ClassSums:
     effective: np.ndarray
     """(L,) float64: effective number of photographs with each label, before resampling.
 
-    Source: Kish, 1965 (see reports.resampling.Cells.effective)"""
+    n photographs have the label. If the label has the same area in all n photographs, the effective number is n. If the
+    areas differ, the effective number is smaller than n. Source: Kish, 1965 (see reports.resampling.Cells.effective)"""
     units: int
     """number of photographs before resampling. A photograph may have several images"""
 
@@ -60,10 +63,13 @@ def percent(part: np.ndarray, whole: np.ndarray, where: np.ndarray | None = None
 
 
 def widened(values: np.ndarray, of_all: np.ndarray, number: np.ndarray | int) -> np.ndarray:
-    """Return the values of resamples with a larger spread: of_all + (values − of_all) · √(m / (m − 1)).
+    """Return the values of bootstrap resamples with a larger spread around `of_all`, the value over all images.
 
-    `values` (R,) has a value for each resample. `of_all` is the value over all images. `number` is the number of
-    photographs. m is `number`, but at least 2. For values of labels, the shapes are (R, L), (L,) and (L,).
+    The differences between `values` and `of_all` are multiplied by √(m / (m − 1)). m is the number of
+    photographs `number`. If `number` is below 2, m is 2.
+
+    `values` (R,) has a value for each resample. `of_all` and `number` each have a single value. For values of
+    labels, the shapes are: `values` (R, L), `of_all` (L,) or (1, L), and `number` (L,).
 
     The factor corrects the narrowness bias of the bootstrap. Source: Hesterberg, "What Teachers Should Know About the
     Bootstrap", The American Statistician, 2015.
@@ -75,10 +81,14 @@ def widened(values: np.ndarray, of_all: np.ndarray, number: np.ndarray | int) ->
 
 
 def fixed_sum(values: np.ndarray, of_all: np.ndarray) -> np.ndarray:
-    """Return for each resample the sum of `values` (R, L) over the labels, (R,) float64 percent.
+    """Return for each resample the sum of a metric over the labels, (R,) float64 percent.
 
-    `of_all` (L,) has the labels' values over all images. A label that is NaN in `of_all` is left out of every sum.
-    If another label is NaN in a resample, the value in `of_all` is used. If all labels are left out, the sums are NaN.
+    `values` (R, L) has the metric of each label in each resample. `of_all` (L,) has the metric of each label over all
+    images.
+
+    - If the metric of a label is NaN in `of_all`, the label is left out of every sum.
+    - If the metric of a label is NaN only in a resample, the metric in `of_all` is added instead.
+    - If all labels are left out, every sum is NaN.
     """
     averaged = ~np.isnan(of_all)
     if not averaged.any():

@@ -21,9 +21,9 @@ class Fault:
 
     @property
     def reason(self) -> str:
-        """Return the usual cause of the fault.
+        """Return the usual cause of the fault. If no usual cause is known, return the description of the fault.
 
-        If `cause` is empty, return the description `what` without the address of the file.
+        The description is `what` without the address of the file. The same fault in two files has the same description.
         """
         return self.cause or (self.what.replace(self.file, "") if self.file else self.what)
 

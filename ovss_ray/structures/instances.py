@@ -38,13 +38,13 @@ class Instances:
     labels: np.ndarray
     """(R,) uint16: label index of each instance"""
     frames: np.ndarray
-    """(R, 4) float32: x0 y0 x1 y1 of the annotated boxes in pixels; they may differ from `boxes`"""
+    """(R, 4) float32: x0 y0 x1 y1 of each annotated box in pixels; the box of the mask, in `boxes`, may be different"""
     areas: np.ndarray
     """(R,) float64: annotated area in pixels"""
     status: np.ndarray
     """(R,) uint8: COUNTED, CROWD or INVALID"""
     number: int = 0
-    """id of the image in the annotation file; detectors' result files refer to it"""
+    """id of the image in the annotation file; a detector's result file has the same id for the image"""
     absent: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint16))
     """(n,) uint16: labels that are known to be absent from the image; empty if the data set lists none"""
     partial: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint16))

@@ -33,8 +33,8 @@ class Question:
     def labelled(self, prediction: np.ndarray) -> np.ndarray:
         """Convert class indices to label indices, both (H, W) integers. NONE is unchanged.
 
-        If every class i counts as label i, the same array is returned, unchecked. Otherwise, a value that is neither a
-        class index nor NONE raises OvssError.
+        If every class i counts as label i, `prediction` is returned, and the values are not checked. In all other
+        cases, the values are checked. Raises OvssError if a checked value is neither a class index nor NONE.
         """
         if self._table is None:
             return prediction
@@ -49,9 +49,12 @@ class Question:
     def named(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the label of each region's best class, (R,) uint16, and the probability of this class, (R,) float64.
 
-        `scores` (R, K) are logits. If `groups` contains labels, classes with a label outside all groups are left out.
-        Classes that count as no label are never left out, and their label is NONE. The probability is a softmax over
-        the remaining classes. If several classes are best, the first is chosen.
+        `scores` (R, K) are logits. The best class is the candidate with the largest logit. If several candidates have
+        the largest logit, the first of them is the best class. The probability is a softmax over the candidates.
+
+        If no group in `groups` has labels, all classes are candidates. If any group has labels, a class is a candidate
+        if a group contains the label of the class. A class that counts as no label is always a candidate, and its label
+        is NONE.
         """
         if not len(scores):
             return np.empty(0, np.uint16), np.empty(0)

@@ -40,9 +40,12 @@ def of(
 ) -> dict[str, Any]:  # fmt: skip
     """Return a value of the column `words`, without surplus blanks and repeated names.
 
-    If `base` is not empty, the classes of `base` come first, unchanged, and the value has no scores. If `base` is empty
-    and no class remains, `fallback` becomes the only class, unless `fallback` is "". Raises OvssError unless `scores`
-    is None or has one score per class. Raises OvssError for a name that is empty or has control characters.
+    A name is removed if it also occurs in `base` or in an earlier class. A class without remaining names is left out.
+    If `base` is not empty, the classes of `base` come first, unchanged, and the value has no scores. If `base` and
+    `classes` are empty, `fallback` becomes the only class. If `fallback` is "" too, the value has no classes.
+
+    If `scores` is not None, `scores` must have one score per class in `classes`. Raises OvssError for a wrong number of
+    scores. Raises OvssError for a name that is empty or has control characters.
     """
     listed = [(name,) if isinstance(name, str) else tuple(name) for name in classes]
     if scores is not None and len(scores) != len(listed):

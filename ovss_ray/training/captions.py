@@ -36,7 +36,8 @@ SMALLEST = 300
 class Region:
     """The caption of a region, and the indices of its pattern, colour and shape in ATTRIBUTES.
 
-    If the caption does not name an attribute, the index of this attribute is -1. All indices of a surface are -1.
+    A region shows a thing or a surface. If the caption of a thing does not name an attribute, the index of this
+    attribute is -1. If the region shows a surface, all three indices are -1.
     """
 
     caption: str
@@ -44,7 +45,7 @@ class Region:
 
     @classmethod
     def of(cls, content: str | Thing) -> "Region":
-        """Return the Region for a surface, given by its name, or for a thing."""
+        """Return the Region that shows `content`. `content` is the name of a surface, or a Thing."""
         if isinstance(content, str):
             return cls(content, (-1, -1, -1))
         pairs = zip((NAMED, COLOURS, SHAPES), scenes.words(content), strict=True)
@@ -123,8 +124,11 @@ def contrastive(logits: Tensor, target: Tensor, shown: Tensor, positives: int) -
     """Return a dict of CLIP's losses: `to_name` from regions to captions, and `to_region` from captions to regions.
 
     `logits` are (R, C). `target` (R,) is the index of each region's caption. `shown` is (R, C) bool. If `shown[r, c]`
-    is False, region r is not compared with caption c. The first `positives` captions belong to regions. The loss
-    `to_region` is half the mean of the losses of these captions.
+    is False, region r is not compared with caption c. The first `positives` captions are the captions of the regions.
+
+    `to_name` is the mean cross-entropy of the regions. `to_region` is half the mean loss of the first `positives`
+    captions. The loss of a caption is −log p. p is the total probability of the regions with this caption, in a softmax
+    over the regions.
     """
     logits = logits.masked_fill(~shown, -torch.inf)
     matches = F.one_hot(target, logits.shape[1]).bool()[:, :positives]
@@ -140,8 +144,13 @@ def tally(name: Callable[[Scene, Sequence[int]], Sequence[int]], count: int) -> 
     2 · `count` scenes, and the benchmark scenes:held-out provides `count` scenes. Regions with fewer than SMALLEST
     visible pixels are left out.
 
-    The keys `trained` and `held_out` have the accuracy on things that do and do not occur in training scenes. The key
-    `surface` has the accuracy on surfaces. A key such as `trained_colour` has the accuracy of one attribute of things.
+    The result has these keys:
+
+    - `trained`: accuracy on things that occur in training scenes
+    - `held_out`: accuracy on things that occur in no training scene
+    - `surface`: accuracy on surfaces
+    - `trained_pattern`, `trained_colour` and `trained_shape`: accuracy of one attribute on the things of `trained`
+    - `held_out_pattern`, `held_out_colour` and `held_out_shape`: the same for the things of `held_out`
     """
     results: dict[str, list[tuple[Any, ...]]] = {"trained": [], "held_out": [], "surface": []}
     kinds = (("all", 2 * count), ("held-out", count))

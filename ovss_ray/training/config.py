@@ -90,13 +90,16 @@ class MaskTraining(Training):
     things: tuple[int, int] = (3, 7)
     """range of the number of things in a drawn scene, end exclusive"""
     crop: int | None = None
-    """side of square random crops, in pixels. If `crop` is None, drawn scenes are not cropped. The side of a
-    photograph's crop is then the shorter side of the photograph"""
-    whole: float = Field(default=0.25, ge=0, le=1)
-    """fraction of the steps, at the end of the training, that use whole drawn scenes
+    """side of square random crops, in pixels
 
-    Each of the last steps has `batch` / 4 whole scenes. Each earlier step has `batch` crops. `whole` has no effect on
-    photographs, and no effect if `crop` is None.
+    If `crop` is None, drawn scenes are not cropped, and photographs are cropped to squares. The side of such a square
+    is the shorter side of the resized photograph.
+    """
+    whole: float = Field(default=0.25, ge=0, le=1)
+    """length of the final part of the training, which uses whole drawn scenes, as a fraction of the steps
+
+    Each step of the final part has `batch` / 4 whole scenes. Each earlier step has `batch` crops. `whole` has no effect
+    on photographs, and no effect if `crop` is None.
     """
     points: int = Field(default=12544, ge=1)
     """points per mask at which the mask losses are computed"""

@@ -218,9 +218,11 @@ def _of_norms(model: nn.Module) -> set[str]:
 
 
 def claim(out: Path, config: Training) -> None:
-    """Create the folder `out` and write the config. Raises OvssError if the folder contains a different config.
+    """Create the folder `out` and write the config into this folder.
 
-    Only `device`, `workers`, `save_every`, `measure_every`, `measured`, `steps` and `cooldown` may differ.
+    If the folder already contains a config, the new config replaces the old config. The new values of `device`,
+    `workers`, `save_every`, `measure_every`, `measured`, `steps` and `cooldown` may differ from the old values. Raises
+    OvssError if the value of any other setting differs.
     """
     out.mkdir(parents=True, exist_ok=True)
     free = {"device", "workers", "save_every", "measure_every", "measured", "steps", "cooldown"}

@@ -61,9 +61,9 @@ def target(labels: np.ndarray) -> Target:
 def losses(answers: Sequence[Answer], targets: Sequence[Target], points: int, no_object: float) -> dict[str, Tensor]:
     """Return the losses `class`, `mask` and `dice` of a batch, weighted by CLASS, MASK and DICE.
 
-    `answers` has one Answer for each supervised block. Each loss is summed over the answers. `targets` has one Target
-    for each image. The mask and dice losses are computed at `points` points per mask. `no_object` is the weight of the
-    class "no object" in the class loss.
+    `answers` has one Answer for each block of the network that the training compares with the ground truth. Each loss
+    is summed over the answers. `targets` has one Target for each image. The mask and dice losses are computed at
+    `points` points per mask. `no_object` is the weight of the class "no object" in the class loss.
     """
     summed: dict[str, Tensor] = {}
     for answer in answers:

@@ -82,7 +82,7 @@ def cut(drawn: np.random.Generator, image: np.ndarray, truth: np.ndarray, side: 
 def recoloured(drawn: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Return an image (H, W, 3) uint8 with random brightness, contrast, saturation and hue.
 
-    As in SSD (Liu et al., ECCV 2016, §2.2), each is changed with probability 0.5.
+    Each of the four properties is changed with probability 0.5, as in SSD (Liu et al., ECCV 2016, §2.2).
     """
     contrast_first, *applied = drawn.random(5) < 0.5
     changed = image.astype(np.float32)

@@ -13,7 +13,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 from ovss_ray.training.config import MaskTraining
 
 SHORT = 256
-"""Shorter side of a training scene, in pixels. Photographs for san_tiny are resized to the same shorter side"""
+"""Shorter side of a training scene, in pixels. The variant san_tiny resizes photographs to the same shorter side"""
 WIDTHS = (256, 288, 320, 352)
 
 
@@ -44,8 +44,8 @@ def batch(
     """Return the `count` scenes of a step, each resized to (256, `width`) pixels.
 
     The things are drawn from `datasets.scenes.TRAINED`. `things` is the range of the number of things in a scene, end
-    exclusive. `unnamed` is the probability that the colour of a thing is None, which Thing explains. The pattern is
-    None with the same probability. If `width` is None, one random width in WIDTHS is used for the whole batch.
+    exclusive. A thing gets the colour None with probability `unnamed`, and the pattern None with the same probability.
+    Thing explains None. If `width` is None, one random width in WIDTHS is used for the whole batch.
     """
     drawn = np.random.default_rng([seed, step])
     wide = width or int(drawn.choice(WIDTHS))
@@ -61,9 +61,9 @@ def _scene(drawn: np.random.Generator, things: tuple[int, int], unnamed: float, 
 
 
 def _estranged(drawn: np.random.Generator, thing: Thing, unnamed: float) -> Thing:
-    """Return `thing`, with the colour set to None with probability `unnamed`. Thing explains the value None.
+    """Return `thing`, in which colour and pattern are replaced by None at random. Thing explains None.
 
-    Independently of the colour, the pattern is set to None with the same probability.
+    The colour is replaced with probability `unnamed`. Independently, the pattern is replaced with the same probability.
     """
     if drawn.random() < unnamed:
         thing = replace(thing, colour=None)
@@ -84,7 +84,8 @@ def resized(scene: Scene, size: tuple[int, int]) -> Scene:
 def coverage(regions: np.ndarray, cell: int, count: int) -> np.ndarray:
     """Return the fraction of each cell that each region covers: (count, H / cell, W / cell) float32.
 
-    A cell is a square of `cell` × `cell` pixels. `regions` (H, W) uint8 has region indices below `count`.
+    A cell is a square of `cell` × `cell` pixels. `regions` (H, W) uint8 has the region index of each pixel. Pixels with
+    an index of `count` or more belong to no region, such as the padding of an image.
     """
     height, width = regions.shape
     cells = regions.reshape(height // cell, cell, width // cell, cell)
@@ -98,7 +99,11 @@ def visible(scene: Scene, pixels: int) -> list[int]:
 
 
 def crop(scene: Scene, region: int, side: int) -> np.ndarray:
-    """Return a square crop with a margin around a region, resized to (side, side, 3) uint8."""
+    """Return a square crop around a region, resized to (side, side, 3) uint8.
+
+    The crop has a margin. Before the crop is resized, its side is 1.2 · s + 8 pixels. s is the longer side of the
+    region's bounding box.
+    """
     rows, columns = np.nonzero(scene.regions == region)
     centre = (rows.min() + rows.max()) / 2, (columns.min() + columns.max()) / 2
     half = 0.6 * max(np.ptp(rows), np.ptp(columns)) + 4

@@ -24,7 +24,7 @@ UNWANTED = (
 TAGS = ("NN", "NNS", "NNP", "NNPS", "JJ", "JJR", "JJS", "VBG", "VBN")
 """Tags of the Penn Treebank that step 12 keeps: nouns, adjectives and participles."""
 SHORTEST, FEWEST = 3, 2
-"""Minimum number of characters of a word (step 6), and minimum number of a word's occurrences (step 11)."""
+"""Minimum number of characters of a word (step 6), and minimum number of occurrences of a word (step 11)."""
 _UNCHANGED = ("ss", "us", "is", "ies", "oes")
 """Endings of words that step 9 leaves as they are."""
 
@@ -70,10 +70,10 @@ def steps(tagger: Tagger = by_wordnet) -> Mapping[str, Step]:
 
 
 def singular(word: str) -> str:
-    """Return the singular of a plural that ends in "s", by the rules of step 9. Any other word is returned unchanged.
+    """Return the singular of a plural that ends in "s", such as "cat" for "cats". This function is step 9.
 
-    A plural with one of the endings in _UNCHANGED, such as "cities", is also returned unchanged. Raises OvssError if
-    the library inflect is missing.
+    Words with an ending in _UNCHANGED, such as "cities" or "glass", are returned unchanged. All words that are no
+    plural in "s" are also returned unchanged. Raises OvssError if the library inflect is missing.
     """
     if not word.endswith("s") or word.endswith(_UNCHANGED):
         return word
@@ -110,10 +110,11 @@ def frequent(text: str, fewest: int = FEWEST) -> str:
 
 
 def top_k(text: str, k: int) -> str:
-    """Return only the occurrences of the k-th most frequent word. If k is 0, return the whole text.
+    """Return `text` with the k-th most frequent word only. If k is 0, return the whole text.
 
-    If the text has fewer than k different words, only the least frequent word is kept. A correct function would keep
-    all of the k most frequent words. This function repeats the fault of FrequencyTopK in vicss, for comparison.
+    If the text has fewer than k different words, only the least frequent word is kept. The filter FrequencyTopK of
+    vicss has this fault: it should keep the k most frequent words. This function repeats the fault on purpose, so that
+    results are comparable with those of vicss.
     """
     return text if k == 0 else " ".join(word for word in text.split() if word == [*ranked(text.split())][:k][-1])
 
@@ -121,8 +122,8 @@ def top_k(text: str, k: int) -> str:
 def tagged(text: str, tagger: Tagger, kept: Iterable[str] = TAGS, compounds: bool = False) -> str:
     """Return the words of `text` whose tag is in `kept`, as a text.
 
-    If `compounds` is True, compounds such as "traffic_light" follow these words. A compound is a pair of adjacent words
-    of `text`. The two words are different, and both are tagged NN.
+    If `compounds` is True, compounds such as "traffic_light" are added at the end of the result. A compound joins two
+    adjacent words of `text`, if the two words are different and both are tagged NN.
     """
     listed = text.split()
     tags = tagger(listed)

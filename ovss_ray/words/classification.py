@@ -40,7 +40,7 @@ def cluster_accuracy(pairs: Iterable[tuple[str, str]]) -> float:
 def mean_similarity(cosines: Sequence[float]) -> float:
     """Return the mean of `cosines`, from −1 to 1. If `cosines` is empty, the result is NaN.
 
-    `cosines` has one value for each image. The value is the cosine of two embeddings. The first embeds the image's best
-    word, and the second embeds the name of the image's class.
+    `cosines` has one value for each image. The value is the cosine between the embedding of the image's best word and
+    the embedding of the class name.
     """
     return float(np.mean(np.asarray(cosines, np.float64))) if len(cosines) else float("nan")

@@ -23,15 +23,15 @@ _COLOURS = """
     maroon navy teal turquoise cyan magenta lime olive cream ivory crimson scarlet lavender khaki peach bronze
 """
 COLOURS = frozenset(_COLOURS.split())
-"""Colours that are dropped, as in AutoSeg. AutoSeg's list of 35 colours was not available; this list is our own."""
+"""Colours that `by_autoseg` drops. AutoSeg drops 35 colours, but its list is not available, so this list differs."""
 
 
 def by_nouns(captions: Iterable[str], tagger: Tagger = by_wordnet) -> dict[str, int]:
     """Return noun → number of occurrences. The nouns are lemmas of WordNet in lower case.
 
-    For example, the noun for "traffic lights" is "traffic light". Nouns in cased.UNWANTED, such as "photo", are
-    dropped. No noun contains a function word. A noun that is a single word has at least three letters. `tagger` must
-    tag this single word as a noun.
+    The longest noun is used. For example, "traffic lights" counts as "traffic light", and not as "traffic". No noun
+    contains a function word. Nouns in cased.UNWANTED, such as "photo", are dropped. A noun of one word needs at least
+    three letters, and the tag of a noun from `tagger`.
     """
     return ranked(word for caption in captions for word in _nouns(caption.lower(), tagger))
 
@@ -61,9 +61,11 @@ def _longest(listed: Sequence[str]) -> tuple[str, int]:
 
 
 def by_autoseg(tagged: Iterable[Sequence[tuple[str, str]]]) -> dict[str, int]:
-    """Return the nouns of captions as AutoSeg's BBoost filters them. `tagged` has (word, tag) of each caption's tokens.
+    """Return noun → number of occurrences, for the nouns that the filter of AutoSeg's BBoost keeps.
 
-    A lemma in WordNet is kept if it has at least three letters, and is not in NO_OBJECTS or COLOURS.
+    `tagged` has (word, tag) of each caption's tokens. `autoseg_nouns` finds the lemmas. A lemma is kept under three
+    conditions. WordNet contains the lemma, the lemma has at least three letters, and neither NO_OBJECTS nor COLOURS
+    contains the lemma.
     """
     # WordNet's lemmas are in lower case, so lemmas with capitals are dropped
     return {

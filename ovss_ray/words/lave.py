@@ -1,7 +1,7 @@
 """Parser of a language model's replies in LAVE, the evaluator of AutoSeg that maps words to classes.
 
-Source: Ülger et al., "Auto-Vocabulary Semantic Segmentation" (AutoSeg). LAVE queries Llama 2 once per word for the most
-similar class, and requests the answer in single quotes.
+Source: Ülger et al., "Auto-Vocabulary Semantic Segmentation" (AutoSeg). LAVE sends one query per word to Llama 2. The
+query requests the class that is most similar to the word, in single quotes.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -16,10 +16,12 @@ def mapping(replies: Mapping[str, str], classes: Collection[str], max_parse_len:
 
     An answer is a quoted part of the reply that is a class or "background". The first rule that applies decides:
 
-    - A word that is a class is mapped to itself.
-    - Without an answer, "woman" is mapped to "person", and any other word is mapped to "background".
-    - With more than `max_parse_len` different answers, a word is mapped to "background". 0 turns this rule off.
-    - Any other word is mapped to the first answer.
+    - If the word is a class, the word is mapped to itself.
+    - If the reply has no answer, "woman" is mapped to "person", and any other word is mapped to "background".
+    - If the reply has more than `max_parse_len` different answers, the word is mapped to "background".
+    - Otherwise, the word is mapped to the first answer.
+
+    If `max_parse_len` is 0, the third rule never applies.
     """
     return {word: _class(word, reply, classes, max_parse_len) for word, reply in replies.items()}
 

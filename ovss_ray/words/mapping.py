@@ -12,7 +12,8 @@ A word is mapped to the class that the second column describes. If there is no s
     lave:FILE       class in a language model's reply to the word; FILE is JSON {word: reply}, parsed by lave.py
 
 In wordnet:wup@0.8 and nearest:SOURCE@0.6, the number is the minimum similarity. Without "@", the minimum is 0.45 for
-nearest, and 0 for wordnet:wup. "first+second" applies the second mapping to words that the first leaves unmapped.
+nearest, and 0 for wordnet:wup. Mappings can be joined by "+", such as lemma+nearest. Each mapping applies to the words
+that the mappings on its left have left unmapped.
 """
 
 import csv
@@ -54,7 +55,7 @@ class Mapping:
     text: str
     """the option, such as "wordnet:wup" """
     stamps: tuple[str, ...]
-    """files that decide the mapping, each with its sha256, as text for the report"""
+    """texts for the report; each text names a file that decides the mapping, and the sha256 of the file"""
     rules: tuple[Rule, ...]
 
     def __call__(self, words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
@@ -78,7 +79,10 @@ def parse(text: str) -> Mapping:
 
 
 def _load(part: str, text: str) -> tuple[Rule, str]:
-    """Return the rule that `part` defines, and the stamp of the rule's file (see `Mapping.stamps`) or ""."""
+    """Return the rule of one mapping, and its text in `Mapping.stamps`. Without a file, this text is "".
+
+    `part` is the mapping, such as "wordnet:wup". `text` is the whole option, for error messages.
+    """
     name, _, option = part.partition(":")
     option, minimum = _threshold(option, text)
     if name in ("exact", "lemma") and not option:
@@ -144,7 +148,7 @@ def _wordnet(minimum: Fraction | None) -> Rule:
 def _senses(name: str) -> dict[int, int]:
     """Return synset → rank for all senses of `name`. The senses are the synsets of all lemmas of `name`.
 
-    The most frequent sense of a lemma has rank 0. If several lemmas share a synset, its lowest rank is returned.
+    The most frequent sense of a lemma has rank 0. If several lemmas share a synset, the lowest rank is returned.
     """
     ranks: dict[int, int] = {}
     for lemma in nouns().lemmas(name):
@@ -154,11 +158,11 @@ def _senses(name: str) -> dict[int, int]:
 
 
 def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[int, str] | None:
-    """Return (class index, rule) of the class that matches a word best. If no class matches, return None.
+    """Return (class index, rule) of the matching class with the lowest cost. If no class matches, return None.
 
-    `senses` has the senses of the word, and `classes` has the senses of each class (see `_senses`). The rule is
-    "synonym" if the matching sense of the class is also a sense of the word. The rule is "hypernym" if the matching
-    sense of the class is more general than a sense of the word.
+    `senses` has the senses of a word, and `classes` has the senses of each class (see `_senses`). A class
+    matches by the rule "synonym" if a sense of the class is also a sense of the word. The rule "hypernym" needs a sense
+    of the class that is more general than a sense of the word. A comment below defines the cost.
     """
     # cost of a class: 2 · steps up + rank of the word's sense + rank of the class's sense; the first class wins ties
     costs = (
@@ -175,8 +179,8 @@ def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[i
 def _reached(classes: Sequence[dict[int, int]]) -> dict[int, tuple[int, int]]:
     """Return synset → (distance, class index) for all senses of classes and all hypernyms of the senses.
 
-    The class index is the index of the class nearest to the synset. The distance is the number of steps from a sense of
-    this class up to the synset.
+    The class is the nearest class below the synset. The distance is the number of steps from a sense of the nearest
+    class up to the synset.
     """
     reached: dict[int, tuple[int, int]] = {}
     for index, ranks in enumerate(classes):
@@ -189,7 +193,8 @@ def _reached(classes: Sequence[dict[int, int]]) -> dict[int, tuple[int, int]]:
 def _closest(senses: dict[int, int], reached: dict[int, tuple[int, int]], minimum: Fraction) -> tuple[int, str]:
     """Return (class index, "wu-palmer") for the class with the largest Wu-Palmer similarity to the word.
 
-    If the similarity is below `minimum`, or the word has no senses, the result is (NONE, "").
+    `senses` has the senses of the word (see `_senses`). `reached` is the result of `_reached`. If the largest
+    similarity is below `minimum`, or the word has no senses, the result is (NONE, "").
     """
     values = (
         (2 * nouns().depth(synset), up + reached[synset][0], reached[synset][1])
@@ -204,8 +209,8 @@ def _closest(senses: dict[int, int], reached: dict[int, tuple[int, int]], minimu
 def nearest(similar: similarity.Similarity, minimum: Fraction) -> Rule:
     """Return the rule that maps a word to the most similar class.
 
-    The word's first name is compared with the first part of each class's first name, "road" in "road, route". If the
-    largest similarity is below `minimum`, the word stays unmapped.
+    The word's first name is compared with the first synonym of each class. For "road, route", this synonym is "road".
+    If the largest similarity is below `minimum`, the word stays unmapped.
     """
 
     def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:

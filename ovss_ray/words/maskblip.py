@@ -16,10 +16,10 @@ FEWEST = 3
 def settle(words: Sequence[str], segment: Callable[[Sequence[str]], np.ndarray]) -> tuple[list[str], np.ndarray]:
     """Return the remaining words, and a label map (H, W) of indices into the remaining words.
 
-    `segment` returns the label map of a list of words. Each round drops the words with more than 95 % of the pixels. If
-    there are no such words, the round drops the words with less than 1 % of the pixels. As in the official code, a
-    round keeps all words after the last word that has pixels. The loop ends if fewer than three words remain. The loop
-    also ends if a round would drop no word or all words.
+    `segment` returns the label map of a list of words. If a word has more than 95 % of the pixels, a round of the loop
+    drops this word only. Otherwise, the round drops all words with less than 1 % of the pixels. There is one exception,
+    as in the official code: words without pixels at the end of the list are kept. The loop ends if fewer than three
+    words remain. The loop also ends if a round would drop no word or all words.
     """
     kept = list(words)
     labels = segment(kept)
@@ -36,10 +36,10 @@ def settle(words: Sequence[str], segment: Callable[[Sequence[str]], np.ndarray])
 
 
 def best_iou(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the mean best IoU of the true classes, from 0 to 1. Truth and prediction are label maps (H, W).
+    """Return the mean of the best IoUs of all true classes, from 0 to 1. Truth and prediction are label maps (H, W).
 
-    The best IoU of a class is the highest IoU with a predicted segment. Class 0, the background, is left out. The
-    result is NaN if the truth has no other class.
+    The best IoU of a class is the highest IoU of its pixels with the pixels of one predicted label. Class 0, the
+    background, is left out. If the truth has only class 0, the result is NaN.
     """
     classes = [g for g in np.unique(truth) if g != 0]
     segments = [prediction == index for index in np.unique(prediction)]

@@ -1,8 +1,8 @@
 """Scores of runs in which each image has its own words.
 
-For some scores, a mapping of words/mapping.py determines the label of each word. The other scores are upper bounds,
-because the truth determines the label of each word. A pixel without a word is a false negative of its true label. The
-same applies to a pixel whose word has no label.
+A label is a class of the benchmark. For some scores, a mapping of words/mapping.py determines the label of each word.
+The other scores are upper bounds, because the truth determines the label of each word. A pixel without a word is a
+false negative of the pixel's true label. A pixel whose word has no label is also a false negative of the true label.
 
 n[g, w] is the number of pixels of an image with the true label g and the word w.
 """
@@ -41,9 +41,10 @@ def pixels(record: Record, labels: int) -> np.ndarray:
 
 
 def mapped(record: Record, label_of: Mapping[Word, int]) -> dict[str, np.ndarray]:
-    """Return the pixels of an image per true and predicted label, as Cells of metrics/confusion.py.
+    """Return a dict with the keys of Cells (see metrics/confusion.py): numbers of pixels with their two labels.
 
-    `label_of`: word → predicted label of the word's pixels, or NONE.
+    `label_of` is word → predicted label of the word's pixels. If a word has no label, the predicted label is NONE. A
+    pair of true label and predicted label may occur several times.
     """
     table = np.full(NONE + 1, NONE, np.uint16)
     table[: len(record["classes"])] = [label_of[word] for word in names(record)]
@@ -56,9 +57,9 @@ def mapped(record: Record, label_of: Mapping[Word, int]) -> dict[str, np.ndarray
 
 @dataclass(frozen=True)
 class Recall:
-    """Recall over pairs of an image and a label in its truth.
+    """Recall of the labels in the truth of images. A label is recalled if a word of the image is mapped to the label.
 
-    A pair is recalled if a word of the image maps to the label. `present` is the number of pairs.
+    `present` is the number of labels in the truth, summed over images. `recalled` is the number of recalled labels.
     """
 
     present: int = 0
@@ -84,15 +85,16 @@ class Recall:
 
 @dataclass(frozen=True, eq=False)
 class UpperBounds:
-    """Scores that assign words to labels by their overlap with the truth. The names of the words have no effect.
+    """Scores that assign a label to each word by the overlap of words and truth. Names of words have no effect.
 
-    The scores are not comparable with mIoU.
+    The scores are upper bounds. They are not comparable with the mIoU of runs in which words are mapped by name.
     """
 
     counts: np.ndarray
-    """(L, L + 1) int64: confusion matrix in pixels. Each word of an image counts as the label that it overlaps most.
+    """(L, L + 1) int64: confusion matrix in pixels
 
-    Rows are the L true labels. The last column counts pixels without a word.
+    In each image, the predicted label of a word is the true label of most of the word's pixels. Rows are the L true
+    labels. The last column counts pixels without a word.
     """
     best: int = 0
     """sum of the best IoU of each image (see `_best`), in units of 1 / UNIT"""
@@ -128,7 +130,11 @@ class UpperBounds:
         return UpperBounds(self.counts + other.counts, self.best + other.best, self.images + other.images, cells)
 
     def result(self) -> dict[str, float]:
-        """Return mIoU by overlap and by the Hungarian assignment, and the best IoU, in percent."""
+        """Return the scores `overlap`, `hungarian` and `best_iou`, in percent.
+
+        `overlap` is the mIoU of `counts`. `hungarian` is the mIoU if `assignment` determines the labels of words.
+        `best_iou` is the mean best IoU of images (see `_best`).
+        """
         hungarian = np.zeros_like(self.counts)
         label_of = assignment(self.cells, len(self.counts))
         for (label, word), number in self.cells.items():
@@ -139,10 +145,10 @@ class UpperBounds:
 
 
 def _best(table: np.ndarray, background: int | None) -> int | None:
-    """Return the mean best IoU of an image's true labels, in units of 1 / UNIT. The label `background` is left out.
+    """Return the mean of the best IoUs of an image's true labels, in units of 1 / UNIT.
 
-    The best IoU of a label is the highest IoU with a word. If the truth has no label other than `background`, the
-    result is None.
+    `table` is n[g, w] (see `pixels`). The best IoU of a label is the highest IoU with a word. The label `background` is
+    left out of the mean. If the truth has no other label, the result is None.
     """
     truth, shared = table.sum(axis=1), table[:, :-1]
     present = [int(g) for g in np.flatnonzero(truth) if g != background]

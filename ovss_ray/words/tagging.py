@@ -25,7 +25,7 @@ _FUNCTION_WORDS = """
     without would you your yours
 """
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
-"""Function words. They are never tagged as nouns, although some are nouns in WordNet, such as "in" for inch."""
+"""Function words. Function words are never tagged as nouns. Some are nouns in WordNet: "in" also stands for inch."""
 _TAGS = {"n": "NN", "v": "VB", "a": "JJ", "r": "RB"}
 
 
@@ -33,7 +33,7 @@ def by_wordnet(words: Sequence[str]) -> list[str]:
     """Return the tag of each word, without its context. The first rule that applies decides:
 
     - A function word is tagged IN.
-    - A lemma that is most often a verb, but also a noun, is tagged NN.
+    - A lemma of WordNet that is most often a verb, but can also be a noun, is tagged NN.
     - Any other lemma of WordNet has the tag of its most frequent part of speech.
     - A plural of a noun is tagged NNS.
     - Any other word is tagged VBG if it ends in "ing", VBN if it ends in "ed", else NN.
@@ -56,8 +56,8 @@ def _tag(word: str) -> str:
 def spacy_model(name: str) -> Any:
     """Return the spaCy model that `name` identifies.
 
-    `name` is the name of the model's package, or the path of the model's folder. The path must contain "/". `name` may
-    also be the name of a module with a function `load`. Raises OvssError if spaCy or the model is missing.
+    If `name` contains "/", `name` is the path of the model's folder. Otherwise, `name` is the model's package, or a
+    module whose function `load` returns the model. Raises OvssError if spaCy or the model is missing.
     """
     try:
         import spacy  # an extra, which takes seconds to import

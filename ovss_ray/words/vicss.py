@@ -1,7 +1,8 @@
 """The metrics of vicss, the code of Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation".
 
-All metrics except `hard` are means over images, so they are not comparable with mIoU. Class 0 is "background", even if
-no label has this name. Metrics of the kinds hard, overlap and nearest replace each word by a class:
+All metrics except `hard` are means over images. Means over images are not comparable with mIoU. Class 0 is
+"background", even if no label has this name. Metrics of the kinds hard, overlap and nearest replace each word by a
+class:
 
     hard      the class with the same name, byte for byte, or background if no class has this name
     overlap   the class that the word overlaps most in the image's truth, and the lowest class on ties
@@ -97,9 +98,10 @@ class Judge:
     def _hit(
         self, ratios: np.ndarray, present: Sequence[int], truth: np.ndarray, shared: np.ndarray, classes: np.ndarray
     ) -> None:
-        """Add an image's IoU of each class in `present` to `ratios` (K,).
+        """Compute the IoU of each class in `present` for one image, and add the IoUs to `ratios` (K,) in place.
 
-        `truth` (K,) is T[g]. `shared` (K, W) is n[g, w]. `classes` (W,) has the class index of each word.
+        `truth` (K,) is T[g]. `shared` (K, W) is n[g, w]. `classes` (W,) has the index of the class that replaces each
+        word.
         """
         for g in present:
             of_class = shared[:, classes == g]
@@ -124,12 +126,15 @@ class Judge:
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """Sums over a set of images. All values are integers, so addition is exact, associative and commutative."""
+    """Sums over a set of images, from which `result` computes the metrics.
+
+    All values are integers, so addition is exact, associative and commutative.
+    """
 
     counts: np.ndarray
     """(K, K) int64: counts[truth, prediction] of `hard`, in pixels"""
     ratios: np.ndarray
-    """(4, K) object: for each metric in OF_IMAGES and each class, the sum over images in units of 1 / UNIT"""
+    """(4, K) object: value of each metric in OF_IMAGES for each class, summed over images, in units of 1 / UNIT"""
     pairs: np.ndarray
     """(K,) int64: number of images with each class in the truth; 0 for background"""
 

@@ -4,13 +4,13 @@ build.py writes the file nouns.txt.xz, an extract of WordNet. Form feeds separat
 
     licence          a heading, then the notice of WordNet, as in LICENSE.wordnet
     lemmas           lines "lemma synset synset …", with the most frequent sense of the lemma first
-    hypernyms        line i, counted from 0, has the synsets directly above synset i
+    hypernyms        line i, counted from 0, has the direct hypernyms of synset i
     exceptions       lines "plural lemma …", for irregular plurals
-    parts of speech  lines such as "run vn", for lemmas that are not only nouns
+    parts of speech  lines "lemma letters", such as "run vn", for lemmas that are not only nouns
 
 Lemmas are in lower case, with "_" in place of blanks. The letters n, v, a, r stand for noun, verb, adjective, adverb.
-The most frequent part of speech is first. Synsets are numbered from 0, in the order of WordNet's data.noun. Synset 0 is
-"entity", above all others.
+The letter of the lemma's most frequent part of speech is first. Synsets are numbered from 0, in the order of WordNet's
+data.noun. Synset 0 is "entity", above all other synsets.
 """
 
 import lzma
@@ -34,7 +34,7 @@ SUFFIXES = (
 
 
 class Nouns:
-    """Nouns of WordNet. The extract is read on creation; some of its sections are parsed on first use."""
+    """Nouns of WordNet, from nouns.txt.xz. The file is read on creation. Some sections are parsed on first use."""
 
     def __init__(self, file: Path = FILE) -> None:
         try:
@@ -55,7 +55,7 @@ class Nouns:
         return form in self._lemmas
 
     def is_noun(self, word: str) -> bool:
-        """Return whether a word is a noun. It may be singular or plural, in upper or lower case."""
+        """Return whether a word is a noun. The word may be singular or plural, in upper or lower case."""
         return bool(self.lemmas(word))
 
     def parts_of_speech(self, form: str) -> str:
@@ -82,7 +82,7 @@ class Nouns:
         return results
 
     def lemmas(self, word: str) -> list[str]:
-        """Return the lemmas of a word or phrase; [] if it is no noun. Case is ignored."""
+        """Return the lemmas of a word or phrase. If the word or phrase is no noun, return []. Case is ignored."""
         return self.morphy(key(word))
 
     def lemma(self, word: str) -> str:
@@ -108,7 +108,8 @@ class Nouns:
     def wu_palmer(self, first: int, second: int) -> Fraction:
         """Return the similarity of two synsets, from 0 to 1: the largest 2d / (2d + a + b) over common hypernyms.
 
-        d is the depth of a hypernym. a and b are the steps from each synset up to the hypernym.
+        d is the depth of a common hypernym. a is the number of steps from `first` up to the hypernym. b is the number
+        of steps from `second` up to the hypernym. If there is no common hypernym, the similarity is 0.
         Source: Wu and Palmer, "Verbs Semantics and Lexical Selection", ACL 1994.
         """
         first_up, second_up = self.above(first), self.above(second)

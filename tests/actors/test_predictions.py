@@ -191,7 +191,7 @@ def test_masks_of_unlike_or_absurd_sizes_are_an_error_that_names_image_and_sizes
     absurd[0]["segmentation"]["size"] = [10**6, 10**6]
     for entries, shown in ((unlike, "(1, 3)"), (absurd, "(1000000, 1000000)")):
         (tmp_path / "x.json").write_text(json.dumps(entries))
-        with pytest.raises(OvssError, match=r"x\.json, a: its masks must have the same size") as caught:
+        with pytest.raises(OvssError, match=r"x\.json, a: all masks of an image must have the same size") as caught:
             predicted(tmp_path / "x.json", "a")
         assert shown in str(caught.value)
 

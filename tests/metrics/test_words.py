@@ -41,9 +41,9 @@ def test_an_image_without_words_has_pixels_without_a_word() -> None:
 
 def test_wrong_indices_and_sizes_are_named() -> None:
     square = np.zeros((2, 2), np.uint16)
-    with pytest.raises(OvssError, match="out of range: 2 for 2 words"):
+    with pytest.raises(OvssError, match="out of range: index 2 in the prediction, but the image has 2 words"):
         words.measure(QUESTION, square, square + np.uint16(2), WORDS)
-    with pytest.raises(OvssError, match="out of range: label 3"):
+    with pytest.raises(OvssError, match="out of range: label 3 in the truth"):
         words.measure(QUESTION, square + np.uint16(3), square, WORDS)
     with pytest.raises(OvssError, match="the prediction has 2 × 1 pixels and the truth 2 × 2"):
         words.measure(QUESTION, square, square[:, :1], WORDS)

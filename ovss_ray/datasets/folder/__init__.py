@@ -129,7 +129,14 @@ def _other_numbers(described: Description, listed: Listed, values: Values) -> Ov
 
 
 def items(described: Description, base: str, root: str, split: str) -> Items:
-    """List the images below the YAML file's folder, or else below the data root. Raises OvssError if there are none."""
+    """List the images of a user's data set. Raises OvssError if there are no images.
+
+    Files are searched below `base`, which is the folder of the YAML file. If no file below `base` fits, files are
+    searched below the data root, `root`. Photographs and label files are searched independently.
+
+    If `root` is a range such as shards/{000..010}.tar, tables are searched only below `base`. Photographs and label
+    files are then searched only below the addresses in the range.
+    """
     split_folder(split, {SPLIT: ""})
     roots = list(expanded(files.absolute(root)))
     bases = list(dict.fromkeys([base, *roots])) if len(roots) == 1 else [base]

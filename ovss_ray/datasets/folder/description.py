@@ -17,7 +17,10 @@ TEXT = ("table", "ids", "images", "labels", "classes", "image_suffix", "label_su
 """Keys whose values are read as text, even if YAML would read a number, as in `title: 2024`."""
 # A run resumes only if `Description.rules` returns the same text as at its start, perhaps by an older release.
 NEWER = ("values", "table", "ids")
-"""Keys that older releases do not know. If one of these keys is unset, `Description.rules` omits the key."""
+"""Keys that older releases do not know.
+
+If one of these keys is unset, `Description.rules` omits the key. So runs of older releases can resume.
+"""
 
 
 def _no_truth_value(value: Any) -> Any:
@@ -79,7 +82,11 @@ class Description(Settings):
         return self
 
     def _fits_table(self) -> None:
-        """Raise ValueError if other keys do not fit `table`, or if `ids` is set without `table`."""
+        """Raise ValueError if a key is not allowed with `table`, or if `ids` is set without `table`.
+
+        With `table`, the keys image_suffix, label_suffix and unpaired must have their default values. `images` and
+        `labels` must each be the name of one column.
+        """
         if self.table is None and self.ids is not None:
             raise ValueError("`ids` names a column of a `table`. Add the key `table`, or remove `ids`")
         if self.table is not None and (self.image_suffix or self.label_suffix or self.unpaired != "error"):
@@ -88,15 +95,20 @@ class Description(Settings):
             raise ValueError("with a `table`, `images` and `labels` must each name one column")
 
     def patterns(self, key: str) -> tuple[str, ...]:
-        """Return the patterns under the key `images`, `labels` or `table` as a tuple.
+        """Return the value of the key `images`, `labels` or `table` as a tuple.
 
-        If `table` is set, the tuple of `images` or `labels` has the name of one column instead, such as ("photo",).
+        The value of `table` is a tuple of file patterns. If `table` is unset, the values of `images` and `labels` are
+        also tuples of file patterns. If `table` is set, each of these two values is a tuple with one column name, such
+        as ("photo",).
         """
         listed = getattr(self, key)
         return (listed,) if isinstance(listed, str) else listed
 
     def rules(self) -> str:
-        """Return the settings for finding and decoding files, as JSON. If they change, a run cannot resume."""
+        """Return the settings that determine how files are found and decoded, as JSON.
+
+        A run cannot resume if these settings have changed since its start.
+        """
         unused = {key for key in NEWER if getattr(self, key) is None}
         elsewhere = {"title", "domain", "licence", "classes", "unpaired"}
         return self.model_dump_json(exclude=elsewhere | unused)

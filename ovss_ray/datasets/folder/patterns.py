@@ -145,7 +145,11 @@ class Search:
                 self.loops.append(address)
 
     def _fitting_folders(self, place: _Place, step: Step) -> list[str]:
-        """Return the names of the subfolders of a folder that fit a step, symbolic links last."""
+        """Return the names of the subfolders of `place` whose names fit `step`. Symbolic links are last.
+
+        If `step` has the extension of an archive, archives count as subfolders. Broken links that probably led
+        to folders are added to `self.lost`.
+        """
         names = []
         for name, is_folder in files.entries(place.uri):
             address = files.join(place.uri, name)

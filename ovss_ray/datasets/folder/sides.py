@@ -46,7 +46,9 @@ class Side:
         """Yield the files that fit the patterns, and files that nearly fit, such as files with another extension.
 
         Only the first folder of `bases` that contains a fitting file is searched. If no folder contains a fitting file,
-        no file is yielded. `number` becomes `File.side`. Raises OvssError if a folder in a pattern does not exist.
+        no file is yielded. Raises OvssError if a folder in a pattern does not exist.
+
+        `number`: value of `File.side` in each yielded File, 0 for photographs and 1 for label files.
         """
         base = next((base for base in bases if any(map(self._fits, Search(base, self.patterns, self.suffix)))), None)
         every = [pattern for listed in self.patterns for pattern in expanded(listed)]
@@ -99,7 +101,11 @@ class Side:
 
 
 def _remarks(what: str, addresses: Sequence[str]) -> Iterator[Fault]:
-    """Yield a note with the number of ignored addresses and the first of them. If there are none, yield nothing."""
+    """Yield a note with the number of `addresses`, the text `what`, and the first address as an example.
+
+    `what`: statement on the addresses, such as "links to a parent folder were ignored". If `addresses` is empty, no
+    note is yielded.
+    """
     if addresses:
         yield Fault(f"{len(addresses)} {what}, such as {addresses[0]}", sure=False)
 
@@ -107,8 +113,10 @@ def _remarks(what: str, addresses: Sequence[str]) -> Iterator[Fault]:
 def items(photographs: Side, truths: Side, bases: Sequence[str]) -> Paired:
     """Return pairs of photographs and label files (see listing.paired_files).
 
-    Each side is searched below the first folder of `bases` that has fitting files. Raises OvssError if there is no
-    pair, if an image id is repeated, or if a file's side is ambiguous.
+    Photographs are searched below the first folder of `bases` that contains fitting photographs. Label files are
+    searched below the first folder of `bases` that contains fitting label files. Raises OvssError if there is no pair,
+    or if an image id is repeated. Raises OvssError if a file fits both `images` and `labels`, and both suffixes are
+    equally long.
     """
     every = Rows(File, FILE, _both(photographs, truths, bases))
     suffixes = len(photographs.suffix), len(truths.suffix)
@@ -134,10 +142,13 @@ def _both(photographs: Side, truths: Side, bases: Sequence[str]) -> Iterator[Fil
 
 
 def _sorted_out(every: Rows[File], suffixes: tuple[int, int]) -> Iterator[File]:
-    """Yield each file of `every` once, as a photograph or as a label file.
+    """Yield each file in `every` once, although a file that fits several patterns is in `every` several times.
 
-    `suffixes` has the length of image_suffix and the length of label_suffix. If a file fits both `images` and `labels`,
-    the longer suffix decides. If both suffixes are equally long, this function raises OvssError for the file.
+    A file may fit both `images` and `labels`. If image_suffix is longer than label_suffix, this file is a photograph.
+    If label_suffix is longer, this file is a label file. If both suffixes are equally long, this function raises
+    OvssError.
+
+    `suffixes`: the length of image_suffix, then the length of label_suffix.
     """
     for uri, group in groupby(every.in_order("uri, near, side"), attrgetter("uri")):
         kinds = list(group)

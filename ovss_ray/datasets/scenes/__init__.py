@@ -20,9 +20,10 @@ An episode is a scene and one class in the scene. All other classes of the scene
 completely hidden, all pixels of the episode are ignored. Methods that segment all classes at once get all 42 class
 names of 10 surfaces and 32 things.
 
-Images are files scenes://VOCABULARY/SPLIT/NUMBER.png. Label files are NUMBER_labels.png. Instance files are
-NUMBER_instances.png (see `instance_map`). The files are drawn when they are read, on any machine. Nothing is
-downloaded, and no data root is needed.
+The address of an image is scenes://VOCABULARY/SPLIT/NUMBER.png, such as scenes://seen/validation/0017.png. VOCABULARY
+is seen, held-out, all or 847. The label file of this image is scenes://seen/validation/0017_labels.png. The instance
+file is scenes://seen/validation/0017_instances.png (see `instance_map`). The files are drawn when they are read, on any
+machine. Nothing is downloaded, and no data root is needed.
 """
 
 import io
@@ -54,7 +55,7 @@ SPLITS = {"validation": 256, "test": 1024}
 THINGS = (3, 7)
 """Range of the number of things in a scene, end exclusive."""
 HEIGHTS, WIDTHS = (208, 305), (256, 385)
-"""pixels: ranges of the height and the width of a scene, ends exclusive; about 256 × 320."""
+"""Ranges of the height and of the width of a scene, in pixels. The ends are exclusive. The mean size is 256 × 320."""
 ABSENT = ("anchor", "arrow", "boat", "bottle", "chair", "cup", "fish", "hat", "key", "ladder", "lamp", "leaf", "spoon")
 """Shapes that occur in no scene. They are part of the names of scenes:847."""
 

@@ -65,10 +65,16 @@ PATTERNS: Mapping[str, Callable[[np.random.Generator, Field, Field, np.float32],
     "halved": _halved,
     "shaded": _shaded,
 }
-"""Name → function that returns the share of the second colour in each pixel, (h, w) float32 in 0..1.
+"""Name of a pattern → function that returns the share of the second colour in each pixel.
 
-Arguments: random generator, coordinates s (h, w) and t (h, w), and period of the pattern. The unit of coordinates and
-period is the thing's radius.
+The shares are an array (h, w) float32 in 0..1. The arguments of the function are:
+
+- a random generator
+- two coordinates s and t of each pixel, (h, w) float32
+- the period of the pattern
+
+The axes of s and t are perpendicular, and meet in the centre of the thing. The unit of s, t and the period is the
+thing's radius.
 """
 NAMED = ("plain", "striped", "spotted", "checked")
 """Patterns that occur in class names. The others only make training images more varied."""

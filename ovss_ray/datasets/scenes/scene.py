@@ -70,14 +70,19 @@ def draw(drawn: np.random.Generator, size: tuple[int, int], things: Sequence[Thi
 
 
 def surfaces_of(drawn: np.random.Generator) -> list[str]:
-    """Choose a background and one or two grounds at random; return their names. `draw` calls this function first."""
+    """Choose the surfaces of a scene at random, and return their names from top to bottom.
+
+    The first surface is the background, such as "sky". One or two grounds follow, such as "grass". `draw` calls this
+    function before all other random choices. So a caller with an equal generator gets the names without drawing.
+    """
     return [str(drawn.choice(BACKGROUNDS)), *map(str, drawn.permutation(GROUNDS)[: drawn.integers(1, 3)])]
 
 
 def _ground(drawn: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Draw a background and one or two grounds.
+    """Draw the surfaces of a scene: a background, such as "sky", and below the background one or two grounds.
 
-    Return the image (H, W, 3) float32, the regions (H, W) uint8, and the names of the surfaces.
+    Return the image (H, W, 3) float32, the regions (H, W) uint8, and the names of the surfaces. The region of a pixel
+    is the index of its surface in these names.
     """
     height, width = size
     surfaces = surfaces_of(drawn)
@@ -123,7 +128,11 @@ def _put(
     number: int,
     place: tuple[float, float, float],
 ) -> None:
-    """Draw a thing into `image`, and write the index `number` into `regions`. `place`: (x, y, radius) in pixels."""
+    """Draw a thing into `image`, and set the pixels of the thing in `regions` to `number`.
+
+    `image`: (H, W, 3) float32. `regions`: (H, W) uint8. `number`: the index of the thing in `Scene.contents`. `place`:
+    (x, y, radius) of the thing in pixels.
+    """
     x, y, radius = place
     reach = math.ceil(1.25 * radius)
     top, left = max(0, int(y) - reach), max(0, int(x) - reach)

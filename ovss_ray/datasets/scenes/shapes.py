@@ -62,4 +62,8 @@ SHAPES: Mapping[str, Callable[[Field, Field], np.ndarray]] = {
     "moon": _moon,
     "bow": _bow,
 }
-"""Name → function of coordinates u and v that returns the pixels inside the shape, (h, w) bool."""
+"""Name of a shape → function that returns the pixels inside the shape, (h, w) bool.
+
+The arguments of the function are two coordinates u and v of each pixel, (h, w) float32. The axes of u and v are
+perpendicular, and meet in the centre of the thing.
+"""

@@ -25,7 +25,7 @@ LAST_WORDS = (
     "Finished images are kept. Run the same command again to resume"
 )
 FAREWELL = 20.0
-"""Maximum seconds to wait for ray.shutdown at the end. If the cluster is dead, ray.shutdown may never return."""
+"""Maximum seconds that `connect` waits for ray.shutdown. If the cluster is dead, ray.shutdown may never return."""
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def _set(settings: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _last_words() -> Iterator[None]:
-    """Start a helper process, which prints LAST_WORDS if this process is killed during the block."""
+    """Start a helper process, which prints LAST_WORDS if the calling process is killed during the `with` block."""
     say = "import sys; sys.stdin.read(1) or sys.exit(sys.argv[1])"
     command = [sys.executable, "-IS", "-c", say, LAST_WORDS]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as heir:  # out of reach of Ctrl-C
@@ -88,7 +88,8 @@ def size() -> Size:
 def collects_metrics() -> bool:
     """Return False if this process has started the connected cluster without metrics, else True.
 
-    The cluster has no metrics if the environment variable ray_internals.METRICS is unset or "0".
+    A cluster that this process starts has no metrics if the environment variable ray_internals.METRICS is unset or "0".
+    Every other cluster is assumed to have metrics.
     """
     return not ray_internals.own_head() or os.environ.get(ray_internals.METRICS, "0") != "0"
 

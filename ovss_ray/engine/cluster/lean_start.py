@@ -17,14 +17,15 @@ from ovss_ray.engine.cluster import ray_internals
 IDLE = ("start_log_monitor", "start_api_server", "start_monitor")
 """Names of the methods of Ray's class Node that start the log monitor, the dashboard and the autoscaler."""
 LEAN = {("ray._private.node", "Node"): IDLE, ("ray._private", "utils"): ("get_dashboard_dependency_error",)}
-"""Names of the functions that are replaced during a `with` block of `lean`.
+"""Names of the functions that do nothing during a `with` block of `lean`.
 
-A key has two parts: the name of a module, and the name of a class or submodule in this module. The value has the names
-of functions in this class or submodule."""
+During the block, a call of such a function only returns an ImportError. A key of LEAN has two parts: the name of a
+module, and the name of a class or submodule in this module. The value has the names of functions in this class or
+submodule."""
 PERIOD = 0.1
-"""Minimum seconds between two sums of the used CPUs and memory in the same step of Ray Data's loop.
+"""Minimum seconds between two sums of the used CPUs and memory.
 
-See Seldom."""
+The minimum applies to two sums that Ray Data makes in the same step of its loop (see Seldom)."""
 
 
 @contextmanager

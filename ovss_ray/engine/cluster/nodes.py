@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 UNIT = 10_000
 """Number of units per CPU, GPU or other resource. Fractions are counted in these units, as in Ray."""
 STANDARD = ("CPU", "GPU", "memory")
-"""Names of the resources that have separate fields in Node. All others are custom resources."""
+"""Names of Ray's resources that have separate fields in Node. All other resources are in the field Node.resources."""
 STORE = "object_store_memory"
 """Name of Ray's resource for a node's object store; its amount is in bytes"""
 
@@ -143,9 +143,11 @@ def packed(needs: Sequence[Need], limits: Sequence[float], rooms: Sequence[Room]
 
 
 def matches(labels: Mapping[str, str], name: str, selector: str) -> bool:
-    """Return whether the label `name` of a node matches a selector `a`, `!a`, `in(a, b)` or `!in(a, b)`.
+    """Return whether a selector permits the value of a node's label.
 
-    `labels`: all labels of the node. If the node lacks the label, only selectors with "!" match.
+    `labels`: all labels of the node. `name`: name of the label. The selector `us` permits only the value "us". The
+    selector `in(us, eu)` permits "us" and "eu". The selectors `!us` and `!in(us, eu)` permit all other values. If the
+    node lacks the label, the result is True only for selectors with "!".
     """
     negated, text = selector.startswith("!"), selector.removeprefix("!")
     several = re.fullmatch(r"in\((.*)\)", text)

@@ -55,7 +55,10 @@ class Placed:
 
     @cached_property
     def light(self) -> bool:
-        """Return True if no stage of the pool can use a GPU. If so, the pool's workers do not import torch."""
+        """Return True if no stage of the pool can use a GPU. The workers of a light pool do not import torch.
+
+        Unlike `is_light`, this property does not depend on the option `cpus` of the pool.
+        """
         return not any(stage.kind().gpu for stage in self.stages)
 
     def computing(self) -> AbstractContextManager[None]:
@@ -77,9 +80,11 @@ HEAP = 1e9
 THREADS = 4.0
 """Maximum number of CPUs, and of threads, of a worker without a GPU. Only pools with `cpus: auto` have this limit."""
 HEAVY = 100e6
-"""Number of bytes. If the weights of a run have at least HEAVY bytes, `on_cpus` may warn that CPUs are slow."""
+"""Minimum bytes of one worker's weights for which `on_cpus` may warn that CPUs are slow."""
 NETWORK_FILES = 4
-"""Maximum number of files of a stage that reads weights. A stage with more files is assumed to read label maps."""
+"""Maximum number of files with the weights of one stage.
+
+If a stage has more files, the files are assumed to be label maps."""
 LIGHT = 0.25
 """CPUs of a worker that only decodes images or computes metrics, on a cluster with fewer than 8 CPUs"""
 
@@ -114,12 +119,13 @@ def _spare(pool: Pool) -> bool:
 def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]:
     """Return the pools with "auto" replaced by numbers that fit the cluster. `weights`: bytes of one worker's weights.
 
-    - A light pool (see is_light) gets at most one worker per four CPUs. On a cluster with fewer than 8 CPUs, a light
-      pool gets one worker.
+    - A light pool (see is_light) gets at most one worker per four CPUs of the cluster. On a cluster with fewer than 8
+      CPUs, a light pool gets one worker.
     - A pool that uses GPUs (see uses_gpu) gets one worker per GPU. If several pools use GPUs, each GPU is divided
       equally among these pools.
     - The remaining CPUs are divided equally among all pools that are not light. If a pool uses no GPU, the pool gets
-      one worker per CPU of its part. If the memory is too small, the pool gets fewer workers.
+      one worker per CPU of the pool's part. If the memory is too small for these workers, the pool gets fewer workers.
+      Each worker then gets more CPUs, at most THREADS.
 
     If nodes may join the cluster, the maximum number of workers may be larger than the number that fits now.
     """
@@ -142,10 +148,10 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
 
 
 def workers_in_memory(pools: Sequence[Pool], size: Size, weights: float) -> float:
-    """Return the number of workers for which each pool has enough memory.
+    """Return the number of workers per pool that fit into the memory of the cluster. Light pools are ignored.
 
-    The memory of all nodes is divided equally among the pools that are not light. `weights`: bytes of the weights that
-    each worker of these pools loads.
+    The memory of all nodes is divided equally among the pools that are not light. Each worker of these pools needs HEAP
+    bytes, plus the bytes of the weights that the worker loads. `weights`: bytes of one worker's weights.
     """
     return size.memory / max(1, sum(not is_light(pool) for pool in pools)) / (HEAP + weights)
 
@@ -196,7 +202,8 @@ def unmet(pools: Sequence[Placed], size: Size) -> str:
 def on_cpus(pools: Sequence[Placed], size: Size, weights: float) -> str:
     """Return a warning if stages that can use a GPU run on CPUs, else "". `weights`: bytes of one worker's weights.
 
-    No warning is returned if no node can join the cluster, or if `weights` is less than HEAVY.
+    The warning advises to wait for nodes with GPUs. If no node can join the cluster, return "". If `weights` is less
+    than HEAVY, CPUs are assumed to be fast enough, so return "".
     """
     slow = [stage.use for pool in pools if not pool.gpus for stage in pool.stages if stage.kind().gpu]
     if not (size.grows and slow and weights >= HEAVY):
@@ -275,7 +282,10 @@ def _placed(pool: Pool, need: Need, workers: tuple[int, int, int], batch: int) -
 
 
 def _growing(pool: Pool, most: int, size: Size) -> int:
-    """Return the maximum number of workers: sharing.MOST if `workers` is "auto" and nodes may join, else `most`."""
+    """Return the maximum number of workers of a pool. `most`: maximum number of workers if no node joins the cluster.
+
+    If the pool has `workers: auto`, and nodes may join the cluster, return sharing.MOST. Otherwise, return `most`.
+    """
     return sharing.MOST if size.grows and pool.workers == "auto" else most
 
 

@@ -25,7 +25,7 @@ LABEL_MAP = 60_000
 def run(plan: RunPlan) -> None:
     """Raise OvssError if a node cannot access the run's files, or has other weights than this machine.
 
-    Of the photographs and label files, only the first of each benchmark is checked.
+    For each benchmark, only the first photograph and the first label file are checked.
     """
     first = [str(table[name][0]) for table in plan.manifests.values() for name in ("image_uri", "truth_uri")]
     # of a stage that reads label maps, the first file only

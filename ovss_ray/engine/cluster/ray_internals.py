@@ -1,7 +1,7 @@
 """Functions that use Ray's private, internal or unstable APIs, and a table of all uses in this project.
 
-If a Ray release lacks an API, a run still works, with the consequence in the last column. The tests in
-tests/engine/cluster/test_ray_internals.py show what is missing.
+If a Ray release lacks an API, a run still works, with the consequence in the last column. If the installed release
+lacks an API, a test in tests/engine/cluster/test_ray_internals.py fails.
 
 | API of Ray | kind in Ray 2.60 | used in | consequence if a release lacks it |
 |---|---|---|---|
@@ -151,7 +151,10 @@ def log_folder(node: Any) -> str:
 
 
 def daemons(node: Any) -> dict[str, list["subprocess.Popen[bytes]"]]:
-    """Return the processes of a node by kind, such as "raylet". The node may have started incompletely."""
+    """Return the processes of a node by kind of process, such as "raylet".
+
+    If the start of the node failed, return only the processes that were started.
+    """
     processes: Mapping[str, Sequence[Any]] = getattr(node, "all_processes", {})
     return {kind: [process.process for process in several] for kind, several in processes.items()}
 

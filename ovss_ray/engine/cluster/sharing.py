@@ -23,11 +23,11 @@ class Share:
 
 
 def shared(pools: Sequence[Pool], size: Size, reserve: float, fitting: float) -> list[Share]:
-    """Return the share of each pool. All pools use GPUs.
+    """Return the share of each pool. `pools`: the pools of a run that use GPUs.
 
     Pools with `gpus: auto` get equal parts of each GPU. A part decides only on which GPU a worker is placed. The worker
     may compute on this GPU at any time. `reserve`: number of CPUs to leave free for other work, such as decoding
-    images. `fitting`: maximum number of workers for which each pool has enough memory.
+    images. `fitting`: maximum number of workers per pool that fit into the memory of the cluster.
     """
     shares: list[Share] = []
     for part in _parts(pools):
@@ -80,7 +80,15 @@ def _least(pool: Pool) -> int:
 
 
 def _cpus(on_nodes: Sequence[Sequence[int]], rooms: Sequence[Room], reserve: float) -> float:
-    """Return the CPUs of a worker with `cpus: auto`: 1, or less if a node has more workers than free CPUs."""
+    """Return the CPUs per worker for pools with `cpus: auto`. All workers of these pools get the same number.
+
+    On each node, the free CPUs minus `reserve` are divided equally among the workers of these pools. The number is the
+    smallest quotient of all nodes, but at least SCRAP and at most 1.
+
+    `on_nodes`: for each pool with `cpus: auto`, the index of each worker's node. `rooms`: free resources of each node.
+    `reserve`: CPUs to leave free for other work. If the nodes without GPUs have enough free CPUs for the other work,
+    no CPU is reserved.
+    """
     # If the nodes without GPUs have enough CPUs for the other work, no CPU of a GPU node is reserved.
     apart = sum(room.cpus for room in rooms if not room.gpus) / UNIT
     reserve = 0.0 if apart >= reserve else reserve

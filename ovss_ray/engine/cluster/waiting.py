@@ -37,8 +37,8 @@ def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) 
         return
     if not size.grows:
         raise OvssError(
-            f"--wait-for: this command has started a cluster on this machine, and no nodes can join it: "
-            f"{_state(wanted, size)}. Lower --wait-for, or connect to a cluster: export RAY_ADDRESS=HOST:6379"
+            f"--wait-for: {_state(wanted, size)}. This command has started the cluster on this machine, so no nodes "
+            "can join it. Lower --wait-for, or run `export RAY_ADDRESS=HOST:6379` to use another cluster"
         )
     bundles = [Need(0.0, 1.0)] * wanted.gpus + [Need(1.0)] * wanted.cpus
     with _requested(bundles) as repeat, _spread(wanted.nodes):
@@ -58,8 +58,9 @@ def for_pools(
 ) -> tuple[list[Placed], Size]:
     """Return the pools as placed on the cluster, and the cluster's size. If the cluster is too small, wait for nodes.
 
-    The limit of the wait is `least` seconds. With an autoscaler, nodes are requested, and the limit is `least` or
-    `patience` seconds, whichever is longer. Raises OvssError if the cluster is still too small. `weights`: bytes of one
+    Without an autoscaler, wait up to `least` seconds. With an autoscaler, request nodes, and wait up to `least` or
+    `patience` seconds, whichever is longer. With an autoscaler, the cluster is also too small if it lacks a GPU for a
+    stage with large weights. Raises OvssError if the cluster is still too small after the wait. `weights`: bytes of one
     worker's weights.
     """
     size = connection.size()
@@ -109,8 +110,8 @@ def _slow(pools: Sequence[Pool], placed: Sequence[Placed], size: Size, weights: 
 def _goal(pools: Sequence[Pool], size: Size, weights: float, slow: bool) -> list[Placed]:
     """Return the pools as placed on an imaginary cluster. The workers of these pools show which nodes to request.
 
-    If the real cluster has no GPU, the imaginary cluster has one more node. This node has a GPU if `slow` is True, or
-    if a pool requires a GPU.
+    If the real cluster has a GPU, the imaginary cluster has the same nodes. If the real cluster has no GPU, the
+    imaginary cluster has one more node. The additional node has a GPU if `slow` is True, or if a pool requires a GPU.
     """
     if size.gpus or slow or any(placement.uses_gpu(pool, size) for pool in pools):
         imagined = size if size.gpus else replace(size, nodes=(*size.nodes, GPU_NODE))

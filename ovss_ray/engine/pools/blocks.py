@@ -16,10 +16,11 @@ from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
 
 FEW = 4
-"""Number of workers per batch of a block.
+"""Number of further workers that allow one more batch per block.
 
-With 1 to 4 workers, each block is a single batch. With 5 to 8 workers, a block has at most 2 batches, and so on. The
-number of workers is the initial number of workers of the largest pool, multiplied by the number of pools."""
+With 1 to 4 workers, each block is a single batch. With 5 to 8 workers, a block has at most 2 batches. With 9 to 12
+workers, a block has at most 3 batches. All pools count like the largest pool. For example, two pools that start with 2
+and 8 workers count as 2 × 8 = 16 workers."""
 MOST = 64
 """Maximum number of images in a block of several batches; 64 photographs of 512 × 683 pixels have 67 MB"""
 # 20 photographs of 2048 × 1024 pixels have 126 MB. Ray Data splits larger blocks, and a worker has to join the parts.
@@ -58,7 +59,9 @@ def sized(pools: Sequence[Placed], images: int, photograph: float = 0.0, store: 
     """Return the size of the blocks for a run of `images` images through these pools.
 
     `photograph`: bytes of a decoded photograph; 0 if unknown. `store`: bytes of the object stores of all nodes; 0 if
-    unknown. If `photograph` is unknown, the bytes of blocks are not limited.
+    unknown. If `photograph` is known, the photographs in a block of several batches have at most BYTES bytes. If
+    `store` is also known, HELD blocks per worker fit into STORE_SHARE of `store`. If `photograph` is unknown, the bytes
+    of a block are not limited.
     """
     batch, workers = max(pool.batch for pool in pools), max(pool.first for pool in pools)
     useful = -(-workers * len(pools) // FEW)

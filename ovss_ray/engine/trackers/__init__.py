@@ -36,7 +36,7 @@ PACKAGE = "ovss_ray.engine.trackers"
 EVERY = 10.0
 """Seconds between two messages with provisional values."""
 WAIT = 60.0
-"""Maximum seconds after the end of a run in which trackers may send their remaining values."""
+"""Maximum seconds that a finished run waits for the trackers to send their remaining values."""
 ATTACHED = ("report.json", "report.html")
 """Files of a run's folder that a tracker may attach, if they exist."""
 USERINFO = re.compile(r"(?<=://)[^/\s]*@")  # a password may contain an @
@@ -66,7 +66,10 @@ class Tracker(Protocol):
     """address or folder at which the user can view the run"""
 
     def __init__(self, target: str, run: Tracked) -> None:
-        """Connect, and record the facts `run`. `target`: TARGET in `--track NAME:TARGET`; "" if there is none."""
+        """Connect, and record the facts in `run`.
+
+        `target`: TARGET in `--track NAME:TARGET`; "" if the option is `--track NAME`.
+        """
 
     def log(self, values: Mapping[str, float], images: int) -> None:
         """Record provisional values, such as "provisional/camvid/miou". `images`: number of images evaluated so far."""
@@ -118,9 +121,10 @@ def parse(options: str | Sequence[str]) -> tuple[Choice, ...]:
 
 
 class Tracking(Relay):
-    """Listener that sends provisional values of a run to trackers, at most every EVERY seconds.
+    """Listener that sends provisional values of a run to trackers.
 
-    If a tracker fails, one warning is shown. The run goes on, and the report names the fault.
+    During the run, at least EVERY seconds pass between two messages. If a tracker fails, one warning is shown. The run
+    goes on, and the report names the fault.
     """
 
     def __init__(self, inner: Progress, folder: RunFolder, choices: Sequence[Choice]) -> None:
@@ -144,14 +148,15 @@ class Tracking(Relay):
             yield
 
     def changed(self) -> None:
-        """Send the numbers if at least EVERY seconds have passed since they were sent last."""
+        """Send the provisional values if at least EVERY seconds have passed since the previous message."""
         if time.monotonic() - self.sent >= EVERY:
             self._send()
 
     def finish(self, report: Report) -> Report:
-        """Send the final values, wait at most WAIT seconds, and return the report with the trackers' faults.
+        """Send the final values to the trackers, and return the report with the trackers' faults.
 
-        The report is also written to the run's folder.
+        Wait at most WAIT seconds until the trackers have sent all values. The returned report is also written to the
+        run's folder.
         """
         if self.total:
             self._send()
@@ -193,9 +198,12 @@ class Tracking(Relay):
 def tracked(folder: RunFolder, progress: Progress, choices: Sequence[Choice], work: Callable[..., Report]) -> Report:
     """Evaluate a run with the function `work`. Send the values and the report to trackers, and return the report.
 
-    If `choices` is empty, call `work(progress)`. Otherwise, call `work(listener, conclude)`, where `listener` replaces
-    `progress`. Then `work` must call `conclude(report)` before `work` releases the run folder. `conclude` returns a new
-    report with the trackers' faults. `work` must return this new report.
+    `choices` are the trackers. If there are no trackers, call `work(progress)`. Otherwise, call
+    `work(listener, conclude)`.
+
+    `listener` passes all calls on to `progress`, and sends values to the trackers. Before `work` releases the run
+    folder, `work` must call `conclude(report)`. The function `conclude` sends the report to the trackers, and
+    returns a new report with the trackers' faults. `work` must return this new report.
     """
     if not choices:
         return work(progress)

@@ -59,7 +59,10 @@ class Delivery:
         return True
 
     def reply(self, done: bool = False) -> None:
-        """Send a line of JSON to the process of the run. `done`: True after the last message of the run."""
+        """Send the fields `where`, `fault` and `done` to the process that evaluates the run, as a line of JSON.
+
+        `done`: True in the last line that this process sends.
+        """
         answer = {"where": self.where, "fault": self.fault, "done": done}
         self.replies.write(json.dumps(answer) + "\n")
         self.replies.flush()

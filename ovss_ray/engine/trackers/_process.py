@@ -15,7 +15,10 @@ GRACE = 10.0
 
 
 class Process:
-    """Child process with a tracker. Messages are lines of JSON; the child reads each message immediately."""
+    """Child process in which a tracker runs. Messages to and from this process are lines of JSON.
+
+    The child reads each message immediately, so the method `send` does not wait for a slow tracker.
+    """
 
     def __init__(self, first: Mapping[str, Any]) -> None:
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
@@ -52,7 +55,10 @@ class Process:
         self.close()
 
     def wait(self, seconds: float) -> None:
-        """Wait up to `seconds` until the tracker has sent everything. If it has not, set `fault`."""
+        """Wait up to `seconds` until the tracker has sent all values.
+
+        If the tracker has not sent all values by then, and `fault` is empty, set `fault`.
+        """
         self._waited = True
         if not self._done.wait(seconds) and not self.fault:
             running = self._child.poll() is None
@@ -63,7 +69,10 @@ class Process:
             )
 
     def end(self) -> None:
-        """Kill the child and its processes. If `wait` was not called, the child first gets GRACE seconds to end."""
+        """Kill the child process, and all processes that the tracker has started.
+
+        If `wait` was not called, first wait up to GRACE seconds until the child process ends by itself.
+        """
         self.close()
         if not self._done.is_set() and not self._waited:
             with suppress(subprocess.TimeoutExpired):

@@ -28,7 +28,7 @@ UID = "ovss_ray.uid"
 """Tag by which a resumed run is recognised."""
 # By default, MLflow's client retries for minutes.
 LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""Environment variables for MLflow's client. Variables that the user has set keep their values."""
+"""Environment variables that make MLflow's client give up sooner. A variable that the user has set keeps its value."""
 TOGETHER = 100
 """Largest number of parameters that MLflow accepts in one request."""
 LETTERS = 6000

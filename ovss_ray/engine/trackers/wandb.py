@@ -23,7 +23,10 @@ PROJECT = "ovss_ray"
 
 
 class Tracker:
-    """Run of Weights & Biases. Its config has the settings and versions of the evaluation. Its x axis counts images."""
+    """Run of Weights & Biases. The config of this run has the settings and versions of the evaluation.
+
+    In all charts, the x axis is the number of images.
+    """
 
     def __init__(self, target: str, run: Tracked) -> None:
         import wandb

@@ -26,7 +26,10 @@ class ArrayCache:
         self.limit_bytes = limit_bytes
 
     def get(self, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return the cached array, or compute and cache it. If the cache cannot be written, only warn."""
+        """Return the array with the key `key` from the cache. If the cache lacks this array, compute it with `make`.
+
+        A computed array is written to the cache. If writing fails, show a warning, and return the computed array.
+        """
         cached = self.find(key)
         if cached is not None:
             return cached
@@ -62,7 +65,10 @@ class ArrayCache:
             aside.unlink(missing_ok=True)
 
     def _forget(self) -> None:
-        """Delete old temporary files. Delete the least recently used arrays until `limit_bytes` is met."""
+        """Delete the least recently used arrays while the files of the cache together exceed `limit_bytes`.
+
+        Also delete temporary files that are more than an hour old.
+        """
         stored = []
         for file in self.folder.iterdir():
             with contextlib.suppress(FileNotFoundError):  # another process has just deleted it

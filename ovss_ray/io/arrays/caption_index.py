@@ -21,9 +21,14 @@ from ovss_ray.io import files
 from ovss_ray.io.files.cache import cache_folder
 
 BLOCK = 1 << 26
-"""Maximum bytes of a block of embeddings in float32. The similarities of a block to the queries have the same limit."""
+"""Maximum size, in bytes, of a block of embeddings in float32.
+
+The similarities of all queries to one block of embeddings also take at most BLOCK bytes."""
 SURPLUS = 32
-"""Summand in the number of candidates. A search for `count` captions ranks 2 · count + SURPLUS candidates."""
+"""Number of additional candidates of a search, to make up for the rounding of similarities in float32.
+
+A search for `count` captions selects 2 · count + SURPLUS candidates by their similarities in float32. Then the search
+ranks the candidates by their similarities in float64."""
 CHUNK = 8192
 """Maximum number of captions that are embedded at once"""
 Embed = Callable[[Sequence[str]], np.ndarray]
@@ -131,7 +136,10 @@ class CaptionIndex:
         return self.vectors[[hit.row for hit in hits]].astype(np.float32)
 
     def _candidates(self, queries: np.ndarray, most: int) -> np.ndarray:
-        """Return the rows (Q, `most`) of the captions with the highest similarity to each query, in arbitrary order."""
+        """Return the row numbers of the `most` captions that are most similar to each query, in arbitrary order.
+
+        The result is (Q, `most`) int64.
+        """
         values = np.empty((len(queries), 0), np.float32)
         rows = np.empty((len(queries), 0), np.int64)
         step = max(1, BLOCK // (4 * max(self.vectors.shape[1], len(queries))))

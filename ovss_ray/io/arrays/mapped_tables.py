@@ -64,7 +64,10 @@ def _joined(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def blocks(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
-    """Yield the rows of a table in blocks of BLOCK rows, each with the number of its first row."""
+    """Yield (row number, block) for consecutive blocks of BLOCK rows of a table. The last block may have fewer rows.
+
+    The row number is the position of the block's first row in the table, counted from 0.
+    """
     return ((begin, table.slice(begin, BLOCK)) for begin in range(0, len(table), BLOCK))
 
 

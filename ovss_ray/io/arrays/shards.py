@@ -1,8 +1,9 @@
 """Storage of arrays in shards. A shard is a safetensors file with many arrays, one array per key.
 
 A shard also contains the source of the arrays. The source describes what computed the arrays, such as the name and the
-digest of a network. The file name of a shard is a digest of the source and of all keys in the shard. Shards can be
-written to any file system. Shards are read from a local folder.
+digest of a network. The file name of a shard is a digest of the source and of all keys in the shard.
+
+The function `write` can write to any file system. The class `Shards` can read only from a local folder.
 """
 
 import hashlib
@@ -34,9 +35,9 @@ def write(folder: str, arrays: Mapping[str, np.ndarray], source: str) -> str:
 
 
 class Shards:
-    """The arrays of a local folder of shards. Only keys are in memory.
+    """Reader of the arrays in a local folder of shards. Each call of `get` reads one array from a shard.
 
-    Raises OvssError if the folder has no shards, or a damaged one.
+    Raises OvssError if the folder has no shards, or if a shard is damaged.
     """
 
     def __init__(self, folder: str) -> None:

@@ -97,7 +97,7 @@ def beginning(uri: str | Path, number: int) -> bytes:
 
 @contextmanager
 def opened(uri: str | Path) -> Iterator[BinaryIO]:
-    """Open a file for reading; it is seekable. Raises OvssError if opening or reading it fails."""
+    """Open a file as a seekable stream of bytes. Raises OvssError if the file cannot be opened or read."""
     if (data := _inner(str(uri))) is not None:
         yield io.BytesIO(data)
         return
@@ -130,8 +130,8 @@ def _lost_link(uri: str | Path) -> str:
 def stamp(uri: str) -> str:
     """Return a string that changes when a file changes. The content of the file is not read.
 
-    A copy of a file has another stamp. The stamp of a missing file is "absent". If a file cannot be accessed, or
-    nothing is known about the file, the stamp is "".
+    A copy of a file has another stamp than the original file. The stamp of a missing file is "absent". If a
+    file cannot be accessed, or its size, times and checksums are all unknown, the stamp is "".
     """
     if inline.is_inline(uri):
         return inline.digest(uri)

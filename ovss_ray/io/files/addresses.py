@@ -13,14 +13,17 @@ _WEB = ("http", "https")
 _USER = re.compile(r"(https?://)[^/\s@]*@|(\w://)[^/\s@]*:[^/\s@]*@", re.IGNORECASE)
 """Pattern of a user name in a web address, or of user name and password in any URI."""
 _PASSWORD = re.compile(r"[a-z0-9+.]+://[^/\s@]*:[^/\s@]*@", re.IGNORECASE)
-"""Pattern of the beginning of a URI with a password. Azure's `container@account` has no colon, so it does not match."""
+"""Pattern of the beginning of a URI with a password. The pattern does not match Azure's `container@account`."""
 _QUERY = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
 _KEY = re.compile(r"[?&][^=/&]*(?:secret|password|token|signature|sig|credential|access_?key)[^=/&]*=.*", re.IGNORECASE)
 """Pattern of query parameters that may hold a key, such as `?token=…`"""
 
 
 def shown(uri: str | Path) -> str:
-    """Return an address for messages, without passwords and queries. For inline://NAME/CONTENT, return only NAME."""
+    """Return an address for messages, without its secrets (see `without_secrets`).
+
+    For inline://NAME/CONTENT, return only NAME.
+    """
     text = inline.shown(str(uri))
     return without_secrets(text) if "://" in text else text
 
@@ -28,15 +31,19 @@ def shown(uri: str | Path) -> str:
 def without_secrets(text: str) -> str:
     """Return `text` without the secrets of the URIs in the text.
 
-    From a web address, the user name, the password and the query are removed. From any other URI, a user name is
-    removed only together with a password. If a query parameter may hold a key (see `_KEY`), the parameter and the rest
-    of the line are removed.
+    From a web address, the user name, the password and the query are removed. From any other URI with a password, the
+    user name and the password are removed. If any other URI has no password, its user name is kept. If any other URI
+    has a query parameter that may hold a key (see `_KEY`), the parameter is removed. The rest of the line after the
+    parameter is also removed.
     """
     return _KEY.sub("", _QUERY.sub(r"\1", _USER.sub(r"\1\2", text)))
 
 
 def refuse_secrets(uri: str) -> None:
-    """Raise OvssError if a URI contains a password or a key. A web address must have neither user name nor query."""
+    """Raise OvssError if a URI contains a password or a key.
+
+    Also raise OvssError if a web address contains a user name or a query.
+    """
     scheme, mark, rest = uri.partition("://")
     if not mark or inline.is_inline(uri):
         return
@@ -44,13 +51,15 @@ def refuse_secrets(uri: str) -> None:
     if _PASSWORD.match(uri) or (web and "@" in rest.partition("/")[0]):
         raise OvssError(
             f"{shown(uri)}: the address contains a user name or password, which run folders and logs would show. "
-            f"Remove it. {ADVICE.get(scheme.lower(), 'Give credentials in environment variables')}"
+            "Remove the user name and password. "
+            f"{ADVICE.get(scheme.lower(), 'Give credentials in environment variables')}"
         )
     # with other schemes than http(s), a path may contain "?"
     if (web and "?" in rest) or _KEY.search(rest):
         raise OvssError(
-            f"{shown(uri)}: the address contains a query (after ?), which may hold a key that run folders and logs "
-            f"would show. Remove it. {ADVICE.get(scheme.lower(), 'Give credentials in environment variables')}"
+            f"{shown(uri)}: the address contains a query (after ?). The query may hold a key, which run folders and "
+            "logs would show. Remove the query. "
+            f"{ADVICE.get(scheme.lower(), 'Give credentials in environment variables')}"
         )
 
 

@@ -24,7 +24,9 @@ from ovss_ray.io.files import addresses, archives, cache, remote
 from ovss_ray.io.files.archives import BLOCK, DEFLATED, STORED, Member
 
 VERSION = "1"
-"""Version of the tables of an index. The file name of a cached index depends on this version."""
+"""Version of the layout of an index, which is defined by _TABLES. An index of another version is not read.
+
+The file name of a cached index depends on this version."""
 LARGEST = 1 << 31
 """Maximum size in bytes of a file that is read from an archive."""
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, struct.error, OSError)
@@ -36,7 +38,10 @@ CREATE TABLE folders (parent TEXT, name TEXT, PRIMARY KEY (parent, name)) WITHOU
 
 
 class Index:
-    """Index of an archive: the files in each of its folders. A path in the archive has no slash at its ends."""
+    """Index of an archive, which lists the files in each folder of the archive.
+
+    The methods expect paths that neither begin nor end with a slash, such as "a/b.jpg".
+    """
 
     def __init__(self, archive: str, file: Path) -> None:
         self.archive = archive
@@ -50,7 +55,7 @@ class Index:
     def find(self, path: str) -> Member | None:
         """Return the file at a path; None if the archive lacks the file.
 
-        Raises OvssError if the file cannot be read without unpacking the archive.
+        Raises OvssError if the file is encrypted, or cannot be read without unpacking the archive for another reason.
         """
         folder, _, name = path.rpartition("/")
         rows = self._rows("SELECT place FROM members WHERE folder = ? AND name = ?", folder, name)
@@ -144,7 +149,10 @@ def _fill(base: sqlite3.Connection, archive: str) -> None:
 
 
 def _place_of(base: sqlite3.Connection, path: str) -> str:
-    """Return the place of the file `path` (see `_members`), or a fault if the index lacks this file."""
+    """Return the place of the file `path`, the target of a hard link (see `_members`).
+
+    If the index lacks the file `path`, return a fault such as "it is a link to 'a/b.jpg'".
+    """
     folder, _, name = path.rpartition("/")
     row = base.execute("SELECT place FROM members WHERE folder = ? AND name = ?", (folder, name)).fetchone()
     return row[0] if row else f"it is a link to {path!r}"

@@ -19,7 +19,7 @@ from ovss_ray.io.files import addresses, remote
 ENDINGS = (".zip", ".tar")
 """Extensions of archives whose files can be read one by one."""
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
-"""Extensions of archives that are compressed as a whole. To read a file, all data before it must be decompressed."""
+"""Extensions of archives that are compressed as a whole. Files in these archives cannot be read one by one."""
 _INSIDE = re.compile(r"\.(?:zip|tar|tar\.(?:gz|bz2|xz|zst)|tgz|tbz2|txz)(?=/)", re.IGNORECASE)
 _PINNED = re.compile(
     r"(?P<archive>.+?\.(?P<kind>zip|tar))@(?P<offset>\d+)\+(?P<length>\d+)(?:-(?P<size>\d+)-(?P<crc>[0-9a-f]{8}))?"
@@ -51,7 +51,11 @@ class Member:
 
     @property
     def place(self) -> str:
-        """Position as text for an address: OFFSET+LENGTH in a tar archive, OFFSET+LENGTH-SIZE-CRC in a zip archive."""
+        """Position of the file as text for an address, such as "1536+20481".
+
+        The text is OFFSET+LENGTH in a tar archive, and OFFSET+LENGTH-SIZE-CRC in a zip archive. OFFSET, LENGTH, SIZE
+        and CRC are the values of the attributes `offset`, `length`, `size` and `crc`. CRC is in hex.
+        """
         return f"{self.offset}+{self.length}" + ("" if self.crc is None else f"-{self.size}-{self.crc:08x}")
 
     @property
@@ -108,7 +112,10 @@ def _is_remote_file(uri: str, minute: int) -> bool:
 
 
 def _minute() -> int:
-    """Return the number of the current minute, a cache key for results that may be a minute old."""
+    """Return the number of full minutes on the monotonic clock.
+
+    Cached functions take this number as an argument. So a cached result is used for at most a minute.
+    """
     return int(time.monotonic() // 60)
 
 

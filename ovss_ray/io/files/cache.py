@@ -53,9 +53,10 @@ def kept(name: str) -> Path:
 
 
 def trim() -> None:
-    """Delete the least recently used copies and indexes, until the cache is within the limit.
+    """Delete the least recently used copies and indexes while the cache exceeds the limit.
 
-    Files that were used in the last YOUNG seconds stay. Only a process's first call in a minute has an effect.
+    Files that were used in the last YOUNG seconds are never deleted, even if the cache still exceeds the limit. In each
+    process, only the first call in a minute has an effect.
     """
     _trim(cache_folder() / "files", limit(), int(time.monotonic() // 60))
 
@@ -101,7 +102,7 @@ def local_copy(uri: str) -> Path:
 
 
 def fetch(uri: str, file: Path) -> Path:
-    """Download a file from `uri` to the path `file`, unless `file` exists, and return this path.
+    """Download a file from `uri` to the path `file`, and return `file`. If `file` already exists, download nothing.
 
     Simultaneous calls download the file only once. Raises OvssError if the download fails. Raises OSError if the folder
     of `file` is not writable.

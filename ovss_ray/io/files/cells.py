@@ -62,7 +62,7 @@ def content(cell: Cell) -> bytes:
     if not isinstance(value, bytes):
         raise OvssError(
             f"{addresses.shown(cell.uri)}: the cell has no bytes of an image. Save the table again, with the bytes of "
-            "the image files in this column"
+            "an image file in this cell"
         )
     return value
 
@@ -70,8 +70,8 @@ def content(cell: Cell) -> bytes:
 def checked(table: str, columns: dict[str, str], ids: str | None) -> None:
     """Raise OvssError if a table lacks a column, or if a column has the wrong type.
 
-    `columns` maps "images" and "labels" to the names of two columns of image files. `ids` is the name of the column
-    with ids, or None.
+    `columns` maps "images" and "labels" to the names of two columns. Each cell of these two columns must hold the bytes
+    of an image file. `ids` is the name of the column with ids, or None.
     """
     schema = opened(table, _stamp(table)).schema
     for key, column in {**columns, **({"ids": ids} if ids else {})}.items():
@@ -90,7 +90,8 @@ def checked(table: str, columns: dict[str, str], ids: str | None) -> None:
         elif not _holds_files(kind):
             raise OvssError(
                 f"{addresses.shown(table)}: {key}: column {column!r} is of type {kind}. Expected the bytes of image "
-                "files, or a struct with a field `bytes`, as Hugging Face stores images"
+                "files, or a struct with a field `bytes`, as Hugging Face stores images. "
+                f"Set `{key}` to another column, or save the table again with the bytes of the image files"
             )
 
 
@@ -157,8 +158,8 @@ def damaged(table: str) -> Iterator[None]:
     except remote.failures(ValueError, pa.ArrowException, LookupError) as failure:
         kind = table.rpartition(".")[2].capitalize()
         raise OvssError(
-            f"{addresses.shown(table)}: cannot be read as {kind}; it is missing, truncated or damaged: "
-            f"{remote.reason(table, failure)}"
+            f"{addresses.shown(table)}: cannot be read as {kind}; it is missing, truncated or damaged. Check the "
+            f"address, or get the table again. Reason: {remote.reason(table, failure)}"
         ) from failure
 
 
@@ -169,9 +170,10 @@ def _stamp(table: str) -> str:
 
 @lru_cache(64)
 def opened(table: str, stamp: str) -> Table:
-    """Return the cached reader of a table with the stamp `stamp` (see `archives.stamp`).
+    """Return the reader of a table. The reader is cached until the table changes.
 
-    Raises OvssError for a damaged table.
+    `stamp` is a string that changes when the table changes (see `archives.stamp`). Raises OvssError for a damaged
+    table.
     """
     with damaged(table):
         return Table(table)

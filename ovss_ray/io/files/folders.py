@@ -59,12 +59,14 @@ def leads_nowhere(path: str) -> bool:
 
 @dataclass(frozen=True)
 class Trail:
-    """Current folder of a recursive search. The method `into` detects links that lead back to an outer folder."""
+    """Current folder of a recursive search. The method `into` detects links that would make the search endless."""
 
     reals: tuple[str, ...]
-    """real paths of the folders in which a link was followed, and finally of the current folder
+    """real paths of folders: one for each link that the search has followed, and one for the current folder
 
-    If the link /a/b/link leads to /c, the tuple in /c/d is ("/a/b", "/c/d"). In remote folders, the tuple is empty.
+    The path for a link is the path of the folder that contains the link. The path of the current folder is the last.
+    For example, the folder /a/b contains a link to the folder /c. If the search has followed this link and then entered
+    /c/d, the tuple is ("/a/b", "/c/d"). In remote folders, the tuple is empty.
     """
 
     @classmethod
@@ -74,7 +76,10 @@ class Trail:
         return cls(() if path is None else (os.path.realpath(path),))
 
     def into(self, folder: str) -> "Trail | None":
-        """Return the `Trail` of a subfolder; None if the subfolder is a link that leads back to an outer folder."""
+        """Return the `Trail` of a subfolder; None if the subfolder is a link that would make the search endless.
+
+        Such a link leads to a folder in `reals`, or to a folder that contains a folder in `reals`.
+        """
         path = addresses.local(folder)
         if not self.reals or path is None:
             return self

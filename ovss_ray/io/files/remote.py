@@ -44,13 +44,13 @@ _LIBRARIES = (
     *(("google.auth.exceptions", "GoogleAuthError"), ("gcsfs.retry", "HttpError")),
     *(("azure.core.exceptions", "AzureError"), ("httpx", "HTTPError")),
 )
-"""(module, class) of exceptions that libraries for remote files raise. Subclasses of OSError are not listed."""
+"""Exceptions of libraries for remote files, as (module, class). OSError and its subclasses need no entry here."""
 
 T = TypeVar("T")
 
 
 def failures(*more: type[Exception]) -> tuple[type[Exception], ...]:
-    """Return the exception classes of failed requests: those of fsspec, those of imported libraries, and `more`."""
+    """Return exceptions of failed requests: OSError, NotImplementedError, `more`, imported classes of _LIBRARIES."""
     loaded = [getattr(sys.modules.get(module), name, None) for module, name in _LIBRARIES]
     return (OSError, NotImplementedError, *more, *(failure for failure in loaded if failure is not None))
 
@@ -157,7 +157,7 @@ def _streamed(uri: str, file: Path) -> None:
 
 @contextmanager
 def opened(uri: str) -> Iterator[BinaryIO]:
-    """Open a file for reading in blocks; it is seekable. Raises OvssError if opening or reading it fails."""
+    """Open a file as a seekable stream, read in blocks. Raises OvssError if the file cannot be opened or read."""
     backend, path = locate(uri)
     try:
         with _repeated(backend.open, path, "rb") as file:
@@ -167,7 +167,7 @@ def opened(uri: str) -> Iterator[BinaryIO]:
 
 
 def write(uri: str, data: bytes) -> None:
-    """Write a file. Up to 100 MB are written by a single request. Raises OvssError if the write fails."""
+    """Write a file. In an object store, no reader sees only a part of the file. Raises OvssError if the write fails."""
     backend, path = locate(uri)
     with explained(uri, "written"):
         _make_parent(backend, uri, path)
@@ -175,9 +175,9 @@ def write(uri: str, data: bytes) -> None:
 
 
 def create(uri: str, data: bytes) -> bool:
-    """Write a file unless it exists, and return whether it was written. Raises OvssError if the write fails.
+    """Write a file unless the file exists. Return True if this call has written the file.
 
-    Except on S3, two simultaneous calls may both return True.
+    Two simultaneous calls may both return True, except on S3. Raises OvssError if the file cannot be written.
     """
     if exists(uri):
         return False
@@ -236,7 +236,7 @@ def exists(uri: str) -> bool:
 
 
 def is_folder(uri: str) -> bool:
-    """Return whether a folder exists. On a web server, the folder's address with a final slash is checked."""
+    """Return whether a folder exists. On a web server, the folder's address with a final slash must exist."""
     if _is_web(locate(uri)[0]):
         return exists(uri.rstrip("/") + "/")
     return (info(uri) or {}).get("type") == "directory"

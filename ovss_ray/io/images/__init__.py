@@ -45,8 +45,10 @@ def decode(data: bytes, name: str, *, upright: bool = True, cap: int = PIXELS) -
 def size(uri: str | Path) -> tuple[int, int]:
     """Return H, W of the upright photograph, without decoding the photograph.
 
-    An EXIF orientation that a PNG file stores after the pixels is ignored. `decode` applies such an orientation. Raises
-    OvssError if the file cannot be read.
+    A PNG file may store its EXIF orientation after the pixels. This function cannot find such an orientation, and
+    returns the size of the stored pixels. In contrast, `decode` finds and applies this orientation.
+
+    Raises OvssError if the file cannot be read.
     """
     if not files.is_local(str(uri)):
         data = files.beginning(uri, HEAD)
@@ -59,7 +61,11 @@ def size(uri: str | Path) -> tuple[int, int]:
 
 
 def size_of(data: bytes, name: str) -> tuple[int, int]:
-    """Return H, W of a photograph from its bytes, without decoding it; see `size`."""
+    """Return H, W of the upright photograph in the bytes `data`, without decoding the photograph.
+
+    An EXIF orientation that a PNG stores after the pixels is not found (see `size`). Raises OvssError if the header of
+    the image cannot be read. `name` is the name of the file in the error message.
+    """
     return _size(io.BytesIO(data), name)
 
 

@@ -33,9 +33,10 @@ class LabelFile:
     bits: int
     """bits per channel"""
     grey: bool
-    """True if labels may have any number of bits; False if channels must have 1, 2, 4 or 8 bits
+    """True if `decode_labels` accepts any number of bits; False if it accepts only 1, 2, 4 or 8 bits per channel
 
-    True for PPM, GIF, and each PNG or TIFF with one sample per pixel, which may be a palette index."""
+    True for PGM, PPM and GIF. True for a PNG or TIFF with one sample per pixel: a grey value or a palette index. False
+    for all other files."""
 
 
 def decode_labels(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
@@ -62,8 +63,8 @@ def decode_labels(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
 def stored(data: bytes, name: str, cap: int = PIXELS) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the integer samples of a label map, (H, W, C), and the palette, (n, 3) uint8 RGB or None.
 
-    Raises OvssError for damaged, lossy and ambiguous files, as `decode_labels` does. The only exception is an ambiguous
-    grey palette, for which this function raises no error.
+    A palette has n colours. This function accepts unequal channels, labels above 2^31 - 1, and grey palettes that
+    display an index as another number. Raises OvssError for all other files that `decode_labels` refuses.
     """
     with _opened(data, name, cap) as file:
         _one_zero(file)
@@ -75,9 +76,10 @@ def stored(data: bytes, name: str, cap: int = PIXELS) -> tuple[np.ndarray, np.nd
 def decode_colours(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
     """Return the colour of each pixel of a label map, (H, W, 3) uint8 RGB. Palette indices and grey become RGB.
 
-    Channels must have 1, 2, 4 or 8 bits. In a PGM or PPM, the maximum sample must be 1 or 255. Raises OvssError for
-    other depths, a damaged file, a lossy or unsupported format, or more than `cap` pixels. Also raises OvssError for
-    several pages or frames, a transparent pixel, or an EXIF orientation.
+    Channels must have 1, 2, 4 or 8 bits. In the header of a PGM or PPM, the maximum sample must be 1 or 255. Raises
+    OvssError for any other number of bits or maximum sample. Also raises OvssError for a damaged file, a lossy or
+    unsupported format, or more than `cap` pixels. Several pages or frames, a transparent pixel, and an EXIF
+    orientation raise OvssError, too.
     """
     with _opened(data, name, cap) as file:
         if file.bits not in (1, 2, 4, 8):
@@ -100,8 +102,9 @@ def _opened(data: bytes, name: str, cap: int) -> Iterator[LabelFile]:
         frames = getattr(picture, "n_frames", 1) if page is None else 1
         if frames > 1:
             raise OvssError(
-                f"{name}: a {picture.format} of {frames} frames; a label map is one image. Save one frame as PNG: "
-                "`picture.seek(frame)`, then `picture.save('labels.png')` in Pillow"
+                f"{name}: a {picture.format} of {frames} frames; a label map is one image. Save one frame as PNG with "
+                "Pillow: `picture = Image.open(file)`, `picture.seek(number)`, then `picture.save('labels.png')`. The "
+                "first frame has the number 0"
             )
         if picture.format == "GIF" and picture.tile[0].extents != (0, 0, *picture.size):
             raise OvssError(f"{name}: a GIF whose frame does not cover the whole image. Save the image as PNG")
@@ -133,9 +136,10 @@ def _upright(picture: ImageFile.ImageFile, name: str) -> None:
         picture.load()  # a PNG may store the tag after its pixels; a loaded TIFF has lost it
     if (turned := orientation(picture)) in range(2, 9):
         raise OvssError(
-            f"{name}: its EXIF orientation is {turned}. It is unclear whether the labels are the stored pixels or the "
-            "turned pixels. For turned pixels, save `ImageOps.exif_transpose(picture)` of Pillow. For stored pixels, "
-            f"remove the tag: exiftool -Orientation= {name}"
+            f"{name}: its EXIF orientation is {turned}. It is unclear whether the labels are the stored pixels, or the "
+            "pixels after EXIF has turned the image. If the labels are the turned pixels, save these pixels with "
+            "Pillow: `ImageOps.exif_transpose(Image.open(file)).save('labels.png')`. If the labels are the stored "
+            f"pixels, remove the EXIF orientation. Run `exiftool -Orientation= {name}`"
         )
 
 
@@ -215,8 +219,8 @@ def _opaque(alpha: np.ndarray, name: str) -> None:
     if (alpha < 255).any():
         raise OvssError(
             f"{name}: its alpha channel is not fully opaque. It is unclear whether transparent pixels have a label. "
-            "Give pixels without a label a separate value, and remove the alpha channel: "
-            "`picture.convert('RGB')` in Pillow, or `picture.convert('L')` for grey images"
+            "Give pixels without a label a separate value. Then remove the alpha channel with Pillow: "
+            "`Image.open(file).convert('RGB').save('labels.png')`. For a grey image, write 'L' instead of 'RGB'"
         )
 
 
@@ -246,8 +250,8 @@ def _indices(samples: np.ndarray, name: str) -> np.ndarray:
     if samples.shape[2] > 1 and (samples != samples[..., :1]).any():
         raise OvssError(
             f"{name}: a label map has one whole number per pixel, but this file is RGB with unequal channels. "
-            "If each colour stands for a class, set `encoding: rgb` in the YAML of a folder benchmark, and list the "
-            "colour of each class there under `colours`"
+            "If each colour stands for a class, set `encoding: rgb` in the YAML of a folder benchmark. In the same "
+            "YAML, list the colour of each class under `colours`"
         )
     if (
         labels.dtype.kind == "u"

@@ -1,6 +1,6 @@
 """Readers of simple image formats: PGM, PPM, and BMP with a palette.
 
-Label maps need the stored numbers, but Pillow returns the displayed grey or colour.
+Label maps need the stored numbers, but Pillow returns the displayed grey or colour. Dimensions: H W pixels, C channels.
 """
 
 import re
@@ -18,7 +18,8 @@ def is_floating(data: bytes) -> bool:
 def portable(picture: ImageFile.ImageFile, data: bytes) -> np.ndarray:
     """Return the stored samples of a PGM or PPM, (H, W, C) uint16.
 
-    Raises ValueError for any other format, a truncated file, several images, or a sample outside the header's range.
+    Raises ValueError for any other format, a truncated file, or several images. Also raises ValueError for a sample
+    that is negative, or above the maximum sample in the header.
     """
     channels = {b"P2": 1, b"P3": 3, b"P5": 1, b"P6": 3}.get(data[:2])
     if channels is None:
@@ -41,7 +42,7 @@ def portable(picture: ImageFile.ImageFile, data: bytes) -> np.ndarray:
 
 
 def greatest(picture: ImageFile.ImageFile, data: bytes) -> int:
-    """Return the largest allowed sample (maxval) of a PGM or PPM, from its header; 1 for a PBM."""
+    """Return the maximum sample, which the header of a PGM or PPM states as maxval. For a PBM, return 1."""
     header = re.sub(rb"#[^\r\n]*", b"", data[: picture.tile[0].offset])
     return 1 if header[:2] in (b"P1", b"P4") else int(header.split()[-1])
 

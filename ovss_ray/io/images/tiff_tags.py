@@ -59,8 +59,9 @@ def only_page(data: bytes, name: str) -> Tags:
     if full > 1:
         raise OvssError(
             f"{name}: a TIFF with {full} pages; a label map is one page. If the pages are one mask per class, convert "
-            "them to one image of class numbers. If one page is the label map, save it alone: "
-            "`picture.seek(page)`, then `picture.save('labels.png')` in Pillow"
+            "them to one image of class numbers. If one page is the label map, save this page with Pillow: "
+            "`picture = Image.open(file)`, `picture.seek(number)`, then `picture.save('labels.png')`. The first page "
+            "has the number 0"
         )
     if compression := LOSSY.get(first(pages[0], COMPRESSION, 1)):
         raise OvssError(
@@ -88,7 +89,9 @@ def _plain_samples(page: Tags, name: str) -> None:
     meaning = first(page, PHOTOMETRIC, 0)
     if meaning > 3:
         kind = PHOTOMETRICS.get(meaning, str(meaning))
-        raise OvssError(f"{name}: a TIFF with photometric {kind} is not supported for labels. Save the labels as PNG")
+        raise OvssError(
+            f"{name}: a TIFF whose photometric tag is {kind} is not supported for labels. Save the labels as PNG"
+        )
     samples, colours = first(page, SAMPLES, 1), 3 if meaning == 2 else 1
     has_alpha = samples == colours + 1 and first(page, EXTRA, 2 if colours == 3 else 0) != 0
     if samples != colours and not has_alpha:

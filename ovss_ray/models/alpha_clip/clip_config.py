@@ -96,8 +96,8 @@ class Retrieval(BaseModel):
     def base_files(self, stage: str) -> tuple[Path, ...]:
         """Return the path of `captions`. If `vectors` is not None, also return the path of `vectors`.
 
-        Raises OvssError if `captions` is empty, or if a file does not exist. `stage` is the name of the stage in the
-        message.
+        Raises OvssError if `captions` is empty, or if a file does not exist. The error message contains `stage`, the
+        name of the stage.
         """
         if not self.captions:
             raise OvssError(

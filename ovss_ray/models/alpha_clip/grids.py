@@ -22,7 +22,8 @@ SHIFTS = (0, 1)
 def boxes(grids: Sequence[int], shifted: bool = True) -> np.ndarray:
     """Return the boxes (N, 4) float32 of all crops, as fractions of the image: x, y, width, height.
 
-    Order: by grid, then by shift (none, along x, along y, along both), then row by row.
+    `grids` has the number g of cells per axis for each grid. If `shifted` is False, the shifted copies of the grids are
+    left out. The boxes are sorted by grid, then by shift (none, along x, along y, along both), then row by row.
     """
     return np.array(
         [
@@ -35,10 +36,13 @@ def boxes(grids: Sequence[int], shifted: bool = True) -> np.ndarray:
 
 
 def crops(pixels: Tensor, grids: Sequence[int], size: tuple[int, int], shifted: bool = True) -> Iterator[Tensor]:
-    """Yield one tensor of crops (n, 3, h, w) for each grid and each shift of the grid.
+    """Yield one tensor of crops (n, 3, h, w) for each grid and each shifted copy of a grid.
 
-    n is the number of cells of the shifted grid. `pixels` (3, H, W) is the image. `size` is (h, w). Each crop is
-    resized to `size`, bilinearly with antialiasing. The crops have the order of `boxes`.
+    n is the number of cells of the grid or shifted copy. If `shifted` is False, the shifted copies are left out. The
+    crops have the order of `boxes`.
+
+    `pixels` (3, H, W) is the image. `grids` has the number g of cells per axis for each grid. `size` is (h, w). Each
+    crop is resized to `size`, bilinearly with antialiasing.
     """
     for g, down, right in _layouts(grids, shifted):
         height, width = (max(1, side // g) for side in pixels.shape[1:])
@@ -98,9 +102,10 @@ def enlarged(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _samples(cells: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the two cells nearest to each of `count` pixels on an axis, and the second cell's weight.
+    """Return three arrays (count,) int64: for each pixel, a first cell, a second cell, and the second cell's weight.
 
-    The arrays are (count,) int64. The two weights of a pixel have the sum 2 · count.
+    An axis has `count` pixels and is divided into `cells` cells. The two cells of a pixel are the indices of the cells
+    nearest to the pixel. The weight of the first cell is 2 · count minus the weight of the second cell.
     """
     # The positions are those of a bilinear resize without aligned corners.
     positions = np.maximum((2 * np.arange(count, dtype=np.int64) + 1) * cells - count, 0)
@@ -129,14 +134,15 @@ def patch_scores(
     shape: tuple[int, int, int],
     masks: Sequence[np.ndarray] = (),
 ) -> Tensor:
-    """Return scores (K, H, W) float32 from patches with one word each; `shape` is (K, H, W).
+    """Return the scores (K, H, W) float32 of K words at each pixel, from N patches with one word each.
 
-    `words` (N,) are the indices of the patches' words, and `values` (N,) are the patches' values. `patches` (N, 4) are
-    boxes as in `grid_boxes`. `masks` are (h, w) bool inside the boxes. Without `masks`, a patch covers its whole box.
+    `words[i]` is the index of the word of patch i. `values[i]` is the score of this word in patch i. `patches` (N, 4)
+    are the boxes of the patches, as in `grid_boxes`. `masks[i]` (h, w) bool marks the pixels of box i that patch i
+    covers. Without `masks`, a patch covers its whole box. `shape` is (K, H, W).
 
-    A pixel's score for a word is v / n. v is the value of the last patch that has the word and covers the pixel. n is
-    the number of patches that cover the pixel, whatever their words. If no patch with the word covers the pixel, the
-    score is 0.
+    The score of a word at a pixel is v / n. n is the number of patches with any word that cover the pixel. v is
+    `values[i]` of the last patch i that has the word and covers the pixel. If no patch with the word covers the pixel,
+    the score is 0.
     """
     scores, covering = torch.zeros(shape), torch.zeros(shape[1:])
     for number, (x, y, width, height) in enumerate(patches.tolist()):

@@ -26,7 +26,11 @@ BLUR, SIGMA = 15, 2.6
 """Kernel side and standard deviation, in pixels, of the Gaussian that blurs the background"""
 RED = torch.tensor((1.0, 0.0, 0.0))[:, None, None]
 AXES, LINE = 0.75, 4
-"""Half-axes of a region's red ellipse, as a fraction of the sides of the region's box; line width in pixels"""
+"""Shape of the red ellipse that the option marker="ellipse" draws around a region.
+
+AXES is a half-axis of the ellipse, divided by the parallel side of the region's box. LINE is the width of the
+ellipse's line in pixels.
+"""
 
 
 class Area(NamedTuple):
@@ -217,17 +221,18 @@ def _ellipse(box: Area) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _reach(box: Area) -> Area:
-    """Return a rectangle that contains the red ellipse around a box, with its line."""
+    """Return a rectangle that contains the red ellipse around a box, including the width of the ellipse's line."""
     (x, y), (across, down) = _ellipse(box)
     return Area(x - across - LINE, y - down - LINE, x + across + LINE + 1, y + down + LINE + 1)
 
 
 @lru_cache(maxsize=32)
 def axis(length: int, other: int, fit: str, pixels: int, mode: str) -> Tensor:
-    """Return the matrix (n, length) that pads or crops one axis, and resizes the axis to n = `pixels`.
+    """Return the matrix (n, length) that pads or crops one axis of a window, and then resizes the axis.
 
-    The window has `length` pixels along this axis, and `other` pixels along the other axis. `fit` is the option of
-    Look. `mode` is the mode of torch's resize.
+    n is `pixels`, the length after the resize. The window has `length` pixels along this axis, and `other` pixels along
+    the other axis. If `fit` is "pad_square", the shorter axis is padded to the length of the longer axis. If `fit` is
+    "center_crop", the longer axis is cropped to the length of the shorter axis. `mode` is the mode of torch's resize.
     """
     side = max(length, other) if fit == "pad_square" else min(length, other)
     if side >= length:

@@ -108,7 +108,8 @@ class AlphaClip(nn.Module):
     def embed_pictures(self, pictures: Tensor, batch: int = BATCH) -> Tensor:
         """Return a plain CLIP's unit-norm embeddings (N, D) float32 of whole, normalised images (N, 3, h, w).
 
-        If (h, w) is not (n, n), the position embedding is resized. Raises OvssError for an AlphaCLIP.
+        The images may have another size than (n, n), the size of the network's input. The position embedding is
+        resized to the images' grid of patches. Raises OvssError for an AlphaCLIP.
         """
         if self.visual.conv1_alpha is not None:
             raise OvssError("an AlphaCLIP cannot embed whole images. Load a plain CLIP, such as clip_vit_l_14")
@@ -191,8 +192,9 @@ def load(
 ) -> AlphaClip:
     """Load an AlphaCLIP or CLIP for inference.
 
-    `files` are the checkpoints that variants.checkpoints names, in this order. `variant` gives the sizes of a network
-    that VARIANTS does not list. Raises OvssError for a missing file, or for the checkpoint of another network.
+    `files` are the paths of the network's checkpoints, in the order of variants.checkpoints. `variant` has the sizes of
+    a network that VARIANTS does not list. If `variant` is None, the sizes are VARIANTS[name]. Raises OvssError for a
+    missing file, or for the checkpoint of another network.
     """
     precision = runtime.checked_precision(precision)
     variant = variant or VARIANTS[name]

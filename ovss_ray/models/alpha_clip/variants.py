@@ -21,10 +21,16 @@ class Variant(ClipSizes):
     base: str
     """for an AlphaCLIP: name of the CLIP whose text tower it uses; empty for a plain CLIP"""
     seen: int = 0
-    """number of patches along a side of the input. The position embedding is resized from `grid` to `seen` patches. If
-    `seen` is 0, the input has `grid` patches along a side, and the position embedding is not resized"""
+    """number of patches along a side of the input; 0: the input has `grid` patches along a side
+
+    `grid` is the number of patches along a side of the position embedding. If `seen` is not 0, the position embedding
+    is resized from `grid` × `grid` to `seen` × `seen` patches.
+    """
     partial: bool = False
-    """True: the checkpoint has only the tensors that AlphaCLIP's training changed; the rest is read from `base`"""
+    """True: the AlphaCLIP's checkpoint has only those tensors of the image tower that AlphaCLIP's training changed
+
+    All other tensors of the image tower are read from the checkpoint of the CLIP that `base` names.
+    """
 
     @property
     def pixels(self) -> int:

@@ -201,7 +201,7 @@ class Fusioner(nn.Module):
         return Prediction(labels(best, vocabulary), arrays)
 
     def segment(self, image: np.ndarray, vocabulary: Vocabulary | Iterable[str], **options: Any) -> np.ndarray:
-        """Return the label map of a photograph, uint16: (H, W), or (n, n) if `resolution` is square_224."""
+        """Return only the label map of `predict`, (H, W) uint16; (n, n) for the option resolution="square_224"."""
         return self.predict(image, vocabulary, **options).label_map
 
 
@@ -253,7 +253,7 @@ def label_map(scores: Tensor, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def labels(best: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """Return a label map (H, W) uint16 from `_best`. −1 becomes the background, or NONE if no class is background."""
+    """Convert `_best`'s result to a label map (H, W) uint16. −1 becomes NONE, or the background class if one exists."""
     background = vocabulary.names.index(BACKGROUND) if BACKGROUND in vocabulary.names else NONE
     return np.array([*requested(vocabulary), background], np.uint16)[best]
 

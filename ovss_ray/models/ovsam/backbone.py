@@ -104,9 +104,10 @@ def backbone(variant: Variant) -> Backbone | Tower:
 
 
 def resampling(channels: int, width: int, stride: int, patch: int) -> nn.Module:
-    """Return a convolution that multiplies the height and width of a map by `stride` / `patch`.
+    """Return a convolution that changes the cells of a map from `stride` × `stride` to `patch` × `patch` pixels.
 
-    The side of a cell changes from `stride` to `patch` pixels of the network's input.
+    The pixels are those of the network's input. Along both axes, the number of cells is multiplied by `stride` /
+    `patch`. The convolution has `channels` input channels and `width` output channels.
     """
     if stride > patch:
         return nn.ConvTranspose2d(channels, width, stride // patch, stride // patch)

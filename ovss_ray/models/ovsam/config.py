@@ -28,9 +28,9 @@ class OvsamConfig(NetworkConfig):
     ovsam_tiny was trained on drawn scenes.
     """
     clip: str | None = None
-    """path of CLIP's checkpoint: clip_tiny for ovsam_tiny, OpenAI's RN50x16 for all other variants
+    """path of CLIP's checkpoint; default: the shipped file for ovsam_tiny, the downloaded file for all other variants
 
-    The default for ovsam_tiny is the shipped file. The default for all other variants is the downloaded file.
+    ovsam_tiny needs the checkpoint clip_tiny. All other variants need the checkpoint of OpenAI's RN50x16.
     """
     neck: str | None = None
     """path of the neck's checkpoint (SAM2CLIP); default: the downloaded file"""
@@ -91,7 +91,11 @@ class WithNames(WithSynonyms):
 
     @classmethod
     def prepare(cls, config: OvsamConfig, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
-        """Return the embeddings (N, D) float32 of all synonyms of each vocabulary. Only the text tower is loaded."""
+        """Return the embeddings of all synonyms, as one array (N, D) float32 per vocabulary.
+
+        N is the number of synonyms in the vocabulary, and D is the number of features of an embedding. Only the
+        text tower is loaded.
+        """
         from ovss_ray.models.ovsam import network
 
         with config.computing():

@@ -21,7 +21,10 @@ from ovss_ray.models.sam_layers.points import Settings
 from ovss_ray.models.text import Classifier
 
 REGIONS = 64
-"""Maximum number of regions whose mask logits are in memory at a time: 17 MB for ovsam_rn50x16"""
+"""Maximum number of regions whose mask logits are in memory at a time.
+
+For ovsam_rn50x16, the mask logits of 64 regions take 17 MB.
+"""
 
 
 class Everything(Generator):

@@ -1,4 +1,4 @@
-"""Fake weights of an Open-Vocabulary SAM (see models/fake.py). The labels are meaningless.
+"""Fake weights of an Open-Vocabulary SAM (see models/fake.py). The predicted classes are meaningless.
 
 A bias of the mask decoder is shifted, so that masks cover only parts of the image.
 """
@@ -15,7 +15,7 @@ from ovss_ray.models.ovsam.variants import Variant
 from ovss_ray.models.sam_layers.prompts import ON, Prompts
 
 CLICKS = 16
-"""Number of random clicks from which `_recentre` computes the mean and deviation of mask logits"""
+"""Number of random clicks over which `_recentre` computes the mean and the standard deviation of mask logits"""
 
 
 def state_dict(variant: Variant, seed: int = 0) -> dict[str, Tensor]:

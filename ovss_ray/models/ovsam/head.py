@@ -23,9 +23,10 @@ from ovss_ray.models.text import Classifier
 LEVELS = 4
 """Number of levels of the feature pyramid"""
 FINEST = 56
-"""Unit of region sizes in the formula for pyramid levels, in pixels of a 1024 × 1024 input.
+"""Length in the formula for the pyramid level of a region, in pixels of a 1024 × 1024 input.
 
-A region whose box has the area A gets the level ⌊log₂(√A / FINEST)⌋, limited to 0..3.
+If the region's box has the area A, the level is ⌊log₂(√A / FINEST)⌋, limited to 0..3. For example, a box of
+112 × 112 pixels gets level 1.
 """
 LOGIT_SCALE = 4.6052
 """Natural logarithm of the factor by which cosine similarities are multiplied; the factor is about 100"""
@@ -138,10 +139,11 @@ def with_index(corners: Tensor, image: int = 0) -> Tensor:
 
 
 def logits(embeddings: Tensor, classes: Classifier) -> Tensor:
-    """Return class logits (P, K + 1) of unnormalised embeddings (P, D). The last class is "no object", with logit 0.
+    """Return class logits (P, K + 1) of unnormalised region embeddings (P, D).
 
-    For any other class, the embedding has a cosine similarity with each name of the class. The class logit is 100
-    times the highest of the cosine similarities.
+    The first K logits of a region belong to the K classes. Each class has one or several name embeddings. The logit of
+    a class is 100 times the highest cosine similarity of a name embedding and the region embedding. The last logit
+    belongs to "no object", and is 0.
     """
     each = max(1, SCORES // classes.classes.numel())
     unit = F.normalize(embeddings, dim=-1)
@@ -153,8 +155,9 @@ def logits(embeddings: Tensor, classes: Classifier) -> Tensor:
 def ensemble(head: Tensor, clip: Tensor, masks: Tensor, base: Tensor, novel: Tensor, cells: int = 32) -> Tensor:
     """Return scores (P, K + 1): logarithms of weighted geometric means of the probabilities from two branches.
 
-    `head` and `clip` are the logits (P, K + 1) of the branches. `base` and `novel` (K,) bool mark the classes with
-    BASE_WEIGHT and NOVEL_WEIGHT. Other classes get the score EXCLUDED.
+    `head` and `clip` are the logits (P, K + 1) of the branches. `base` and `novel` (K,) bool mark the base classes and
+    the novel classes. CLIP's branch has BASE_WEIGHT for base classes and "no object", and NOVEL_WEIGHT for novel
+    classes. Classes that are neither base nor novel get the score EXCLUDED.
 
     `masks` (P, s, s) are mask logits. Masks are resized to `cells` × `cells`, the size of CLIP's map. If the resized
     mask i is empty, only the head's probabilities are used in row i.

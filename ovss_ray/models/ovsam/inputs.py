@@ -20,8 +20,11 @@ from ovss_ray.models.sam_layers.sizes import Size, fitted
 
 Path = Literal["evaluation", "demo"]
 PATHS: tuple[Path, ...] = ("evaluation", "demo")
-"""Modes of the official code. Mode "evaluation" fuses the scores of the head and of CLIP. Mode "demo" takes the head's
-scores alone."""
+"""Modes of the official code.
+
+In mode "evaluation", the class scores of the head CLIP2SAM and the class scores of CLIP are fused. In mode "demo",
+only the class scores of the head CLIP2SAM are used.
+"""
 Numbers = Sequence[Any] | np.ndarray
 
 
@@ -44,9 +47,12 @@ class Embedded:
     neck: Tensor
     """(1, embed, g, g) float32: the image embedding, from which masks are decoded"""
     pyramid: tuple[Tensor, ...]
-    """four maps (1, embed, h', w') float32: the feature pyramid, from which the class head pools regions"""
+    """feature pyramid, from which the head CLIP2SAM pools regions
+
+    The pyramid has four maps. Each map is (1, `variant.embed`, rows, columns) float32.
+    """
     clip: Tensor
-    """(1, C, h', w') float32: the map of CLIP's image tower from which CLIP's branch pools regions"""
+    """(1, channels, rows, columns) float32: the map of CLIP's image tower from which CLIP's branch pools regions"""
     placed: Placed
     path: Path
 
@@ -143,9 +149,11 @@ def _signs(labels: Numbers | None, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def scaled_boxes(corners: Numbers, where: Placed, scale: bool = True) -> Tensor:
-    """Return boxes (P, 4) float32 in pixels of the network's input, from `corners` in pixels of the photograph.
+    """Return boxes (P, 4) float32 from `corners` (P, 4), which are in pixels of the photograph.
 
-    If `scale` is False, the boxes are not scaled. Raises OvssError for other shapes and for values that are not finite.
+    If `scale` is True, the returned boxes are in pixels of the network's input. If `scale` is False, the returned boxes
+    stay in pixels of the photograph. Raises OvssError if `corners` has another shape, no rows, or values that are not
+    finite.
     """
     array = _array("boxes", corners, (2,), 4)
     return torch.from_numpy(array * np.array(where.scale * 2) if scale else array).float()

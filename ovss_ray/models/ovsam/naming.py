@@ -64,7 +64,10 @@ def empty(count: int, top: int = 0) -> Named:
 
 
 def _nothing(masks: int, best: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return Named.classes and Named.probabilities with zeros. `masks` is the number P, `best` the number T."""
+    """Return empty arrays for Named.classes (P, T) and Named.probabilities (P, T, 3).
+
+    `masks` is P, and `best` is T. The arrays are empty because P or T is 0.
+    """
     return np.zeros((masks, best), np.int64), np.zeros((masks, best, 3), np.float32)
 
 

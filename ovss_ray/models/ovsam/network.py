@@ -107,7 +107,7 @@ class Ovsam(nn.Module):
     def regions(self, seen: Embedded, logits: Tensor) -> dict[str, Tensor]:
         """Return the boxes, pyramid levels and embeddings of the masks `logits` > 0. `logits` are (P, 4 g, 4 g).
 
-        - rois (P, 5): 0 x0 y0 x1 y1, the tight box of a mask in pixels of the network's input
+        - rois (P, 5): the image index 0, then a mask's tight box x0 y0 x1 y1 in pixels of the network's input
         - roi_levels (P,) int64: the pyramid level of each box, see head.levels
         - embeddings (P, D): the embedding of each box, not normalised
         """
@@ -173,10 +173,10 @@ class Ovsam(nn.Module):
         - `points` (P, 2) or (P, n, 2), `boxes` (P, 4), or both: the prompts, in pixels of the image.
         - `labels` (P, n): 1 for a point on the object, 0 for any other point; default: all 1.
         - `names` or `embeddings`: the classes. `embeddings` (K, S, D) has the embeddings of S names per class.
-        - `base`, `novel`: base and novel classes, by index or name. By default, all classes outside `base` are novel.
+        - `base`: base classes, by index or name; default: none. `novel`: novel classes; default: all except `base`.
         - `path`: the mode, see inputs.PATHS. A result of `embed` keeps the mode of `embed`.
         - `clip_boxes` (P, 4): boxes for CLIP, in pixels of the image; default: `boxes`, else the masks' tight boxes.
-        - `official`: if True, the boxes for CLIP are not scaled to the network's input.
+        - `official`: if True, CLIP gets `clip_boxes` or `boxes` in pixels of the image, as in the official code.
 
         The result has these keys:
         - neck (1, embed, g, g), low_res_masks (P, 1, 4 g, 4 g); rois (P, 5) and roi_levels (P,) as from `regions`.
@@ -226,7 +226,7 @@ class Ovsam(nn.Module):
     def _classes(
         self, names: Vocabulary | Iterable[str] | None, embeddings: Tensor | None
     ) -> tuple[Vocabulary | None, Classifier]:
-        """Return the vocabulary (None for `embeddings`) and the classifier.
+        """Return the vocabulary and the classifier. If `embeddings` is given, the vocabulary is None.
 
         Raises OvssError unless exactly one of `names` and `embeddings` is given.
         """
@@ -239,10 +239,10 @@ class Ovsam(nn.Module):
 
 
 def _seen_by_clip(corners: Numbers | None, where: inputs.Placed, official: bool, count: int) -> Tensor | None:
-    """Return the boxes (P, 4) for CLIP's branch. If `corners` is None, return None.
+    """Return the boxes (P, 4) for CLIP's branch, or None if `corners` is None and `official` is False.
 
-    If `official` is False, the boxes are scaled to the network's input. Raises OvssError if the number of boxes is not
-    `count`, or if `official` is True and `corners` is None.
+    `corners` are in pixels of the image. If `official` is False, the boxes are scaled to the network's input. Raises
+    OvssError if `corners` is None and `official` is True. Raises OvssError if the number of boxes is not `count`.
     """
     if corners is None:
         if official:

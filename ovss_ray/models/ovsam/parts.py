@@ -22,10 +22,11 @@ IMAGE = (
 
 
 def state_of(name: str, files: Sequence[Path]) -> State:
-    """Return a network's state dict from the checkpoints `files`, in the order of variants.checkpoints.
+    """Return a network's state dict from the checkpoints `files`.
 
-    After the first file, only the checkpoints that variants.remaining lists are needed. Raises OvssError for a file
-    that lacks expected entries or cannot be read.
+    `files` has all checkpoints that variants.checkpoints returns, in the same order. Alternatively, `files` has the
+    first checkpoint and then only the checkpoints that variants.remaining returns for the first checkpoint. Raises
+    OvssError if a file lacks expected entries or cannot be read.
     """
     rest = remaining(name, files[0])
     whole = rest != checkpoints(name)[1:]
@@ -55,7 +56,10 @@ def _clip(role: str, file: Path, words_only: bool) -> State:
 
 
 def towers(name: str, clip: str | None = None) -> tuple[State, State]:
-    """Return the entries of a network's text tower and image tower, from the file `clip` or the default file."""
+    """Return the entries of a network's text tower, and of the network's image tower, from CLIP's checkpoint.
+
+    `clip` is the path of the checkpoint. If `clip` is None, the published or shipped checkpoint is used.
+    """
     role = checkpoints(name)[1]
     entries = _clip(role, zoo.find(role, clip), words_only=False)
     texts = {key.removeprefix(WORDS): value for key, value in entries.items() if key.startswith(WORDS)}

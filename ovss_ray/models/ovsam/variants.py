@@ -125,7 +125,8 @@ PARTS: Mapping[str, Mapping[str, str]] = {
 }
 """Checkpoint name → {prefix in the checkpoint: prefix in the network}. Entries with other prefixes are not used.
 
-If several checkpoints have the same entry, the last checkpoint in the order of `checkpoints` is used.
+If several checkpoints contain the same entry of the network, the entry of the last of these checkpoints is used. The
+order of checkpoints is that of the function `checkpoints`.
 """
 
 

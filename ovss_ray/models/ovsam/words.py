@@ -69,9 +69,11 @@ def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: i
     """Return two masks of the K classes, (K,) bool each: base classes, and novel classes.
 
     A label index is a value in the benchmark's ground truth. `index` (K,) has the label index of each class, or NONE
-    for a class without a label. `groups` maps "base" and "novel" to label indices. Classes without a label are novel.
-    A class whose label index is in neither group is neither base nor novel. If `groups` lacks "base" or "novel", all
-    classes are novel, as in the official code.
+    for a class without a label. `groups` maps the name of a group to the label indices of the group.
+
+    - If `groups` lacks "base" or "novel", all classes are novel, as in the official code.
+    - If `groups` has "base" and "novel", a class with a label is in each group with the label index. A class without a
+      label is novel. A class whose label index is in neither group is neither base nor novel.
     """
     if not {"base", "novel"} <= groups.keys():
         return torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)

@@ -91,8 +91,9 @@ def _quantise(network: nn.Module, towers: Sequence[str]) -> None:
 def _replace(module: nn.Module) -> bool:
     """Replace the linear layers among the children of a module. Return whether a layer was replaced.
 
-    In an Attention, the stacked projections of queries, keys and values are also a linear layer. Layers with fewer
-    than 64 inputs or outputs are not replaced (see SMALLEST).
+    The class clip.Attention has one stacked matrix for the projections to queries, keys and values. In a module of
+    this class, the stacked matrix is also replaced. Layers with fewer than 64 inputs or outputs are not replaced
+    (see SMALLEST).
     """
     linear = [(name, child) for name, child in module.named_children() if isinstance(child, nn.Linear)]
     wide = [(name, child) for name, child in linear if min(child.weight.shape) >= SMALLEST]

@@ -30,7 +30,7 @@ class SamConfig(NetworkConfig):
     def load(self, images: int = 1) -> "Sam":
         """Load the network. If `compile` is set, compile the network for batches of at most `images` images.
 
-        Raises OvssError if the checkpoint is missing or does not fit, or if compilation fails.
+        Raises OvssError if the checkpoint is missing or does not fit the network, or if compilation fails.
         """
         from ovss_ray.models.sam import network
 

@@ -31,7 +31,11 @@ from ovss_ray.models.sam_layers.sizes import Size
 TOWERS = ("image_encoder",)
 """Submodules that are image transformers. With precision int8, their linear layers compute with 8-bit integers."""
 WARM = 3
-"""Number of warm-up runs of a compiled encoder on a GPU. The second run records CUDA graphs"""
+"""Number of warm-up runs of a compiled encoder on a GPU.
+
+The first run compiles the encoder. In modes with CUDA graphs, the second run records the graphs, and the third run
+replays the graphs.
+"""
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,8 @@ class Sam(nn.Module):
     ) -> Answer:
         """Return three masks, the alternatives for an ambiguous prompt. If `multimask` is False, return one mask.
 
-        A single click is ambiguous; a box is not. `image` is the result of `embed`, or an image that `embed` accepts.
+        A single click is ambiguous: it may mean an object or a part. For unambiguous prompts, such as a box, set
+        `multimask` to False. `image` is the result of `embed`, or an image that `embed` accepts.
 
         - `points` (n, 2): x and y in pixels of the image
         - `labels` (n,): 1 for a point inside the object, 0 for a point outside

@@ -111,7 +111,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the map after the block. Input and output are (B, C, h, w).
 
-        The map is padded with zeros to whole windows, and the padding takes part in attention.
+        The map is padded with zeros to whole windows. As in the official code, attention does not mask the padding.
         """
         side, (h, w) = self.side, x.shape[2:]
         cut = F.pad(x, (0, -w % side, 0, -h % side)).unflatten(3, (-1, side)).unflatten(2, (-1, side))

@@ -113,8 +113,9 @@ class TwoWayTransformer(nn.Module):
 class MaskHead(nn.Module):
     """Decoder that gets image embeddings and prompt tokens, and predicts the logits of M masks per prompt.
 
-    In addition to the prompt tokens, `decode` gets a learned token `first`. `token` is the name of the submodule with
-    the learned token, such as "iou_token". If `token` is empty, the learned token is not part of this decoder.
+    The transformer gets the prompt tokens, M mask tokens, and one extra learned token, such as SAM's IoU token. The
+    caller of `decode` passes the extra token as `first`. If `token` is a name, such as "iou_token", the decoder has a
+    submodule of this name for the extra token. If `token` is empty, the extra token is not part of the decoder.
     """
 
     def __init__(self, sizes: DecoderSizes, masks: int, token: str = "") -> None:

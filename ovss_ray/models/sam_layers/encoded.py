@@ -34,9 +34,10 @@ class WithImages:
     """Mixin with a cache of images and their encodings, for stages that predict masks from prompts."""
 
     def cache(self, memory: int) -> None:
-        """Create the cache of images and encodings, of at most `memory` bytes.
+        """Create the cache of images and encodings, with a limit of `memory` bytes.
 
-        The least recently used image is evicted first. The newest image always stays.
+        If the cache exceeds the limit, the least recently used images are evicted, together with their encodings. The
+        newest image is never evicted, even if the newest image alone exceeds the limit.
         """
         self.seen: Recent[Seen] = Recent(memory, lambda seen: seen.image.nbytes + seen.embedded.nbytes)
 
@@ -60,5 +61,8 @@ class WithImages:
 
 
 def hashed(image: np.ndarray) -> str:
-    """Return the cache key of an image (H, W, 3) without a name: its shape, and the SHA-256 of its pixels."""
+    """Return the cache key of an image (H, W, 3) that has no name.
+
+    The key consists of the image's shape and the SHA-256 of the image's pixels.
+    """
     return f"{image.shape} {hashlib.sha256(image.tobytes()).hexdigest()}"

@@ -21,9 +21,9 @@ from ovss_ray.models.sam_layers.prompts import PromptEncoder, Prompts
 
 @dataclass(frozen=True)
 class Seen:
-    """Image embeddings before the first block, and the projections of the embeddings in the first block.
+    """Image embeddings, and the projections of the embeddings in the decoder's first TwoWayBlock.
 
-    All prompts for an image share the embedding and the projections of the image.
+    The projections are queries, keys and values. All prompts for an image share the image's embedding and projections.
     """
 
     image: Tensor

@@ -16,7 +16,11 @@ BLOCK = 1 << 18
 """Maximum number of pixels resized and thresholded at a time on a CPU: 1 MB of logits"""
 
 Taps = tuple[Tensor, Tensor, Tensor]
-"""Linear interpolation at n points: lower index (n,) int64, upper index (n,) int64, upper weight (n, 1) float32"""
+"""Linear interpolation between samples, at n points.
+
+The first tensor (n,) int64 has the index of the sample before each point. The second tensor (n,) int64 has the index of
+the sample after each point. The third tensor (n, 1) float32 has the weight of the sample after each point.
+"""
 
 
 class Frame:
@@ -53,7 +57,8 @@ class Frame:
 def taps(cells: int, pixels: int, device: torch.device, first: int | None = None) -> Taps:
     """Return the Taps that resize an axis from `cells` samples to `pixels` samples.
 
-    If `first` is a number, return Taps for the first `first` output samples only.
+    The Taps have one point per output sample. If `first` is not None, the Taps have points only for the output samples
+    with indices below `first`.
     """
     # float32, as in torch, so that the weights are rounded in the same way
     ratio = torch.tensor(cells, dtype=torch.float32) / pixels
@@ -70,7 +75,10 @@ def between(x: Tensor, step: Taps) -> Tensor:
 
 
 def thresholded(logits: Tensor, frame: Frame) -> np.ndarray:
-    """Return masks (M, H, W) bool of logits (M, s, s). A CPU computes them in blocks of rows that fit its cache."""
+    """Return masks (M, H, W) bool of logits (M, s, s). A mask is True where the resized logit is above 0.
+
+    On a CPU, the logits are resized in blocks of rows. The blocks are small enough for the CPU's cache (see BLOCK).
+    """
     height, width = frame.size
     masks = np.empty((len(logits), height, width), bool)
     rows = height if logits.is_cuda else max(1, BLOCK // (len(logits) * width))

@@ -40,7 +40,7 @@ class Proposals:
 
     `Generator.propose` returns the regions of a crop in the order of decreasing `predicted_iou`. `Generator.merge` puts
     regions from smaller crops first. If `min_mask_region_area` is above 0, `Generator.merge` also removes small pieces
-    and holes of masks. Then regions with changed masks come last.
+    of masks and fills small holes. In this case, regions whose masks were changed come last.
     """
 
     boxes: np.ndarray
@@ -134,9 +134,10 @@ class Generator:
     def _decode(
         self, seen: Seen, places: np.ndarray, which: np.ndarray, frames: Sequence[Frame]
     ) -> tuple[np.ndarray, list[list[Measured]]]:
-        """Return the predicted IoU (P, M) of M masks per click, and for each crop the masks above `pred_iou_thresh`.
+        """Return the predicted IoU (P, M) of M masks per click, and the selected masks of each crop.
 
-        `places` (P, 2) are the clicks, x and y in pixels of the network's input. `which` (P,) is each click's crop.
+        A mask is selected if its predicted IoU exceeds `pred_iou_thresh` (see `_passes`). `places` (P, 2) are the
+        clicks, x and y in pixels of the network's input. `which` (P,) is the index of each click's crop.
         """
         clicks, images = up(places, self.device), up(which, self.device)
         fits: list[np.ndarray] = []
@@ -158,10 +159,10 @@ class Generator:
         return np.concatenate(fits), parts
 
     def _groups(self, clicks: int, seen: Seen) -> Iterator[list[slice]]:
-        """Yield lists of slices of the clicks' indices. Each click is in one slice.
+        """Yield groups of clicks. A group is a list of slices, and a slice is a range of click indices.
 
-        `clicks` is the number of clicks. The decoder processes the clicks of one slice in one pass. The host waits for
-        the device once per list.
+        `clicks` is the number of clicks. Each click is in one slice. The decoder processes the clicks of a slice in one
+        pass. After all passes of a group, the host waits once for the device.
         """
         each = seen.image[0].nbytes
         size = max(1, min(self.settings.points_per_batch, self.held // each))
@@ -214,8 +215,9 @@ class Generator:
     def _best(self, crop: Crop, proposals: Proposals) -> np.ndarray:
         """Return the indices (n,) int64 of a crop's masks to keep, in the order of decreasing predicted IoU.
 
-        Unstable masks are dropped, and masks that the crop may cut off (see points.cut_off). If the IoU of two masks'
-        boxes exceeds `box_nms_thresh`, only the mask with the higher predicted IoU stays.
+        Masks with a stability below `stability_score_thresh` are dropped. Masks that the crop may cut off are also
+        dropped (see points.cut_off). If the IoU of two masks' boxes exceeds `box_nms_thresh`, only the mask with the
+        higher predicted IoU stays.
         """
         inner = corners(proposals.boxes, proposals.crops[:, :2])
         good = stable(proposals.stability, self.settings.stability_score_thresh)
@@ -225,7 +227,9 @@ class Generator:
     def merge(self, parts: Sequence[Proposals], size: Size) -> Proposals:
         """Join the regions of an image's crops. Of duplicate regions, only the region from the smallest crop stays.
 
-        Raises OvssError if the packed masks take more than regions.BYTES bytes.
+        If the image has several crops, two regions are duplicates if the IoU of their boxes exceeds `crop_nms_thresh`.
+        If `min_mask_region_area` is above 0, the joined regions are changed as in `_cleaned`. Raises OvssError if the
+        packed masks take more than regions.BYTES bytes.
         """
         proposals = Proposals.joined(parts)
         if len(parts) > 1:
@@ -236,10 +240,11 @@ class Generator:
         return self._cleaned(proposals, size) if self.settings.min_mask_region_area > 0 else proposals
 
     def _cleaned(self, proposals: Proposals, size: Size) -> Proposals:
-        """Remove small pieces of masks, and fill small holes. Then drop duplicates of regions.
+        """Remove small pieces of masks, and fill small holes. Then drop duplicate regions.
 
         Pieces and holes are small if they have fewer than `min_mask_region_area` pixels. In the result, regions with
-        unchanged masks come first. Of several duplicates, the first region in this order stays.
+        unchanged masks come first. Two regions are duplicates if the IoU of their boxes exceeds both `box_nms_thresh`
+        and `crop_nms_thresh`. Of two duplicates, the region that comes first stays.
         """
         # scores of nms: 1 for an unchanged mask, 0 for a changed mask
         boxes, bits, same = proposals.boxes.copy(), list(proposals.bits), np.ones(len(proposals.boxes), np.float32)

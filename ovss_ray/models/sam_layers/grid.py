@@ -60,9 +60,10 @@ class GridAttention(nn.Module):
         return self.proj(seen.transpose(1, 2).flatten(2).unflatten(1, x.shape[1:3]))
 
     def distances(self, q: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Return the relative-position bias for rows and the bias for columns, (B, N, h, w, side) each.
+        """Return the relative-position bias in two parts (B, N, h, w, side), first for rows, then for columns.
 
-        `q` are queries (B, N, h·w, c), where h = w = `side`. The last axis of a bias is the key's row or column.
+        `q` are queries (B, N, h·w, c), where h = w = `side`. The last axis of the first part is the row of the key. The
+        last axis of the second part is the column of the key. The bias of a query and a key is the sum of both parts.
         """
         grid = q.unflatten(2, (side, side))
         rows = torch.einsum("bnhwc,hkc->bnhwk", grid, between(self.rel_pos_h, side))

@@ -16,7 +16,9 @@ from ovss_ray.models.sam_layers.frame import BLOCK, Frame
 from ovss_ray.structures.masks import regions
 
 FULL_BYTES = 1 << 31
-"""Maximum bytes of the full-size masks that a GPU measures at a time; a mask takes 8 bytes per pixel"""
+"""Limit on the GPU memory, in bytes, for the masks that `measure` measures at a time
+
+The memory is estimated at 8 bytes for each full-size pixel of a mask: the float32 logit, and temporary arrays."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,17 @@ class Measured:
     """Results of `measure` for the masks of an image or crop, on the device that computed them."""
 
     numbers: Tensor
-    """(M, 6) int64: number of logits above +offset, number of logits above −offset, half-open box x0 y0 x1 y1
+    """(M, 6) int64: two pixel counts for each mask, and the half-open box x0 y0 x1 y1 of the mask
 
-    The box of an empty mask is 0 0 0 0."""
+    The first count is of the pixels with a logit above `offset`, a parameter of `measure`. The second count is of the
+    pixels with a logit above −`offset`. The box encloses the pixels with a logit above 0. If no logit is above
+    0, the box is 0 0 0 0."""
     bits: list[np.ndarray] | Tensor
-    """masks (logits above 0), one bit per pixel
+    """packed bits of the masks, one bit per pixel: 1 if the pixel's logit is above 0
 
-    On a GPU, the tensor (M, H, ⌈W / 8⌉) uint8 has the masks at full size. On a CPU, the list has an array (n,) uint8
-    for each mask, with the bits inside the mask's box. The array of an unstable mask is empty."""
+    On a GPU, `bits` is a tensor (M, H, ⌈W / 8⌉) uint8 with the bits of all pixels. On a CPU, `bits` is a list with one
+    array uint8 per mask. The array has only the bits of the pixels in the mask's box. If `stable` is False for a mask,
+    the mask's array is empty."""
 
     @property
     def nbytes(self) -> int:
@@ -40,9 +45,10 @@ class Measured:
 
 
 def measure(logits: Tensor, frame: Frame, offset: float, least: float) -> Measured:
-    """Resize mask logits (M, s, s) to full size, and measure them at the thresholds 0, +offset and −offset.
+    """Resize mask logits (M, s, s) to the image with `frame`, and measure the masks at three logit thresholds.
 
-    On a CPU, a mask whose stability is below `least` gets no bits.
+    The thresholds are 0, `offset` and −`offset`. On a GPU, Measured.bits has the bits of all masks. On a CPU,
+    Measured.bits omits the bits of masks whose stability is below `least`. See `stability` and `stable`.
     """
     if logits.is_cuda:
         most = max(1, FULL_BYTES // (8 * frame.size[0] * frame.size[1]))
@@ -87,7 +93,10 @@ def measure_together(logits: Tensor, frame: Frame, offset: float) -> tuple[Tenso
 
 
 def numbers(images: Sequence[Sequence[Measured]]) -> list[np.ndarray]:
-    """Return an array (M, 6) int64 for each image: Measured.numbers of all masks of the image."""
+    """Return one array (M, 6) int64 per image: Measured.numbers of the image's M masks.
+
+    `images` has a sequence of Measured for each image. The Measured of a sequence have M masks in total.
+    """
     # one copy from the device for all images
     every = [part.numbers for parts in images for part in parts]
     fetched = down(torch.cat(every)) if every else np.zeros((0, 6), np.int64)
@@ -98,9 +107,11 @@ def numbers(images: Sequence[Sequence[Measured]]) -> list[np.ndarray]:
 def packed(
     images: Sequence[Sequence[Measured]], boxes: Sequence[np.ndarray], selected: Sequence[np.ndarray]
 ) -> list[list[np.ndarray]]:
-    """Return the packed bits (n,) uint8 of each image's selected masks, inside the masks' boxes.
+    """Return the packed bits of the selected masks: one list per image, with one array uint8 per selected mask.
 
-    For each image, `boxes` (M, 4) int64 are the boxes of all masks. `selected` (m,) int64 are indices of masks.
+    An array has one bit for each pixel in the mask's box. Each argument has one element per image. The element of
+    `images` is a sequence of Measured with M masks in total. The element of `boxes` (M, 4) int64 has the boxes
+    of all M masks. The element of `selected` (m,) int64 has the indices of the selected masks, among all M masks.
     """
     device = next((part.bits.device for parts in images for part in parts if isinstance(part.bits, Tensor)), None)
     if device is None:
@@ -117,7 +128,10 @@ def packed(
 
 
 def _rows(parts: Sequence[Measured], selected: np.ndarray, device: torch.device) -> Tensor:
-    """Return an image's selected masks at full size on the device, packed bits (m, H, ⌈W / 8⌉) uint8."""
+    """Return the packed bits of an image's selected masks: a tensor (m, H, ⌈W / 8⌉) uint8 on `device`, a GPU.
+
+    `parts` are the image's Measured. `selected` (m,) int64 are indices of masks, among all masks in `parts`.
+    """
     held = [part.bits for part in parts if isinstance(part.bits, Tensor)]
     rows = torch.cat(held) if held else torch.zeros(0, 1, 1, dtype=torch.uint8, device=device)
     return rows[up(selected, device)]
@@ -126,7 +140,9 @@ def _rows(parts: Sequence[Measured], selected: np.ndarray, device: torch.device)
 def stability(numbers: np.ndarray) -> np.ndarray:
     """Return the stability (M,) float32 of masks from the first two columns of Measured.numbers.
 
-    The stability is the IoU of the masks at the thresholds ± offset. If both masks are empty, the stability is NaN.
+    The stability of a mask is the first column divided by the second column. The stability is the IoU of two sets of
+    pixels: pixels with a logit above `offset`, and pixels with a logit above −`offset`. `offset` is a parameter of
+    `measure`. If both sets are empty, the stability is NaN.
     """
     inner, outer = numbers[:, :2].astype(np.float32).T
     with np.errstate(invalid="ignore"):

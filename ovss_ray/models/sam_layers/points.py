@@ -15,13 +15,15 @@ from ovss_ray.models.sam_layers.sizes import Size
 from ovss_ray.structures.masks.regions import Box
 
 EDGE = 20
-"""Maximum distance in pixels at which `cut_off` considers two sides to be near each other"""
+"""Maximum distance in pixels at which `cut_off` considers two sides to be near each other
+
+One side is that of a mask's box. The other side is that of the crop or of the image."""
 
 
 class Options(BaseModel):
     """Base class of the configs of the stages `sam` and `ovsam_everything`.
 
-    The fields are the fields of Settings that both stages use, with the released defaults.
+    The fields are those parameters of Settings that both stages have. The defaults are the released defaults.
     """
 
     points_per_side: int = Field(default=32, ge=1)
@@ -120,10 +122,11 @@ def crops(size: Size, layers: int, overlap: float) -> Iterator[tuple[int, Box]]:
 def cut_off(corners: np.ndarray, crop: Box, size: Size) -> np.ndarray:
     """Return (R,) bool: True for each mask that the crop possibly cuts off.
 
-    A mask is possibly cut off at the left if two conditions hold: the box's left side is near the crop's left side,
-    and is not near the image's left side. The other three sides have the same rule. Sides are near if they are at most
-    EDGE pixels apart. `corners` (R, 4) are the masks' boxes x0 y0 x1 y1 in the image, ends inclusive. `size` is (H, W)
-    of the image.
+    `corners` (R, 4) are the masks' boxes x0 y0 x1 y1 in the image, ends inclusive. `size` is (H, W) of the image.
+
+    A mask is possibly cut off at the left if two conditions hold. First, the left side of the mask's box is near the
+    left side of the crop. Second, the left side of the mask's box is not near the left side of the image. The rule for
+    the other three sides is the same. Two sides are near each other if they are at most EDGE pixels apart.
     """
     near = [np.abs(corners - np.array(edges)) <= EDGE for edges in (crop, (0, 0, size[1], size[0]))]
     return (near[0] & ~near[1]).any(1)

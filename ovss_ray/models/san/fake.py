@@ -26,7 +26,7 @@ QUIET = {
     "clip_visual_extractor.resblocks.*.attn.out_proj.weight": 0.1,
     "clip_visual_extractor.resblocks.*.mlp.c_proj.weight": 0.1,
 }
-"""Pattern of tensor names → factor for these tensors, if `state_dict` is called without `overrides`."""
+"""Pattern of tensor names → factor for these tensors. `state_dict` uses QUIET only if `overrides` is None."""
 TRAINING_CLASSES = 171
 """Number of classes in COCO-Stuff, the training set of SAN"""
 
@@ -34,8 +34,10 @@ TRAINING_CLASSES = 171
 def state_dict(variant: Variant, seed: int = 0, overrides: Mapping[str, np.ndarray] | None = None) -> dict[str, Tensor]:
     """Return fake values, float32, for all tensors of an official checkpoint.
 
-    Tensors that inference does not use are included. `overrides` has arrays that replace the fake tensors of the same
-    names. If `overrides` is None, the fake tensors are also scaled by QUIET and changed by `_recentre`.
+    Tensors that inference does not use are included. `overrides` maps names of tensors to arrays, which replace the
+    fake tensors of these names. If `overrides` is None, two steps make the network predict several labels. Tensors
+    that match QUIET are multiplied by its factors. Three biases are shifted, so that queries and words have different
+    outputs.
     """
     with torch.device("meta"):
         model = San(variant)

@@ -42,7 +42,9 @@ class Prediction:
     mask_logits: Tensor
     """(Q, h, w) float32: logits of Q masks, on the side network's grid of h × w patches"""
     class_logits: Tensor
-    """(Q, K + 1) float32: cosine · logit scale; the last column is "no object" """
+    """(Q, K + 1) float32: cosine of mask embedding and class embedding, multiplied by CLIP's logit scale
+
+    The last column is "no object"."""
     label_map: np.ndarray
     """(H, W) uint16: each pixel's class, as an index into the vocabulary"""
 
@@ -50,7 +52,8 @@ class Prediction:
 class RecognitionHead(nn.Module):
     """The last blocks of CLIP's image tower, which compute an embedding per mask.
 
-    Each mask has an SLS token, which begins as a copy of CLIP's class token.
+    Each mask has its own token, which the paper calls an SLS token. An SLS token begins as a copy of CLIP's class
+    token. The mask's embedding is computed from the SLS token after the last block.
     """
 
     def __init__(self, variant: Variant) -> None:
@@ -158,9 +161,10 @@ class San(nn.Module):
         self.recent = self.recent or RecentFeatures()
 
     def features(self, photographs: Sequence[np.ndarray]) -> Features:
-        """Return the Features of photographs (H, W, 3) uint8 RGB with the same padded size.
+        """Return the Features of photographs (H, W, 3) uint8 RGB, as one batch.
 
-        After a call of `share`, the Features of recent photographs are cached.
+        The photographs must have the same padded size (Hp, Wp). After a call of `share`, the Features of recent
+        photographs are cached.
         """
         if self.recent and (kept := self.recent.find(photographs)):
             return kept
@@ -171,7 +175,10 @@ class San(nn.Module):
         return computed
 
     def clip_input(self, images: Tensor) -> Tensor:
-        """Return padded images (B, 3, Hp, Wp), resized bilinearly by Variant.ratio for CLIP, without antialiasing."""
+        """Resize padded images (B, 3, Hp, Wp) for CLIP. Return images with the sides Hp and Wp times Variant.ratio.
+
+        The resize is bilinear, without antialiasing. Sides are rounded down.
+        """
         # each channel is resized as a separate image, so that the result does not depend on torch's number of threads
         planes = images.flatten(0, 1)[:, None]
         # scale_factor, not size: samples are exactly 1 / ratio pixels apart
@@ -181,8 +188,9 @@ class San(nn.Module):
     def preprocess(self, image: np.ndarray) -> tuple[Tensor, Size]:
         """Return the network input (3, Hp, Wp) float32 of a photograph, and the size of the resized photograph.
 
-        The photograph is (H, W, 3) uint8 RGB, grey or RGBA. Raises ValueError for other arrays (see photograph.rgb).
-        The resized photograph is padded on the right and at the bottom. The size does not include this padding.
+        `image` is (H, W, 3) uint8 RGB. Grey and RGBA arrays also work. Raises ValueError for other arrays (see
+        photograph.rgb). The resized photograph is padded on the right and at the bottom. The returned size does not
+        include the padding.
         """
         image = rgb(image)
         placed = self.geometry(image)
@@ -204,9 +212,11 @@ class San(nn.Module):
         )
 
     def labels(self, masks: Tensor, logits: Tensor, image: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-        """Return the label map (H, W) uint16 from mask logits (Q, h, w) and class logits (Q, K + 1).
+        """Return the label map (H, W) uint16 of a photograph.
 
-        Of classes with equal prompts, only the first class occurs in the label map.
+        `masks` (Q, h, w) are mask logits, and `logits` (Q, K + 1) are class logits. `image` is the photograph, but
+        only its shape is used. A label is an index into `vocabulary`. If several classes have the same prompts, only
+        the first of these classes occurs in the label map.
         """
         labels = label_map(masks, class_probabilities(logits), self.geometry(image))
         return text.first_of_equal(vocabulary)[labels]

@@ -41,10 +41,11 @@ class SideAdapter(nn.Module):
     def after(
         self, images: Tensor, features: Mapping[int, Tensor], depths: Collection[int]
     ) -> list[tuple[Tensor, Tensor]]:
-        """Return queries and patches as in `forward`, but after each number of blocks in `depths`.
+        """Return queries and patches as in `forward`, once for each number of blocks in `depths`.
 
-        If `depths` is (8, 4), the first element is the queries and patches after 4 blocks. The second element is the
-        queries and patches after 8 blocks.
+        The elements of the result are in the order of increasing numbers of blocks. If `depths` is (8, 4), the first
+        element is the queries and patches after 4 blocks. The second element is the queries and patches after 8
+        blocks.
         """
         patches, patch_positions, size = self.vit_model(images)
         queries = self.query_embed.expand(len(images), -1, -1)
@@ -59,7 +60,12 @@ class SideAdapter(nn.Module):
         return outputs
 
     def _fuse(self, x: Tensor, block: int, features: Mapping[int, Tensor], size: torch.Size) -> Tensor:
-        """Return all tokens. If there is a map of CLIP for `block`, the map is added to the patch tokens."""
+        """Add CLIP's features to the patch tokens in `x`, and return all tokens (B, Q + h·w, C).
+
+        `x` (B, Q + h·w, C) are the queries and patch tokens after `block` blocks of the side network. The added
+        features are the output of CLIP block `fusion[block]`, projected and resized. If `fusion` has no element
+        with the index `block`, `x` is returned unchanged.
+        """
         if block >= len(self.fusion):
             return x
         added = self.fusion_layers[f"layer_{block}"](features[self.fusion[block]], size)
@@ -88,9 +94,11 @@ class Patches(nn.Module):
         return tokens, self.positions(size), size
 
     def positions(self, size: torch.Size) -> Tensor:
-        """Return the position embedding (1, h·w, C) for a grid (h, w), resized if h·w differs from training.
+        """Return the position embedding (1, h·w, C) for a grid of h × w patches. `size` is (h, w).
 
-        After training with 40 × 40 patches, a grid of 10 × 160 gets the embedding unchanged.
+        If h·w differs from the number of patches in training, the embedding is resized to the grid. Otherwise, the
+        embedding is returned unchanged, as in the official code. With 40 × 40 patches in training, a grid of 10 × 160
+        patches also gets the unchanged embedding.
         """
         # the official code has the same rule, and the published results were computed with it
         if size.numel() == self.pos_embed.shape[1]:

@@ -66,10 +66,11 @@ class Cells:
         head = torch.arange(heads, device=device).repeat_interleave(len(sizes) * POINTS)
         # The maps are those of the first image, with borders. `_corners` adds the place of the point and the image.
         self.around = corners * heads + head[:, None]
-        """(N·S·P, 4) int64: for each point, four row numbers of the array `table` in `summed`
+        """(N·S·P, 4) int64: for each point, four row numbers of the array `table`, which the method `summed` builds
 
-        A row has the values of one cell for one head. The four cells are the top left 2 × 2 cells of the point's map,
-        whose border is included. The head is that of the point.
+        A row of `table` has the values of one cell for one head. The four rows belong to the head of the point. Their
+        cells are the top left 2 × 2 cells of the point's map in the first image. The map's border is included.
+        `_corners` adds the same number to all four row numbers. The sums belong to the 2 × 2 cells around the point.
         """
 
     def sampled(self, values: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
@@ -102,8 +103,9 @@ class Cells:
     def _corners(self, offsets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return row numbers int64 and weights float32 of the four cells around each point, both (B, T, N·S·P, 4).
 
-        A row number is an index into the array `table` in `summed`. The weight of a cell is the point's value in
-        `weights`, times the cell's weight in the bilinear interpolation.
+        `offsets` and `weights` are as in `sampled`. A row number is an index into the array `table`, which the method
+        `summed` builds. The weight of a cell is the product of two weights: the point's weight in `weights`, and the
+        cell's weight in the bilinear interpolation.
         """
         x, y, w, h = *(self.places + 1 + offsets).unbind(-1), *self.sides.unbind(-1)
         # Points outside of a map are moved to the border of the map, where all cells are zero.

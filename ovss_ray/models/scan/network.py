@@ -125,7 +125,11 @@ class Scan(Calibrated):
 
     @runtime.in_full_precision
     def forward(self, inputs: Sequence[Inputs]) -> Features:
-        """Return the Features of images with the same padded size. No vocabulary is needed."""
+        """Return the Features of a batch of photographs. No vocabulary is needed.
+
+        `inputs` has the result of `preprocess` for each photograph. All photographs must have the same padded
+        size (Hp, Wp).
+        """
         images, whole = (
             torch.stack(parts).to(self.device)
             for parts in ([image.padded for image in inputs], [image.overview for image in inputs])
@@ -171,7 +175,11 @@ class Scan(Calibrated):
         return torch.cat(parts) if parts else torch.empty(0, self.variant.clip.embed, device=self.device)
 
     def _crops(self, cut: Cut) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield for each region: crop (3, n, n), replaced tokens (blocks, T) bool, class tokens (blocks, C)."""
+        """Yield a crop (3, n, n), an array (blocks, T) bool, and class tokens (blocks, C) for each region.
+
+        Element [i, t] of the array is True if patch token t of the crop is replaced after block Variant.replaced[i].
+        The class tokens, which replace patch tokens, are those of the whole image.
+        """
         pixels, replaced = (value.to(self.device) for value in (cut.pixels, torch.from_numpy(cut.shift.replaced)))
         for crop, tokens in zip(regions.crops(pixels, cut.regions, self.variant.clip.pixels), replaced, strict=True):
             yield crop, tokens, cut.class_tokens

@@ -31,7 +31,7 @@ class Regions:
     valid: np.ndarray
     """(Q,) bool: queries whose binary mask has a pixel"""
     boxes: np.ndarray
-    """(V, 4) int32: x0 y0 x1 y1 of the valid queries' masks, half open, in the resized photograph"""
+    """(V, 4) int32: half-open box x0 y0 x1 y1 of each region, in pixels of the resized photograph"""
     bits: np.ndarray
     """(bytes,) uint8: one bit for each pixel of each box, 1 inside of the mask (see structures.masks.regions)"""
     foreground: np.ndarray
@@ -47,7 +47,7 @@ class Regions:
 
 @dataclass(frozen=True)
 class Cut:
-    """The regions of one image, and the tokens that the contextual shift replaces in their crops."""
+    """The regions of one image, and the tokens that the contextual shift replaces in the crops of these regions."""
 
     regions: Regions
     shift: Shift

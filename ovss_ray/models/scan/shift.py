@@ -2,7 +2,8 @@
 
 Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", CVPR 2024, arXiv 2312.04089, §3.3. A
 background token is the token of a patch without any pixel of the mask. Dimensions: V regions, T patch tokens,
-C channels, B regions of a batch; blocks: number of CLIP's blocks after which tokens are replaced.
+C channels, B regions of a batch; blocks: length of Variant.replaced, the list of CLIP blocks after which tokens are
+replaced.
 """
 
 import hashlib

@@ -24,7 +24,9 @@ __all__ = ["Geometry", "label_map", "probabilities"]
 CPU_BLOCK, GPU_BLOCK = 1 << 21, 1 << 28
 """Default values of `block_bytes` in `label_map`: 2 MB on a CPU, 256 MB on a GPU"""
 FEW = 100
-"""Number of classes below which all scores are computed: pruning would cost more than it saves"""
+"""Minimum number of classes for which `label_map` skips classes that cannot be the best, if `prune` is None
+
+With fewer classes, the search for such classes would take more time than it saves."""
 
 
 def label_map(
@@ -33,10 +35,13 @@ def label_map(
 ) -> np.ndarray:  # fmt: skip
     """Return the index of the best class of every pixel, (H, W) uint16; on ties, the lowest index.
 
-    `mask_logits` (Q, h, w) float32 and `class_probabilities` (Q, K) float32 are on one device. `sigmoid` is described
-    at tiles.Sigmoid. The class scores in memory take about `block_bytes` bytes. If `block_bytes` is None, the limit is
-    CPU_BLOCK or GPU_BLOCK. If `prune` is true, classes that cannot be the best are skipped. This does not change
-    the result. If `prune` is None, such classes are skipped if K ≥ FEW. Raises OvssError if K is above NONE (65,534).
+    `mask_logits` (Q, h, w) float32 and `class_probabilities` (Q, K) float32 are on one device. `geometry` maps the
+    masks to the photograph. `sigmoid` is described at tiles.Sigmoid. The class scores in memory take about
+    `block_bytes` bytes. If `block_bytes` is None, CPU_BLOCK or GPU_BLOCK is the value.
+
+    If `prune` is true, classes that cannot be the best are skipped, which saves time. The skipping does not change
+    the result. If `prune` is None, `prune` is true for K ≥ FEW. If a class probability is negative, no class is
+    skipped. Raises OvssError if K is above NONE (65,534).
     """
     queries, count = class_probabilities.shape
     if count > NONE:
@@ -57,9 +62,10 @@ def label_map(
 
 
 def _bytes_per_tile(queries: int, geometry: Geometry, sigmoid: Sigmoid) -> int:
-    """Return the bytes of the budget that one tile needs: twice the size of the tile's mask probabilities.
+    """Return the number of bytes that `label_map` counts for one tile when it divides `block_bytes` among tiles.
 
-    The budget is `block_bytes` of `label_map`. The factor 2 limits mask probabilities to half of the budget.
+    The result is twice the size of the tile's mask probabilities (float32). So the mask probabilities of a block of
+    several tiles take at most half of `block_bytes`.
     """
     # "resized" also needs the mask probabilities of the resized photograph. The larger of the two arrays counts.
     (height, width), (tall, wide) = geometry.original, geometry.resized

@@ -1,6 +1,8 @@
 """Best class of each pixel in a block of tiles, computed with or without pruning of classes.
 
-A class is pruned in a tile only if another class scores higher at all pixels of the tile.
+The best class of a pixel is the class with the highest score. A tile has 16 × 16 pixels, and a block is a rectangle
+of tiles. A class is pruned in a tile only if another class scores higher at all pixels of the tile. The remaining
+classes of a tile are those that are not pruned in the tile.
 Dimensions: Q masks, K classes, C × R tiles of a block, P pixels, n tiles.
 """
 
@@ -42,7 +44,10 @@ class All:
 
 
 class Pruned(All):
-    """The best class of each pixel, from the scores of a tile's remaining classes. Probabilities must be at least 0."""
+    """The best class of each pixel, from the scores of the remaining classes of the pixel's tile.
+
+    No class probability may be negative. If one is negative, the best class of a pixel may be pruned.
+    """
 
     def __init__(self, probabilities: Tensor, budget: int) -> None:
         super().__init__(probabilities, budget)
@@ -118,9 +123,10 @@ def _groups(counts: np.ndarray, budget: int) -> Iterator[np.ndarray]:
 
 
 def _places(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return (n, k) int64: row i has the numbers `begins[i]` to `begins[i] + counts[i]` − 1, in ascending order.
+    """Return (n, k) int64. Row i has `counts[i]` consecutive numbers in ascending order, beginning with `begins[i]`.
 
-    k is the largest of `counts`, but at least LEAST. A row with fewer than k numbers repeats the last number.
+    The width k is the largest of `counts`, or the constant LEAST if LEAST is larger. If a row has fewer than k numbers,
+    the row's last number is repeated. For example, begin 5 and count 3 give the row 5, 6, 7, 7, 7 and so on.
     """
     steps = np.arange(max(LEAST, int(counts.max())))
     return begins[:, None] + np.minimum(steps, counts[:, None] - 1)

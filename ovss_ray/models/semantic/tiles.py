@@ -20,7 +20,12 @@ PIXELS = SIDE * SIDE
 
 # SAN computes the sigmoid at the size of the original photograph, SCAN at the size of the resized photograph.
 Sigmoid = Literal["original", "resized"]
-"""Size of the masks when their sigmoid is computed, as the name of a field of Geometry"""
+"""Photograph at whose size the sigmoid of the masks is computed: "original" or "resized"
+
+If "original", the mask logits are resized to the original photograph, and then the sigmoid is computed. If "resized",
+the sigmoid is computed at the size of the resized photograph. The resulting mask probabilities are then resized to the
+original photograph.
+"""
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,10 @@ def _resize(cells: int, geometry: Geometry, axis: int) -> Tensor:
 
 
 def _touched(resize: Tensor) -> Cells:
-    """Return the mask cells that the tiles along an axis depend on. `resize` is the axis's result of `_resize`."""
+    """Return the mask cells that the tiles along an axis depend on.
+
+    `resize` is the matrix that `_resize` returns for the axis.
+    """
     touched = resize.unflatten(0, (-1, SIDE)).any(1).int()
     return Cells(touched.argmax(1), resize.shape[1] - 1 - touched.flip(1).argmax(1))
 
@@ -204,7 +212,10 @@ class _Axis(NamedTuple):
     first: _Samples
     """resize from the mask grid to the padded input"""
     second: _Samples
-    """resize from the resized photograph, which is the top left of the padded input, to the pixels of the tiles"""
+    """resize from the resized photograph to the pixels of the tiles
+
+    A pixel of the resized photograph has the same index in the padded input.
+    """
 
     def cells(self) -> Cells:
         """Return the cells that each tile depends on."""

@@ -142,9 +142,9 @@ def confusion_rows(listed: Sequence[Confusion], labels: Sequence[str]) -> list[d
 def matrix(partial: Partial | None, listed: Sequence[Confusion], labels: Sequence[str], most: int) -> dict[str, Any]:
     """Return {"columns": class names, "rows": rows} of a confusion matrix of at most `most` classes.
 
-    The first confusions in `listed` decide which classes (see `confusions.matrix`). A row is (name of the true class,
-    cells). A cell is {"value": percent of the true class's pixels, "right": True if the prediction is correct}. If
-    `partial` is None, columns and rows are empty lists.
+    The matrix has the classes of the first confusions in `listed` (see `confusions.matrix`). A row is (name of the true
+    class, cells). A cell is {"value": percent of the true class's pixels, "right": True if the prediction is correct}.
+    If `partial` is None, columns and rows are empty lists.
     """
     if partial is None:
         return {"rows": [], "columns": []}
@@ -209,8 +209,8 @@ def script_data(
 ) -> dict[str, Any]:
     """Return the data of one benchmark for the page's script, which shows the gallery.
 
-    `scored` is the number of the benchmark's images that the run has scored. A page that compares runs does not show
-    `scored`.
+    `scored` is the number of the benchmark's images that the run has scored. If the page compares runs, the script
+    ignores `scored`, so the value may be any number.
     """
     return {
         "scored": scored,

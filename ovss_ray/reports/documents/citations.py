@@ -34,7 +34,7 @@ BENCHMARKS = {
     "suim": ("islam2020suim",),
     "voc": ("everingham2010voc",),
 }
-"""Benchmark, or the part of its name before the colon → BibTeX keys of its data set."""
+"""Benchmark, or the part of a benchmark's name before the colon → BibTeX keys of the benchmark's data set."""
 
 
 def bibtex(stages: Iterable[str], benchmarks: Iterable[str]) -> str:

@@ -91,13 +91,13 @@ def _images(cells: Cells, pairs: set[tuple[int, int]], labels: int) -> dict[tupl
 
 
 def matrix(partial: Partial, confusions: Sequence[Confusion], most: int) -> tuple[list[int], list[int], np.ndarray]:
-    """Return a part of the confusion matrix: labels of the rows, labels of the columns, values.
+    """Return a part of the confusion matrix, as (labels of the rows, labels of the columns, values).
 
     Rows stand for true labels, and columns for predicted labels. The labels of the rows are the true and predicted
     labels of `confusions`, in ascending order. A confusion is skipped if its labels would raise the number of rows
-    above `most`. The columns have the same labels as the rows. If pixels of the rows have no predicted class, a last
-    column has the label n, the number of labels. Values (rows, columns) float64 are percent of all pixels of the row's
-    label.
+    above `most`. The columns have the same labels as the rows. If no class was predicted for some pixels of the rows,
+    a last column counts these pixels. The label of the last column is the number of labels of the benchmark. Values
+    (rows, columns) float64 are percent of all pixels of the row's label.
     """
     n = len(partial.counts)
     labels: dict[int, None] = {}

@@ -32,9 +32,10 @@ def share(images: int, benchmarks: int) -> int:
 
 
 def build(album: Album, cells: Sequence[Cells], reasons: Mapping[str, Sequence[str]], room: int = ROOM) -> Gallery:
-    """Return a gallery. `reasons`: image id → reasons to show the image, in the order of the gallery.
+    """Return a gallery of the images in `reasons`, in the order of `reasons`.
 
-    `cells`: confusion matrices of each run. If the pictures exceed `room` bytes in total, the last images are left out.
+    `reasons`: image id → reasons to show the image. `cells`: for each run, the confusion matrices of the images. If the
+    pictures exceed `room` bytes in total, the last images are left out.
     """
     places = [{name: k for k, name in enumerate(of_run.ids)} for of_run in cells]
     images: list[dict[str, Any]] = []

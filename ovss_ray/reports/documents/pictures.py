@@ -117,10 +117,10 @@ class Album:
         return self._try("label map", lambda: self._question(run, part).labelled(decode_labels(files.read(uri), uri)))
 
     def _asked(self, run: int, part: str) -> Question:
-        """Return the Question of a run's label maps: their classes, and the label that each class counts as.
+        """Return a Question with the classes of a run's label maps, and with the ground-truth label of each class.
 
-        `part` is the class of a few-shot episode, as in Item.part. Raises OvssError if a stage of the run gives each
-        image its own vocabulary.
+        `run` is an index into the runs of the album. `part` is the class of a few-shot episode, as in Item.part.
+        Raises OvssError if a stage of the run gives each image its own vocabulary.
         """
         folder, reading = self._runs[run]
         config, card = folder.config(), reading.card

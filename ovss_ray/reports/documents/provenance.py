@@ -33,7 +33,10 @@ def facts(report: Report, config: RunConfig) -> str:
 
 
 def precisions(config: RunConfig) -> list[str]:
-    """Return a line per stage with a network: the precision, and a note that TensorFloat-32 is off."""
+    """Return a line per stage with a network. The line states the precision, and that TensorFloat-32 is off.
+
+    ovss_ray turns TensorFloat-32 off in every run.
+    """
     stages = {stage.use: getattr(stage.settings(), "precision", None) for stage in config.stages()}
     return [
         f"precision of {stage}: {precision}, TensorFloat-32 (TF32) off"

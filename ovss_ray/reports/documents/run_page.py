@@ -33,7 +33,8 @@ IMAGES = 101
 def write(folder: RunFolder, report: Report, readings: Mapping[str, Reading], images: int = IMAGES) -> str:
     """Write the page into the folder of a run, and return the address of the page.
 
-    `readings`: benchmark → Reading with confusion cells. `images`: total number of images in all galleries.
+    `readings`: benchmark → Reading from `totals.read` with `cells=True`. `images`: total number of images in all
+    galleries.
     """
     uri = folder.file(FILE)
     files.write(uri, render(folder, report, readings, images).encode())

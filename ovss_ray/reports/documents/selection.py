@@ -20,6 +20,7 @@ def selected(
     The reasons "worst", "best", "random", "confusion" and "class" each select at most max(1, most // 5) images. If
     fewer than `most` images are selected, the images with the lowest mIoU are added, with the reason "more".
     `iou` (L,) is the IoU of each label in percent. If `saved` has image ids, only images with these ids are selected.
+    If `saved` is None or empty, any image may be selected.
     """
     places = [k for k, name in enumerate(cells.ids) if not saved or name in saved]
     scored = [k for k in places if not np.isnan(cells.image_miou[k])]

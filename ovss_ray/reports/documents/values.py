@@ -59,8 +59,9 @@ def interval(ends: Ends | None) -> str:
 def covered(benchmark: BenchmarkReport, metric: metrics.Table | None = None) -> str:
     """Return the numbers of scored and of expected images, such as "100/100", or "98/100, not final".
 
-    If `metric` is given, the first number is the number of images that this metric has measured. The text ends with
-    "not final" if the benchmark is not final, or if a scored image was not measured.
+    If `metric` is given, the first number is the number of images for which `metric` was measured. The result ends with
+    "not final" if the benchmark is not final. The result also ends with "not final" if `metric` was not measured for
+    all scored images.
     """
     scored = benchmark.images.scored
     measured = benchmark.measured.get(metric.measured_as, scored) if metric else scored

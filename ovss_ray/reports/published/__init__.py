@@ -28,10 +28,10 @@ class Figure:
     miou: float
     """value of the metric (see `convention`) in percent, with the digits of the source"""
     convention: str
-    """name of the metric in a report, such as "miou" or "miou_classic"; or "either" or "unknown"
+    """name of the metric in a report, such as "miou_classic", or one of the words "either" and "unknown"
 
-    "either" means that miou and miou_classic are equal on the benchmark. "unknown" means that the two metrics differ,
-    and that the source does not state which metric was computed.
+    The word is "either" if the metrics miou and miou_classic are equal on the benchmark. The word is
+    "unknown" if miou and miou_classic differ, and the source does not state which of them was computed.
     """
     where: str
     """source of the figure: repository@commit and file"""
@@ -39,7 +39,8 @@ class Figure:
     """kind of the source: "log", "README", "figure", "aggregator" or "second-hand"
 
     A "figure" is a picture of a table. An "aggregator" is a website with the results of many papers. A "second-hand"
-    value was quoted by other people, and not checked in the paper. Second-hand values are listed, but never compared.
+    value was quoted by other authors, and was not checked in the original paper. Second-hand values are listed, but
+    never compared.
     """
     note: str = ""
 
@@ -79,8 +80,8 @@ def method(stage: str, variant: str) -> tuple[str, str] | None:
 class FreeFigure:
     """A figure from a publication about vocabulary-free methods.
 
-    The figure may belong to another method to which the publication compares vocabulary-free methods. Only figures
-    with the same metric, setting and mapping are comparable.
+    `method` is a vocabulary-free method, or another method that the publication lists for comparison. Two figures are
+    comparable only if they have the same metric, setting and mapping.
     """
 
     method: str
@@ -97,7 +98,11 @@ class FreeFigure:
     mapping: str
     """rule by which words are mapped to classes; "none" if the method was given the class names"""
     kind: str
-    """log, text (full text of the paper), abstract, or note (a summary by other people, not checked in the paper)"""
+    """kind of the source: "log", "text", "abstract" or "note"
+
+    A "text" is the full text of a paper, and an "abstract" is the abstract of a paper. A "note" is a summary of a paper
+    by other people. A value from a note was not checked in the paper.
+    """
     where: str
     """source of the figure"""
 

@@ -1,7 +1,8 @@
 """Comparison of a run's values with published figures of the same method, if the run is comparable with them.
 
-A run is comparable if its checkpoint, images, labels, class names and resolution are the published ones. For other
-runs, the published figures are listed with reasons, and without differences.
+A run is comparable if it has the checkpoint, images, labels, class names and resolution of the published figures. The
+results of the run must also be final (see BenchmarkReport.final). If a run is not comparable, the report gives the
+reasons. The published figures are then listed without differences between them and the values of the run.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ METRICS = {
 }
 """Convention of a published figure (see Figure.convention) → metric of a report."""
 OTHER_LABELS = {f"pascal_context:{k}": f"pascal_context:{k}-json" for k in (59, 60)}
-"""Benchmark whose labels are not the published ones → benchmark with the published labels."""
+"""Benchmark whose labels differ from those of the published figures → benchmark with the labels of the figures."""
 FIRST = {f"coco20i:{fold}": 1000 for fold in range(4)}
 """Benchmark → n, if the published figures cover only the first n images"""
 
@@ -35,9 +36,9 @@ def published_for(
 ) -> Published | None:
     """Return the published figures of a run's method for a benchmark, each with the run's value of the same metric.
 
-    `measured` has the run's results on the benchmark. `weights` is `environment["weights"]` in the report. Second-hand
-    figures have no difference. Returns None if the run has several stages. Also returns None if no figure of the method
-    is published for the benchmark.
+    `measured` has the run's results on the benchmark. `weights` is `environment["weights"]` in the report. If a figure
+    is second-hand, its `difference` is None. Returns None if the run has several stages. Also returns None if no figure
+    of the method is published for the benchmark.
     """
     variant = str(getattr(stages[0].settings(), "variant", "")) if len(stages) == 1 else ""
     known = published.method(stages[0].use, variant)
@@ -73,7 +74,8 @@ def _compared(figure: Figure, metrics: Mapping[str, float | None], comparable: b
 def _about_weights(variant: str, used: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield texts for `Published.not_comparable` if the weights are not known to be the published checkpoint.
 
-    If no sha256 is published, file names are compared.
+    If the authors publish a SHA-256 of the checkpoint, the weights must have this SHA-256. If the authors publish no
+    SHA-256, the weights must have the file name of the published checkpoint.
     """
     theirs = zoo.weights_of(variant)
     if not theirs.file:

@@ -63,9 +63,9 @@ HEALTH: dict[str, Any] = {
 
 Serve replaces a replica after three failed checks."""
 LATE = 2  # after twice `limits.seconds`, all requests of a batch have timed out
-"""Multiple of `limits.seconds` after which a batch without progress counts as hung.
+"""Factor in the time after which a batch without progress counts as hung.
 
-If the `deadline` of the config is shorter, the deadline applies instead."""
+This time is LATE · `limits.seconds` or the config's `deadline`, whichever is shorter."""
 SERVE_RUN = "serve"
 """File name in sys.argv[0] if the command `serve run` calls `build`"""
 LOOK = 2.0

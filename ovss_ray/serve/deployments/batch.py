@@ -59,7 +59,8 @@ def plan(config: RunConfig) -> list[Parts]:
     """Return, for each pool of a config, the stages and output columns that each kind of answer needs.
 
     Every config can answer `segment`. Answers of the kind `words` need a stage that finds words in an image. The kinds
-    `regions`, `prompt` and `masks` need a stage that is a key of PROMPTERS. These kinds also need the column `scores`.
+    `regions`, `prompt` and `masks` need a stage that is a key of PROMPTERS. These three kinds also need a stage that
+    writes the column `scores`.
 
     Raises OvssError if the stages cannot answer requests, for example because a stage needs ground truth.
     """

@@ -29,7 +29,7 @@ T = TypeVar("T")
 Pending = tuple[Row, Vocabulary, Kind, asyncio.Future[Row]]
 """A waiting request: its row, classes and kind of answer, and the future of its result"""
 CLICKS = ("prompt", "masks")
-"""Kinds of answers to interactive prompts (clicks in an image). They are cheap, and are computed first."""
+"""Kinds of answers to clicks in an image. Requests for these answers are cheap, and have priority (see `_next`)."""
 REST = 5.0
 """Seconds without requests after which free memory is returned to the operating system"""
 
@@ -174,9 +174,10 @@ class Replica:
     def _run(
         self, requests: list[tuple[Row, Vocabulary]], kind: Kind, answers: Sequence[asyncio.Future[Row]] = ()
     ) -> list[Row]:
-        """Return the computed rows, or an empty list if all futures in `answers` are done before the end.
+        """Run the stages for a `kind` of answer on requests, and return the computed rows.
 
-        A future is done early if its request times out or is cancelled. If `answers` is empty, all rows are computed.
+        `answers`: the future of each request. A future is done early if the request times out or is cancelled. If all
+        futures are done early, stop the computation and return an empty list. If `answers` is empty, never stop early.
         """
         begun = self.moved = time.monotonic()
         stages = self._stages(kind)

@@ -23,10 +23,10 @@ class ByImage(RequestRouter):
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """Return a list with one inner list of replicas, from which Ray Serve chooses the one with the shortest queue.
+        """Return a list that contains one inner list of replicas.
 
         For a request with an image, the inner list has only the replica of the image. Otherwise, the inner list has up
-        to two random replicas.
+        to two random replicas. Ray Serve sends the request to the listed replica with the shortest queue.
         """
         image = ""
         if pending_request is not None:
@@ -39,7 +39,8 @@ class ByImage(RequestRouter):
 def _image(request: PendingRequest) -> str:
     """Return the SHA-256 of a request's image, or "" for a request without an image.
 
-    Also make Ray Serve wait if the replica of the image is busy.
+    Also set `should_backoff` of the request. Ray Serve then pauses between attempts to send the request to a busy
+    replica.
     """
     try:
         request.routing_context.should_backoff = True

@@ -61,9 +61,12 @@ def _batched(pool: Pool) -> Pool:
 def _parted(pools: list[Pool], gpus: float) -> list[Pool]:
     """Return the pools. A pool that has `gpus: auto` and a stage for GPUs gets a number in place of "auto".
 
-    `gpus`: number of GPUs of the cluster. If `gpus` is 0, the pools remain unchanged. If every pool that gets a number
-    can have its own GPU, the number is 1.0. Otherwise, the pools share GPUs, and the number is a fraction such as 0.5.
-    A pool that shares a GPU gets one worker in place of `workers: auto`.
+    The number is the number of GPUs per worker, equal for all these pools. `gpus`: number of GPUs of the cluster.
+
+    - If `gpus` is 0, all pools remain unchanged.
+    - If the cluster has at least one GPU for each of these pools, the number is 1.0.
+    - If the cluster has fewer GPUs, the pools share GPUs, and the number is a fraction such as 0.5. Then a pool that
+      shares a GPU gets one worker in place of `workers: auto`.
     """
     free = [pool for pool in pools if pool.gpus == "auto" and any(stage.kind().gpu for stage in pool.stages)]
     if not gpus:

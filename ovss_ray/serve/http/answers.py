@@ -136,11 +136,11 @@ def with_picture(answer: Answer, output: Output, png: bytes) -> Answer:
 
 
 def _scores(row: Mapping[str, Any], labels: np.ndarray) -> dict[int, float]:
-    """Return class index → mean probability of the class's regions.
+    """Return class index → weighted mean of the probabilities of the class's regions.
 
-    `labels`: label map (H, W) uint16. A region belongs to its most probable class. The weight of a region in the mean
-    is the number of its pixels that have this class in `labels`. If all weights of a class are 0, the result does not
-    contain the class.
+    `labels`: label map (H, W) uint16. A region belongs to its most probable class. The weight of a region is the number
+    of the region's pixels that have the region's class in `labels`. If all weights of a class are 0, the result does
+    not contain the class.
     """
     called, sure = named(row["scores"])
     if "merged" in row:

@@ -108,7 +108,7 @@ def _status(app: FastAPI, desk: Desk) -> None:
         "/v1/ready", summary="Report whether the service can segment", responses={k: ERRORS[k] for k in (422, 503)}
     )
     async def ready(model: str | None = None) -> dict[str, str]:
-        """Report whether each stage of `model` has a worker. By default, report this for all models."""
+        """Report whether each stage of `model` has a worker. Without `model`, check the stages of all models."""
         later = {"Retry-After": str(desk.limits.retry)}
         if model is not None and model not in desk.models:
             raise HTTPException(422, f"unknown model {model[:40]!r}; available: {', '.join(desk.models)}")
@@ -167,7 +167,7 @@ def _segment(app: FastAPI, desk: Desk) -> None:
         openapi_extra={"requestBody": questions.body(questions.Segment)},
     )
     async def segment(request: Request, query: Annotated[questions.Segment, Query()]) -> Response:
-        """Segment an image into the requested classes. Send the image's bytes with query parameters, a form, or JSON.
+        """Segment an image into the requested classes. Send a form, JSON, or the image's bytes with query parameters.
 
         Some models can find words in an image. If a request has neither classes nor a benchmark, such a model segments
         the image into the found words. With `add=1`, such a model segments the image into the found words and the
@@ -269,10 +269,11 @@ def _prompt(app: FastAPI, desk: Desk) -> None:
         openapi_extra={"requestBody": questions.body(questions.Prompt, required=False)},
     )
     async def prompt(request: Request, query: Annotated[questions.Prompt, Query()]) -> Response:
-        """Send an image with points, a box or both. For later prompts, send the image's sha256 as `image`.
+        """Send an image with points, a box or both.
 
-        If the service no longer has the image, the status is 404. If the request has classes or a benchmark, the masks
-        get class names.
+        For further prompts on the same image, send the image's sha256 as `image` instead of the image. If the service
+        no longer has the image, the status is 404. If the request has classes or a benchmark, the masks get class
+        names.
         """
         begun = time.perf_counter()
         async with desk.place(request):

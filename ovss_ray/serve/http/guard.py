@@ -50,7 +50,7 @@ PAGE = {
 }
 """Response headers of the web page. Browsers then load files from this service only, and run no inline scripts."""
 EXPOSED = ["Location", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "X-Request-ID"]
-"""Response headers that scripts may read in web pages of the origins in $OVSS_CORS_ORIGINS"""
+"""Response headers that the scripts of a web page may read if the page's origin is in $OVSS_CORS_ORIGINS"""
 SEVERAL = ("/v1/batch/", "/v1/jobs/")
 """Path prefixes of requests with several images. Each image counts against a quota, the request itself does not"""
 DRAIN = 5.0
@@ -103,9 +103,13 @@ def add(app: FastAPI, keys: Ring, limits: Limits, origins: Sequence[str]) -> Non
 class Guard:
     """ASGI middleware that admits or refuses each request.
 
-    If the service has API keys, a request needs a valid key, except for public paths. If the service has no API key,
-    the guard accepts requests from this machine only. Without an API key, the guard also refuses requests from web
-    pages of other origins, except the origins in `origins`.
+    If the service has API keys, a request needs a valid API key. Requests for public paths need no API key.
+
+    If the service has no API key, the guard refuses three kinds of requests:
+
+    - requests from other machines
+    - requests whose Host header is not a name of the local machine, such as localhost
+    - requests from web pages of other origins, except the origins in `origins`
     """
 
     def __init__(self, app: ASGIApp, keys: Ring, body: int, bodies: int, origins: Collection[str] = ()) -> None:
@@ -148,7 +152,11 @@ class Guard:
             self.room.held -= counted.got
 
     def _admit(self, scope: Scope) -> Quota | None:
-        """Return the quota of a request's API key; None: no quota. Raises HTTPException 400, 401 or 403."""
+        """Return the quota of a request's API key. If no API key is needed, or the key has no quota, return None.
+
+        Raises HTTPException 400 for a missing, repeated or malformed Host header, and 401 for a missing or wrong API
+        key. If the service has no API key, HTTPException 403 is raised for the requests that Guard refuses.
+        """
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         if len(hosts) > 1 or (not hosts and scope["http_version"] == "1.1") or not all(map(HOST.fullmatch, hosts)):
@@ -192,9 +200,10 @@ class _Room:
 
 
 class _Counted:
-    """Receiver of a request's body of at most `most` bytes.
+    """Receiver of a request's body. The receiver counts the bytes of the body.
 
-    Raises HTTPException 413 for a larger body, and 429 if the bodies of all requests exceed `room.most` bytes.
+    `room` counts the bytes of the bodies of all requests. Raises HTTPException 413 if the body of this request exceeds
+    `most` bytes. Raises HTTPException 429 if the bodies of all requests together exceed `room.most` bytes.
     """
 
     def __init__(self, receive: Receive, most: int, headers: Headers, room: _Room) -> None:

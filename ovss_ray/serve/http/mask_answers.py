@@ -84,7 +84,10 @@ class Prompted(About):
 
 
 def about(row: Mapping[str, Any], image: str, model: str) -> dict[str, Any]:
-    """Return field name → value for the fields of About. `image`: sha256 of the image."""
+    """Return the fields that every answer contains, as a dict: name of a field of the class About → value.
+
+    `image`: sha256 of the image. `model`: name of the model.
+    """
     height, width = row["size"].tolist()
     return {"image": image, "width": width, "height": height, "model": model, "seconds": row["seconds"]}
 
@@ -93,11 +96,15 @@ def everything(
     row: Mapping[str, Any], words: Vocabulary, image: str, model: str, top: int, most: int, ranked: int = 0,
     page: slice = WHOLE,
 ) -> Regions:  # fmt: skip
-    """Return the regions of a row, the largest first. Empty regions are left out.
+    """Return the regions of a row, the largest region first. Empty regions are left out.
 
-    `top`: maximum number of classes per region. `most`: maximum number of regions on all pages together. `page`: slice
-    that selects the regions of one page for the answer. `ranked`: number of regions per class in the ranking. The
-    ranking covers the regions of all pages. If `ranked` is 0, there is no ranking. `image`: sha256 of the image.
+    - `image`: sha256 of the image
+    - `top`: maximum number of classes per region
+    - `most`: maximum number of regions on all pages together
+    - `page`: slice that selects the regions of one page for the answer
+
+    If `ranked` is not 0, the answer also has a ranking for each class. The ranking lists the `ranked` regions with the
+    highest probability of the class, from all pages together.
     """
     areas = _areas(row)
     order = [i for i in np.argsort(-areas, kind="stable").tolist() if areas[i]]
@@ -110,7 +117,8 @@ def everything(
 def rank(scores: np.ndarray, words: Vocabulary, ranked: int) -> list[Ranking]:
     """Return for each class the `ranked` regions with the highest probability of this class.
 
-    `scores`: logits (R, K) float32. Regions with equal probabilities are ordered by logit.
+    `scores`: logits (R, K) float32. If regions have equal probabilities, the region with the highest logit comes first.
+    For example, if there is a single class, all probabilities are 1.
     """
     norms = np.array([_log_sum_exp(row) for row in scores], np.float64)
     rankings = []

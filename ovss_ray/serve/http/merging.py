@@ -1,4 +1,4 @@
-"""Many-to-one mapping of a request: several of its classes become one class of the answer."""
+"""The field `map` of a request: a many-to-one mapping from the requested classes to the classes of the answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,8 +39,10 @@ class Merged:
 def read(text: str | None, words: Vocabulary | None, limits: Limits) -> Merged | None:
     """Return the mapping in `text`, the value of a request's field `map`. If `text` is None, return None.
 
-    `words`: the requested classes; None if the model finds the words. Raises HTTPException 422 if `text` is not a valid
-    mapping. If `words` is None, every `text` other than None raises HTTPException 422.
+    `words`: the requested classes. If the model finds the class names in the image, `words` is None. The request must
+    not contain a mapping then.
+
+    Raises HTTPException 422 if the mapping is invalid, or if the request must not contain a mapping.
     """
     if text is None:
         return None
@@ -85,10 +87,12 @@ def _merged(mapping: Mapping[str, str | None], words: Vocabulary, limits: Limits
 
 
 def _named(words: Vocabulary) -> dict[str, list[int]]:
-    """Return name → indices of the classes with this name. The names are in the form that `_folded` returns.
+    """Return a dict: name → indices of the classes with this name. The names have the form that `_folded` returns.
 
-    The class ("road, route", "way") has the names "road, route", "way", "road" and "route". If any classes have
-    a name as their first synonym, the result contains only these classes for that name.
+    The class ("road, route", "way") has the names "road, route", "way", "road" and "route".
+
+    If a name is the first synonym of some classes, the list for this name has only these classes.
+    Example: class 0 is ("car",), and class 1 is ("vehicle", "car"). The list for the name "car" is [0].
     """
     first: dict[str, list[int]] = {}
     others: dict[str, list[int]] = {}

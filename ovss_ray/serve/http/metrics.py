@@ -37,7 +37,10 @@ class Traffic:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and count it when it is answered. If the client has disconnected, the status is 499."""
+        """Pass a request on, and count the request with the status of the answer.
+
+        If the client disconnects before the request is answered, the request is counted with the status 499.
+        """
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         begun, status = time.perf_counter(), 500
@@ -95,7 +98,11 @@ class State(Collector):
 
 
 def _histogram(batches: Mapping[int, int]) -> tuple[list[tuple[str, float]], float]:
-    """Return cumulative buckets of batch sizes, and the sum of all sizes. `batches`: size → number of batches."""
+    """Return the cumulative buckets of batch sizes, and the number of requests in all batches together.
+
+    A bucket is a pair: upper bound of the batch size, number of batches up to this size. `batches`: batch size in
+    requests → number of batches with this size.
+    """
     bounds = [*map(float, SIZES), float("inf")]
     within = [sum(count for size, count in batches.items() if size <= bound) for bound in bounds]
     names = [*map(str, bounds[:-1]), "+Inf"]

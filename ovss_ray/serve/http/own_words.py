@@ -35,10 +35,11 @@ def wanted(fields: Segment, desk: Desk) -> bool:
 
 
 async def find(desk: Desk, model: Model, image: np.ndarray, added: Vocabulary | None) -> list[Word]:
-    """Return the words that a model finds in an image, followed by classes of `added`.
+    """Return the words that a model finds in an image, followed by the classes of `added`.
 
-    A class of `added` is left out if its first name is among the found names. `image` is (H, W, 3) uint8 RGB. Raises
-    HTTPException 422 if a stage failed, or for more than `limits.classes` words.
+    `image` is (H, W, 3) uint8 RGB. If the model finds the first name of a class of `added`, the class is left out.
+
+    Raises HTTPException 422 if a stage of the model failed, or if the result has more than `limits.classes` words.
     """
     answer = await desk.send(model, row(image, model.words), model.words, "words")
     value = answer["words"]

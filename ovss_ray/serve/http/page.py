@@ -103,7 +103,7 @@ def description(document: Mapping[str, Any]) -> str:
 
 
 def _about(parameter: Mapping[str, Any]) -> str:
-    """Return the description of a field, and its default value if it has one."""
+    """Return the description of an OpenAPI parameter, followed by the default value if the parameter has one."""
     schema = parameter.get("schema", {})
     text = str(parameter.get("description") or schema.get("title", ""))
     return f"{text} (default: {schema['default']})" if schema.get("default") not in (None, [], "") else text

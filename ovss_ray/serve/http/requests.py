@@ -23,15 +23,15 @@ IMAGES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 POINTS = TypeAdapter(list[tuple[FiniteFloat, FiniteFloat, Literal[0, 1]]])
 BOX = TypeAdapter(tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat])
 LETTERS = 200
-"""Number of characters that suffice for the JSON of one point. `_json` limits a text to a multiple of this number"""
+"""Number of characters that suffice for the JSON of one point. For n points, `_json` allows n · LETTERS characters"""
 BASE = TypeAdapter(list[str])
 """Validator for the field `base` of a prompt: a JSON list of class names"""
 LISTS = TypeAdapter(list[str | Annotated[list[str], Field(min_length=1)]])
 """Validator for a JSON list of classes. A class is a name, or a list of synonyms."""
 BRACKETS = ("[]", "{}")
-"""Pairs of brackets. A text in brackets must be a JSON list of classes, so a text in {} is always refused"""
+"""Pairs of brackets. A field `classes` in brackets must be a JSON list, so a field `classes` in {} is refused"""
 SEPARATORS = re.compile("[,;|]")
-"""Characters that make a single field `classes` ambiguous. `door, double door` could be two names or one name"""
+"""Characters that make the only field `classes` of a request ambiguous. `door, bell` may be one name or two names"""
 TEMPLATES = 32
 """Maximum number of templates; each class is embedded with each of them"""
 SEVERAL = ("classes", "templates")
@@ -44,7 +44,7 @@ HOW = (
 NAME = 255
 """Maximum number of characters in the name of an image"""
 Form = Literal["json", "coco"]
-"""Format of an answer with masks: the fields of this service, or a COCO document"""
+"""Format of an answer with masks. `json` is the service's own JSON format, and `coco` is a COCO document"""
 Top = Annotated[int, Field(ge=1, le=10, description="names per region, best first")]
 
 
@@ -165,7 +165,7 @@ def _json(name: str, text: str | None, kind: TypeAdapter[Any], example: str, mos
 
 
 def body(kind: type[Fields], required: bool = True) -> dict[str, Any]:
-    """Return the OpenAPI description of a request's body: the bytes of an image, a form, or a JSON document."""
+    """Return the OpenAPI description of a request's body. `required`: whether every request must have a body."""
     fields = kind.model_json_schema()["properties"]
     image = {"type": "string", "format": "binary", "description": "a JPEG, PNG or WebP"}
     either = {"anyOf": [image, fields["image"]]} if "image" in fields else image
@@ -260,9 +260,9 @@ def _classes(fields: Fields, configured: Sequence[str], limits: Limits) -> Vocab
 
 
 def _listed(field: str, alone: bool) -> list[str]:
-    """Return the classes in a field: the items of a JSON list, else the whole text as a single class.
+    """Return the classes in a field `classes`. The text in `field` is a JSON list of classes, or a single class.
 
-    `alone`: whether the request has a single field `classes`. Raises HTTPException 422:
+    `alone`: whether the request has no further field `classes`. Raises HTTPException 422 in two cases:
 
     - The text is in brackets (see BRACKETS), but is not a JSON list of classes.
     - The text is not in brackets, `alone` is True, and the text contains one of the characters in SEPARATORS.

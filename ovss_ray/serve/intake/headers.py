@@ -26,10 +26,11 @@ def begin() -> list[Any]:
 
 
 def limit(protocol: Any, seconds: float) -> None:
-    """Make a class of PROTOCOLS close connections on which headers do not arrive in time.
+    """Make `protocol`, a class of PROTOCOLS, close connections on which the headers of a request do not arrive in time.
 
-    If the headers of the first request do not arrive, the connection is closed after `seconds`. If no further headers
-    arrive, the connection is closed `seconds` to 2 · `seconds` after the previous answer.
+    If the headers of the first request do not arrive, the connection is closed after `seconds`. After an answer, the
+    connection stays open for the next request. If the headers of this request do not arrive, the connection is closed.
+    It is closed `seconds` to 2 · `seconds` after the answer.
     """
     inherited = protocol.connection_made
 
@@ -44,8 +45,13 @@ def limit(protocol: Any, seconds: float) -> None:
 def _look(connection: Any, before: object, seconds: float) -> None:
     """Close a connection that has been idle since the previous check. Otherwise, check again after `seconds`.
 
-    `before` is the state of the connection at the previous check. If no request had arrived, `before` is None. If a
-    request was in progress, `before` is BUSY. Otherwise, `before` is the last request, which had been answered.
+    `before` is the state of the connection at the previous check:
+
+    - None: no request has arrived on the connection
+    - BUSY: a request is in progress
+    - another object: all requests are answered, and the object is the last request
+
+    If the state is BUSY or has changed since the previous check, the connection is not idle.
     """
     transport, latest = connection.transport, connection.cycle
     if transport.is_closing() or transport.get_protocol() is not connection:

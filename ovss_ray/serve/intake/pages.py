@@ -25,7 +25,7 @@ class Kept:
         self._rows: OrderedDict[Key, tuple[float, Row]] = OrderedDict()
 
     async def row(self, key: Key, compute: Callable[[], Awaitable[Row]]) -> Row:
-        """Return the row of a key. Compute it if it is not in the cache."""
+        """Return the row with the key `key`. If the row is not in the cache, call `compute` and store the row."""
         now = self.clock()
         self._rows = OrderedDict((known, kept) for known, kept in self._rows.items() if now - kept[0] < SECONDS)
         if key not in self._rows:

@@ -75,7 +75,10 @@ class Places:
         return Place(ahead=number, seconds=seconds, in_progress=len(entries), limit=self.limit)
 
     def _expected(self, ahead: Sequence[Entry], entry: Entry) -> float | None:
-        """Return the seconds until `entry` is answered; None: unknown. `ahead`: requests that came before `entry`."""
+        """Return the estimated seconds until the request `entry` is answered.
+
+        `ahead`: requests that came before `entry`. If the time for the image of `entry` is not known yet, return None.
+        """
         total = 0.0
         for earlier in ahead:
             spent, replicas = self._seconds(earlier.pools, earlier.kind, earlier.pixels)
@@ -85,9 +88,10 @@ class Places:
 
 
 def note(pools: Sequence[str], kind: Kind, pixels: int) -> None:
-    """Store the arguments in the entry of the current request. If there is no entry, do nothing.
+    """Store the three arguments in the Entry of the current request, so that `Places` can estimate the waiting time.
 
-    `pools`: names of the pools through which the image passes. `pixels`: number of pixels of the image.
+    `pools`: names of the pools through which the image passes. `kind`: kind of answer. `pixels`: number of pixels of
+    the image. If the current request has no Entry, do nothing.
     """
     if entry := ENTRY.get():
         entry.pools, entry.kind, entry.pixels = pools, kind, pixels

@@ -162,9 +162,9 @@ def document(answers: Sequence[dict[str, Any]]) -> Response:
 
 
 async def _patiently(request: Request, batch: Batch, path: str, number: int, limits: Limits) -> dict[str, Any]:
-    """Send an image. While the status of the answer is in AGAIN, send the image again. Return the last answer.
+    """Send an image, and return the answer. If the status of the answer is in AGAIN, send the image again.
 
-    After JOB_PATIENCE seconds, the next answer is the last answer, even if the status is in AGAIN.
+    If every answer in JOB_PATIENCE seconds has a status in AGAIN, stop sending the image, and return the last answer.
     """
     until = asyncio.get_running_loop().time() + JOB_PATIENCE
     while True:
@@ -179,9 +179,10 @@ def add(app: FastAPI, desk: Desk) -> None:
 
     @app.post("/v1/batch/{kind}", summary="Answer several images", responses=ERRORS)
     async def together(kind: Kind, request: Request) -> Response:
-        """Send several images as files named `image`. The other fields are those of /v1/segment or /v1/regions.
+        """Send several images as files named `image`. The other fields apply to all images.
 
-        The other fields apply to all images. For each image, the response has a status and the answer or refusal.
+        If `kind` is segment, the other fields are those of /v1/segment. If `kind` is regions, the other fields are
+        those of /v1/regions. For each image, the response has a status, and either an answer or a refusal.
         """
         batch, room = await read(request, desk), asyncio.Semaphore(TOGETHER)
 

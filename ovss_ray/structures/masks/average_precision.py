@@ -59,10 +59,11 @@ class Labelled(NamedTuple):
 
 
 def headings(metric: str, of: str) -> dict[str, str]:
-    """Return a dict from key to heading, for the six values of the metric named `metric`.
+    """Return the headings of the six values of an AP metric, as a dict: key of a value → heading.
 
-    `metric` is also the key of the main value, and `of` is its heading. The main value is the AP of instances of any
-    area, averaged over THRESHOLDS. If `metric` is "instance_ap", the key "instance_ap_50" has the heading "AP 50".
+    `metric` is the name of the metric. The main value is the AP of instances of any area, averaged over THRESHOLDS.
+    The main value has the key `metric` and the heading `of`. The keys of the five further values are `metric` with a
+    suffix. For example, the key "instance_ap_50" has the heading "AP 50".
     """
     words = (of, "AP 50", "AP 75", "AP small", "AP medium", "AP large")
     return {f"{metric}{suffix}": heading for suffix, heading in zip(_SUFFIXES, words, strict=True)}
@@ -87,9 +88,10 @@ def record(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Return the record of an image. The record has all FIELDS except `image`.
 
-    `true` are T instances, and `true_areas` (T,) are their areas in pixels. `crowd` (T,) bool is True for crowds.
-    `detected` are R masks, and `ranks` (R,) are their scores. `listed` are the indices of the masks to evaluate. If a
-    label has more than `most` listed masks, only the `most` masks with the highest scores are evaluated.
+    `true` has the T instances. `true_areas` (T,) has the area of each instance in pixels. `crowd` (T,) bool is True
+    for crowds. `detected` has the R predicted masks. `ranks` (R,) has the score of each mask. `listed` has the indices
+    of the masks to evaluate. For each label, at most `most` masks in `listed` are evaluated. The masks with the lowest
+    scores are left out.
     """
     counts = np.array([[low <= area <= high for low, high in AREAS] for area in true_areas], bool)
     counts = counts.reshape(-1, len(AREAS))
@@ -155,8 +157,11 @@ def outcome(ious: np.ndarray, areas: np.ndarray, counts: np.ndarray, crowd: np.n
 def _matches(ious: np.ndarray, counts: np.ndarray, crowd: np.ndarray, threshold: float) -> Iterator[int]:
     """Yield for each mask the index of the matched instance, or -1 if no instance matches.
 
-    `ious` is (D, G), and `crowd` is (G,) bool. `counts` (G,) bool is True for evaluated instances. The evaluated
-    instances must have the lowest indices. If a mask can match an evaluated instance, no other instance is matched.
+    `ious` (D, G) are the IoUs of masks and instances. `crowd` (G,) bool is True for crowds. `counts` (G,) bool is True
+    for instances that are evaluated. The evaluated instances must precede the instances that are not evaluated.
+
+    A mask matches an instance with an IoU of at least `threshold`. Only a crowd can be matched with several masks. A
+    mask is matched with an instance that is not evaluated only if no evaluated instance can be matched.
     """
     # as in COCOeval: of several instances with the largest IoU, the last is matched; a crowd is matched several times
     taken = np.zeros(len(counts), bool)
@@ -176,7 +181,10 @@ def _matches(ious: np.ndarray, counts: np.ndarray, crowd: np.ndarray, threshold:
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """Outcomes of the masks in a set of images (see the module). A sum A + B has the outcomes of A and of B."""
+    """Outcomes of all masks in a set of images. The outcome of a mask is matched, unmatched or ignored.
+
+    A + B are the outcomes of the images of A and of the images of B.
+    """
 
     metric: ClassVar[str]
     """name of the metric; the keys of its values begin with it"""
@@ -198,9 +206,10 @@ class Outcomes:
 
     @cached_property
     def _precisions(self) -> np.ndarray:
-        """Mean of the precisions at RECALLS, 0 to 1, (L, len(AREAS), len(THRESHOLDS)) float64.
+        """Precisions, 0 to 1, averaged over the recalls in RECALLS, (labels, len(AREAS), len(THRESHOLDS)) float64.
 
-        The mean is NaN for a label without evaluated instances. If no image has a predicted mask, all means are NaN.
+        Entry [l, a, t] is NaN if label l has no evaluated instances in the range AREAS[a]. If no image has a predicted
+        mask, all entries are NaN.
         """
         means = np.full((self.labels, len(AREAS), len(THRESHOLDS)), np.nan)
         if not self.parts:
@@ -225,14 +234,17 @@ class Outcomes:
     def result(self) -> dict[str, float]:
         """Return a dict from key to value, in percent, for all six values of the metric (see `headings`).
 
-        A value without evaluated instances is NaN. If no image has a predicted mask, all values are NaN.
+        Each value is for one range in AREAS. If the range has no evaluated instances, the value is NaN. If no image has
+        a predicted mask, all six values are NaN.
         """
         return self._values(range(self.labels))
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float]:
-        """Return a dict from `metric` to the mask AP, in percent, averaged over the labels with the indices `labels`.
+        """Return the mask AP of a group of labels, in percent, as a dict with the single key `metric`.
 
-        Labels without evaluated instances are left out of the mean.
+        `labels` are the label indices of the group. The key is the name in the attribute `metric`. The mask AP is the
+        mean over the labels with evaluated instances. If no label of the group has evaluated instances, the mask AP is
+        NaN.
         """
         return {self.metric: self._values(labels)[self.metric]}
 

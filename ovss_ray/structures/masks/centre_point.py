@@ -21,7 +21,9 @@ _EDGE, _CORNER = (np.exp(-distance / 0.35) for distance in (1.0, np.sqrt(2.0)))
 """Terms exp(−d / h) of the sum in kornia's transform. The term _EDGE has d = 1, and the term _CORNER has d = √2."""
 _SUMS = np.array([[edges * _EDGE + corners * _CORNER for corners in range(5)] for edges in range(5)])
 _RANKS = np.unique(_SUMS, return_inverse=True)[1].reshape(5, 5)
-"""(5, 5) int: entry [e, c] is the rank of the sum e · _EDGE + c · _CORNER. The smallest sum has rank 0."""
+"""(5, 5) int: ranks of all sums in kornia's transform. The smallest sum has rank 0.
+
+The sum of entry [e, c] has e terms _EDGE and c terms _CORNER. e and c are 0 to 4."""
 
 
 def centre_point(mask: np.ndarray) -> tuple[int, int]:

@@ -61,7 +61,7 @@ def trace(labels: np.ndarray, classes: list[int]) -> dict[int, list[Polygon]]:
 def _around(labels: np.ndarray) -> list[np.ndarray]:
     """Return the labels above left, above right, below left and below right of each crossing of pixel edges.
 
-    Each of the four arrays is (H + 1, W + 1) int32.
+    Each of the four arrays is (H + 1, W + 1) int32. Pixels outside the label map have the label EDGE.
     """
     height, width = labels.shape
     padded = np.full((height + 2, width + 2), EDGE, np.int32)
@@ -79,12 +79,14 @@ def _turns(four: list[np.ndarray]) -> np.ndarray:
 
 
 def _corners(labels: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the corners of the requested classes as four arrays, sorted by class, y and x.
+    """Return all corners of the outlines of the requested classes, as four arrays with one entry per corner.
 
-    - (n, 2): class of the corner, and flat index of a pixel of this class at the corner
-    - (n,): x
-    - (n,): y
-    - (n,): index of the next corner on the outline
+    The corners are sorted by class, then by y, then by x. A corner belongs to the outline of one class. The arrays are:
+
+    - (n, 2): class of each corner, and flat index in `labels` of a pixel of the class that touches the corner
+    - (n,): x of each corner
+    - (n,): y of each corner
+    - (n,): index of the next corner on the same outline
     """
     width, four = labels.shape[1], _around(labels)
     turns = _turns(four)
@@ -113,9 +115,10 @@ def _corners(labels: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _partner(order: np.ndarray) -> np.ndarray:
-    """Return for each corner the index of its partner, (n,) integers. A straight line joins both partners.
+    """Return for each corner the index of its partner, (n,) integers.
 
-    `order` (n,) lists the corners by index. Corner `order[2 * i]` and corner `order[2 * i + 1]` are partners.
+    A corner and its partner are the two ends of a straight line of an outline. `order` (n,) contains the index of each
+    corner once. Corner `order[2 * i]` and corner `order[2 * i + 1]` are partners.
     """
     partner = np.empty_like(order)
     partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]

@@ -1,7 +1,7 @@
 """Regions of an image. A region is a mask without a class, stored as a box and one bit per pixel of the box.
 
-Boxes are (R, 4) int32: x0 y0 x1 y1, half open. The bits of a region are the pixels of the box, row by row, padded to
-whole bytes. An empty region has the box 0 0 0 0 and no bits.
+Boxes are (R, 4) int32: x0 y0 x1 y1, half open. The bits of a region are the pixels of the box, row by row. Padding
+follows the last row, so that each region has whole bytes. An empty region has the box 0 0 0 0 and no bits.
 
 Dimensions: R regions, H W pixels, h w pixels of a box.
 """
@@ -22,11 +22,13 @@ BYTES = 1 << 29
 Box = tuple[int, int, int, int]
 """x0 y0 x1 y1 in pixels, half open: x1 and y1 lie outside."""
 Regions = tuple[np.ndarray, np.ndarray]
-"""Boxes (R, 4) int32, and the packed bits of all masks, n bytes: (n,) uint8."""
+"""Pair of boxes (R, 4) int32 and bits (n,) uint8. The n bytes have the bits of all regions, one after another."""
 
 
 def pack(masks: Iterable[np.ndarray], cap: int = BYTES) -> Regions:
-    """Pack masks, each (H, W) bool. Only one mask of an iterator is in memory at a time.
+    """Pack masks, each (H, W) bool.
+
+    If `masks` is a generator, only one unpacked mask is in memory at a time.
 
     Raises OvssError if the packed masks take more than `cap` bytes.
     """
@@ -83,7 +85,10 @@ class Masks(Sequence[np.ndarray]):
 
 
 def masks(boxes: np.ndarray, bits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the masks of all regions in the full image, (R, H, W) bool, for figures and tests. Stages use `Masks`."""
+    """Return the masks of all regions at the size of the image, (R, H, W) bool.
+
+    `size` is (H, W). The class `Masks` needs less memory: it unpacks one mask at a time, in the size of the box.
+    """
     full_masks = np.zeros((len(boxes), *size), bool)
     for full, (x0, y0, x1, y1), mask in zip(full_masks, boxes.tolist(), Masks(boxes, bits), strict=True):
         full[y0:y1, x0:x1] = mask
@@ -105,7 +110,8 @@ def shared(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.nd
 def named(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the best class of each region, (R,) uint16, and the probability of this class, (R,) float64.
 
-    `scores` are logits (R, K). The first class wins a tie. Raises OvssError if there are more than NONE classes.
+    `scores` are logits (R, K). The first class wins a tie. Raises OvssError if K is larger than the constant NONE,
+    65534.
     """
     if scores.shape[1] > NONE:
         raise OvssError(f"too many classes: {scores.shape[1]}; a label map can name at most {NONE}. Remove classes")

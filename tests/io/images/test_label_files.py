@@ -357,7 +357,7 @@ def test_white_as_zero_is_refused_and_both_readings_are_named(photometric: list[
 @pytest.mark.parametrize(("photometric", "name"), [(4, "transparency mask"), (5, "CMYK"), (6, "YCbCr"), (8, "CIELab")])
 def test_other_meanings_of_samples_are_refused_by_name(photometric: int, name: str) -> None:
     for read in (images.decode_labels, images.decode_colours):
-        with pytest.raises(OvssError, match=f"photometric {name}"):
+        with pytest.raises(OvssError, match=f"photometric tag is {name}"):
             read(tiff(page(RGB, 8, photometric)), "x")
 
 

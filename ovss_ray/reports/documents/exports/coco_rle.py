@@ -65,7 +65,11 @@ def _lines(entries: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
 
 
 def _entries(row: dict[str, str], uri: str) -> Iterator[dict[str, Any]]:
-    """Yield an entry per class of an image. The file name is the image id with the photograph's suffix."""
+    """Yield an entry of the JSON file for each class in the saved label map of an image.
+
+    `row` is the image's row in the manifest, and `uri` is the address of the label map. The "file_name" of an entry is
+    the image id with the photograph's suffix. If the photograph has no suffix, the name ends with ".png".
+    """
     labels = decode_labels(files.read(uri), uri)
     classes = [int(value) for value in np.unique(labels) if value != NONE]
     suffix = PurePosixPath(row["image_uri"] or "").suffix or ".png"

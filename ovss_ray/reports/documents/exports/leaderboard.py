@@ -12,7 +12,10 @@ from ovss_ray.reports.schema import BenchmarkReport, Report
 from ovss_ray.structures.words import NOTE
 
 INSTANCES = ("instance_iou", "instance_accuracy")
-"""Metrics that leaderboards show for benchmarks of instances. The column "convention" has the name of the metric."""
+"""Metrics that leaderboards show for benchmarks of instances
+
+In a row with the value of one of these metrics, the column "convention" has the name of the metric.
+"""
 HEADINGS = ("", "method", "backbone", "mIoU", "convention", "source")
 CONVENTIONS = (
     "miou: over classes in the truth; miou_classic: over classes in truth or predictions; either: both are equal; "
@@ -39,10 +42,11 @@ class Row:
 
 
 def rows(benchmark: str, runs: Mapping[str, Report]) -> list[Row]:
-    """Return published figures and own runs of a benchmark, highest value first. SG-IoU is left out.
+    """Return published figures and own runs of a benchmark, highest value first.
 
-    A run has a row per measured metric of METRICS and INSTANCES. If miou equals miou_classic, both share a row with the
-    convention "either".
+    A published figure has one row. A run has a row per measured metric of METRICS and INSTANCES. If a run's miou equals
+    its miou_classic, the two metrics have one common row with the convention "either". Leaderboards do not include
+    values of SG-IoU, neither published figures nor values of runs.
     """
     listed = [
         Row(of.method, of.backbone, of.miou, str(of.miou), of.convention, f"{of.kind}: {of.quoted}")

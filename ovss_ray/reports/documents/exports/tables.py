@@ -14,10 +14,10 @@ COLUMNS = (
 )
 """Columns of the CSV, which has a row per value.
 
-- `of`: "all", "group", "class" or "fold"
-- `name`: name of the group, class or few-shot data set; empty for "all"
-- `value`: metric, such as miou; for a group, heading of the metric, such as mIoU
-- `number`: value of the metric, a percentage or a count of pixels or instances
+- `of`: "all", "group" or "class" for a value of a benchmark; "fold" for a mean over a few-shot data set's folds
+- `name`: name of the group, class or few-shot data set; empty if `of` is "all"
+- `value`: name of the metric, such as miou; if `of` is "group", heading of the metric, such as mIoU
+- `number`: the metric's value, which is a percentage, or a count of pixels or instances
 """
 PAPER_ORDER = {
     "ade20k:847": "A-847",
@@ -160,8 +160,9 @@ def _published(benchmark: BenchmarkReport, key: str) -> str:
 def mains(benchmark: BenchmarkReport) -> tuple[str, ...]:
     """Return the metrics that papers print for a benchmark.
 
-    If the benchmark is a few-shot fold, the metric is fold_miou. If miou was measured, the metric is miou. Otherwise,
-    the metrics are the measured metrics of instances, such as instance_iou. If none was measured, the metric is miou.
+    For a few-shot fold, the only metric is fold_miou. For any other benchmark, the only metric is miou, with one
+    exception: the run measured metrics of instances, such as instance_iou, but not miou. In this case, all measured
+    metrics of instances are returned.
     """
     if "fold_miou" in benchmark.metrics:
         return ("fold_miou",)

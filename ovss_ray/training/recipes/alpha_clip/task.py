@@ -46,10 +46,11 @@ class Task:
         self.captions = captions.possible_captions()
 
     def batch(self, step: int) -> dict[str, Any]:
-        """Return the regions of a step, and the entries of captions.draw_captions for these regions.
+        """Return a dict for the regions of a step, with the entries of captions.draw_captions and three more:
 
-        `pictures` (I, 3, n, n) are the distinct images. `alphas` (R, 1, n, n) are the masks of the regions.
-        `which` (R,) has the index of each region's image in `pictures`.
+        - `pictures` (I, 3, n, n): the distinct input images, normalised
+        - `alphas` (R, 1, n, n): the alpha channel of each region, normalised
+        - `which` (R,): index of each region's image in `pictures`
         """
         config, drawn = self.config, np.random.default_rng([self.config.seed, step, 1])
         drawn_batch = drawn_scenes.batch(config.seed, step, config.batch, config.things, config.unnamed)

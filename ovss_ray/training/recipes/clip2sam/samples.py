@@ -39,18 +39,18 @@ class Sample:
     masks: np.ndarray
     """(R, H, W) bool, R ≥ 1"""
     classes: np.ndarray
-    """(R,) int64: class of each instance, as an index in the `vocabulary` of the source"""
+    """(R,) int64: class of each instance, as an index in the `vocabulary` of DrawnInstances or Photographs"""
 
 
 class DrawnInstances:
-    """Source of samples from drawn scenes. Each object in a scene is an instance."""
+    """Source of samples from drawn scenes. Each thing in a scene is an instance. Surfaces are not instances."""
 
     def __init__(self, config: Config, pixels: int) -> None:
         self.config, self.pixels = config, pixels
         self.vocabulary = Vocabulary.of(map(scenes.name, scenes.TRAINED))
 
     def batch(self, step: int) -> list[Sample]:
-        """Return the samples of a step. A scene is left out if all its things are smaller than `smallest`."""
+        """Return the samples of a step. A scene is left out if no thing in the scene has at least `smallest` pixels."""
         drawn = drawn_scenes.batch(self.config.seed, step, self.config.batch, self.config.things)
         return [sample for scene in drawn if len((sample := self._sample(scene)).masks)]
 
@@ -92,8 +92,9 @@ class Photographs:
     def _usable(self, number: int) -> Sample:
         """Return a sample of photograph `number`, counted over all epochs.
 
-        If photograph `number` has no usable instance, return a sample of a random photograph. A usable instance is
-        COUNTED, has a trained class, and has at least `smallest` pixels after the augmentation.
+        If photograph `number` has no usable instance, return a sample of a random photograph. A usable instance has the
+        status COUNTED, and at least `smallest` pixels after the augmentation. The class of a usable instance is one of
+        the trained classes (see Config.data).
         """
         drawn = np.random.default_rng([self.config.seed, number, 2])
         for _ in range(TRIED):
@@ -137,7 +138,7 @@ def augmented(
 
 
 def stacked(samples: list[Sample], config: Config, pixels: int, drawn: np.random.Generator) -> dict[str, Tensor]:
-    """Return a batch of B samples with `prompts` prompts each, as a dict with these keys:
+    """Return a batch of B samples as a dict. Each sample has `config.prompts` prompts, so P is B · `config.prompts`.
 
     - `images` (B, 3, n, n) float32, normalised
     - `which` (P,) int64: index of each prompt's sample

@@ -18,12 +18,12 @@ SIDE = 1024
 def measured(model: Ovsam, count: int) -> dict[str, float]:
     """Return percentages over the things in the first `count` scenes of scenes:seen and scenes:held-out.
 
-    The keys below have the prefix seen_ or held-out_. Accuracies are among 42 class names.
+    Each key begins with seen_ or held-out_, such as `seen_iou`. A thing is classified among 42 names. A key ends with:
 
     - `iou`: mean IoU of the masks
     - `head`: accuracy of the class head
-    - `clip`: accuracy of CLIP's branch
-    - `name`: accuracy of the fused scores of class head and CLIP's branch. The fusion treats all classes as novel
+    - `clip`: accuracy of CLIP
+    - `name`: accuracy of the fused scores of the class head and CLIP. The fusion treats all classes as novel
     """
     results: dict[str, list[float]] = {}
     for key, number in ((key, number) for key in ("seen", "held-out") for number in range(count)):

@@ -23,7 +23,7 @@ class Config(Training):
     variant: Annotated[str, one_of(VARIANTS)] = "fusioner_tiny"
     """name of the network's variant, such as fusioner_tiny; it sets the sizes of the layers"""
     batch: int = Field(default=32, ge=1)
-    """samples per step; a sample is a window of a photograph, and a class in the window"""
+    """number of samples per step; a sample is a window of a training image, together with one class in the window"""
     clip: str | None = None
     """checkpoint of the CLIP
 
@@ -45,9 +45,9 @@ class Config(Training):
     with hsnet are comparable with HSNet and LSeg.
     """
     resolution: Resolution = "original"
-    """resolution of the images in measurements
+    """resolution of the photographs on which the training measures the network's scores
 
-    original: the photograph is cut into windows. square_224: the photograph is resized to one square window.
+    original: each photograph is cut into windows. square_224: each photograph is resized to one square window.
     """
     start: str | None = None
     """checkpoint with the initial fusion and decoder; CLIP is always read from `clip`"""
@@ -72,11 +72,15 @@ class Config(Training):
     things: tuple[int, int] = (3, 7)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that a drawn thing's name lacks the colour. The name lacks the pattern with the same probability"""
+    """probability that a drawn thing has a random colour, and a name without a colour, such as "striped star"
+
+    Independently of the colour, the thing has a random pattern with the same probability. The name then has no pattern.
+    """
     questions: int = Field(default=4, ge=1)
     """number of samples per drawn scene
 
-    All samples of a scene have the same window, and each sample has one class. CLIP encodes the window only once.
+    A sample is a window and a class in the window. All samples of a scene share one window, so CLIP encodes this
+    window only once.
     """
     overhang: int = Field(default=32, ge=0)
     """maximum number of pixels by which a window extends beyond a drawn scene"""
@@ -89,7 +93,7 @@ class Config(Training):
             if value != default:  # a saved config contains all settings, so defaults are valid
                 reason = "in Fusioner's training" if name == "cooldown" else f"with data={self.data}"
                 raise ValueError(
-                    f"{name}={value} has no effect {reason}. Remove it, or set it to its default {default}"
+                    f"{name}={value} has no effect {reason}. Remove `{name}`, or set `{name}` to its default {default}"
                 )
         return self
 
@@ -98,7 +102,7 @@ class Config(Training):
         if self.data == "scenes" and not VARIANTS[self.variant].short_side:
             resized = ", ".join(name for name, sizes in VARIANTS.items() if sizes.short_side)
             raise ValueError(
-                f"data=scenes needs a variant that resizes images before it cuts windows ({resized}), found "
-                f"variant={self.variant}. Change `variant`, or set data=pascal5i or data=coco20i"
+                f"data=scenes needs a variant that resizes images before windows are cut, but variant={self.variant} "
+                f"does not resize images. Set `variant` to {resized}, or set `data` to pascal5i or coco20i"
             )
         return self

@@ -18,11 +18,15 @@ from ovss_ray.training.recipes.fusioner.config import Config
 from ovss_ray.training.recipes.fusioner.samples import NOT_COUNTED, Window
 
 SMALLEST = 24
-"""Minimum number of pixels of a class in a window of a resized scene"""
+"""Minimum number of a region's pixels in a window. A region with fewer pixels adds no class to the window"""
 
 
 def names() -> list[str]:
-    """Return the names of all regions of training scenes, including names without colour or pattern."""
+    """Return the names of the training classes: all surfaces, and all things of training scenes.
+
+    A thing gives up to four names, with or without its pattern, and with or without its colour. For example, a striped
+    red star gives "striped red star", "striped star", "red star" and "star".
+    """
     things = [
         scenes.name(replace(thing, colour=thing.colour if colour else None, pattern=thing.pattern if pattern else None))
         for thing in scenes.TRAINED
@@ -39,7 +43,10 @@ class Drawn:
         self.names = names()
 
     def batch(self, step: int) -> Iterator[Window]:
-        """Yield the windows of a step. The classes of a window have at least SMALLEST pixels in it."""
+        """Yield the windows of a step.
+
+        A class of a window is the name of a region that has at least SMALLEST pixels in the window.
+        """
         config = self.config
         drawn = np.random.default_rng([config.seed, step, 1])
         count = -(-config.batch // config.questions)
@@ -47,9 +54,10 @@ class Drawn:
             yield self.window(drawn, scene, min(config.questions, config.batch - number * config.questions))
 
     def window(self, drawn: np.random.Generator, scene: Scene, count: int) -> Window:
-        """Return a random window of a scene, with the targets of `count` classes.
+        """Return a random window of a scene, with `count` samples (see Window.samples).
 
-        If the window has fewer classes, classes are repeated. The window may extend beyond the scene.
+        If the window has fewer than `count` classes, some classes get several samples. The window may extend beyond
+        the right and bottom edges of the scene, by at most Config.overhang pixels.
         """
         side, overhang = self.model.variant.side, self.config.overhang
         height, width = scene.regions.shape
@@ -68,9 +76,10 @@ class Drawn:
 
 
 def _target(regions: np.ndarray, contents: list[str], name: str) -> np.ndarray:
-    """Return a name's target (n, n) uint8: 1 in regions that the name describes, NOT_COUNTED outside the scene, else 0.
+    """Return the target (n, n) uint8 of the class `name` in a window (see Window.samples).
 
-    `regions` (n, n) int64 has indices in `contents`, or −1 outside the scene.
+    `contents` has the names of the scene's regions. `regions` (n, n) int64 has the region index of each pixel, or −1
+    outside the scene. Outside the scene, the target is NOT_COUNTED.
     """
     words = set(name.split())  # a region named "striped red star" has all words of "red star", so both names fit
     table = np.array([*(words <= set(content.split()) for content in contents), NOT_COUNTED], np.uint8)

@@ -1,7 +1,8 @@
-"""Samples of photographs for Fusioner: pairs of a photograph and a class outside the fold, with augmentation.
+"""Photographs for Fusioner's training, with augmentation. Each photograph is paired with a class outside Config.fold.
 
-The augmentation is that of the official code, with three differences: antialiasing, constant noise variance, and an
-affine map in place of the elastic transform. Pixels from outside the photograph are black, and count as background.
+The augmentation is that of the official code, with three differences. Resizing uses antialiasing. The variance of the
+noise is constant, and not random. An affine map replaces the elastic transform. Pixels from outside the photograph are
+black, and count as background.
 """
 
 from collections.abc import Iterator
@@ -24,12 +25,17 @@ from ovss_ray.training.recipes.fusioner.samples import NOT_COUNTED, Window
 NOISE = 30**0.5 / 255  # the official variance is random, 10 / 255² to 50 / 255²
 """Standard deviation of the noise, for pixel values in 0..1"""
 CHANGES = {"pascal": (0.5, 20), "coco": (0.2, 10)}
-"""Data set → (strength of torchvision's ColorJitter in brightness, contrast, saturation and hue; maximum rotation in
-degrees)"""
+"""Data set → (strength of the colour changes, maximum rotation in degrees)
+
+torchvision's ColorJitter changes brightness, contrast, saturation and hue with this strength.
+"""
 
 
 class Photographs:
-    """Pairs of a photograph and a class from a training list, shuffled in each epoch. A pair yields a random window."""
+    """Training windows of photographs. A training list has pairs of a photograph and a class.
+
+    Each epoch uses all pairs in a random order. Each pair gives one random window of the photograph, with the class.
+    """
 
     def __init__(self, config: Config, model: Fusioner) -> None:
         self.config, self.model = config, model
@@ -66,7 +72,10 @@ class Photographs:
         return Window(pixels, [(item.part, mask.numpy())])
 
     def target(self, item: Item, data: bytes) -> np.ndarray:
-        """Decode a label file to a target (H, W) uint8 (see Window.samples). Raises OvssError for unknown values."""
+        """Return the target (H, W) uint8 of the class of `item`, from the bytes `data` of a label file.
+
+        Window.samples explains targets. Raises OvssError if a pixel is neither a class index nor NOT_COUNTED.
+        """
         table = value_table(0, ignore=[NOT_COUNTED])
         table[: self.highest + 1] = 0
         table[self.values[item.part]] = 1

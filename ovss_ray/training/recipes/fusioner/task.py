@@ -71,7 +71,7 @@ class Task:
         return {"bce": ((pixels * valid).sum((1, 2)) / valid.sum((1, 2))).mean()}
 
     def groups(self) -> list[dict[str, Any]]:
-        """Return the parameters in three groups: matrices of the fusion, its vectors, and the decoder."""
+        """Return three groups of parameters: the fusion's matrices, the fusion's vectors, and the whole decoder."""
         fusion = list(self.model.fusion.parameters())
         return [
             {"params": [value for value in fusion if value.ndim > 1], "weight_decay": self.config.weight_decay},
@@ -93,10 +93,11 @@ class Task:
         return [{"lr": rate, "weight_decay": decay}, {"lr": rate}, {"lr": decoder}]
 
     def measure(self) -> dict[str, float]:
-        """Return the scores, in percent, on the episodes of the first config.measured photographs or scenes.
+        """Return the scores in percent, measured on the episodes of the first Config.measured images.
 
         For photographs, the scores are `fold_miou` and `fb_iou` (see metrics/episodes.py). For drawn scenes, each score
-        is the mean IoU of a class group. For example, `seen_things` is for the things in scenes:episodes (see SCENES).
+        is the mean IoU of a class group in a benchmark of SCENES. For example, `seen_things` is the mean IoU of the
+        things in the benchmark scenes:episodes.
         """
         config = self.config
         scores: dict[str, float] = {}
@@ -122,10 +123,10 @@ def cosine(first: float, last: float, done: float) -> float:
 
 
 def begin(model: Fusioner, config: Config) -> None:
-    """Load and freeze both towers of CLIP. Load fusion and decoder from the checkpoint config.start.
+    """Load and freeze both towers of CLIP. Load the fusion and the decoder from the checkpoint Config.start.
 
-    If config.start is None, initialise fusion and decoder with random values. Raises OvssError for a checkpoint that
-    does not fit.
+    If Config.start is None, initialise the fusion and the decoder with random values. Raises OvssError if a checkpoint
+    does not fit the network.
     """
     file = zoo.find(VARIANTS[config.variant].base, config.clip)
     words, visual = checkpoint.read_clip(file)

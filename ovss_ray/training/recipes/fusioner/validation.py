@@ -1,4 +1,4 @@
-"""Scores of a Fusioner on episodes during a training, computed from the same sums as in `ovss evaluate`."""
+"""Scores of a Fusioner on episodes during a training. `ovss evaluate` computes scores with the same functions."""
 
 from collections.abc import Iterable
 from itertools import groupby, islice
@@ -54,9 +54,10 @@ def counted(
 
 
 def groups(result: Result, benchmark: Benchmark) -> dict[str, float]:
-    """Return the mean IoU of each class group, in percent; background is left out.
+    """Return the mean IoU of each class group of the benchmark, in percent. The background is left out.
 
-    The mean is over the classes that occur in the truth or the prediction.
+    A class is left out of the mean if the class occurs neither in the truth nor in the prediction. A group without any
+    remaining class is left out of the result.
     """
     classes = np.arange(len(result.union))
     listed = {name: np.isin(classes, labels) for name, labels in benchmark.groups.items()}

@@ -15,13 +15,17 @@ class Config(Training):
     things: tuple[int, int] = (4, 9)
     """range of the number of things in a scene, end exclusive"""
     unnamed: float = Field(default=0.3, ge=0, le=1)
-    """probability that the colour of a drawn thing is random and not part of the name, as in "striped star"
+    """probability that a drawn thing has a random colour, and a name without a colour, such as "striped star"
 
-    The same probability applies to the pattern, independently of the colour.
+    Independently of the colour, the thing has a random pattern with the same probability. The name then has no pattern.
     """
     prompts: int = Field(default=8, ge=1)
     """number of prompts per scene, each for a random region"""
     boxes: float = Field(default=0.5, ge=0, le=1)
     """fraction of the prompts that start with a box; the other prompts start with a click"""
     answers: int = Field(default=3, ge=1)
-    """largest number of answers to a prompt; between two answers, the prompt gets one more click"""
+    """maximum number of answers to a prompt in a step
+
+    If `answers` is 3, the steps 0 to 3 have 1, 2, 3 and 1 answers to each prompt. Between two answers, the prompt gets
+    one more click.
+    """

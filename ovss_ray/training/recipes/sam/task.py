@@ -29,9 +29,12 @@ FOCAL, DICE = 20.0, 1.0
 # With α = 0.25, as in detectors, masks stay empty far longer. A smaller network was trained with both values of α. In
 # steps 151 to 200, its mean IoU (best of three masks, one click) was 0.02 with α = 0.25, and 0.31 with α = 0.75.
 ALPHA, GAMMA = 0.75, 2.0
-"""Parameters of the focal loss (Lin et al., ICCV 2017, arXiv 1708.02002). SAM's paper does not state the values"""
+"""Parameters of the focal loss (Lin et al., ICCV 2017, arXiv 1708.02002)
+
+SAM's paper does not state the values of the parameters, so the values were chosen for this project.
+"""
 BOX_NOISE = 0.1
-"""Standard deviation of the noise of a box's corners, as a fraction of the box's side"""
+"""Standard deviation of the noise of a box's corners, as a fraction of the box's width (x) or height (y)"""
 MOST_NOISE = 20 / 1024
 """Largest noise of a box's corners, as a fraction of the input's side"""
 SMALLEST = 100
@@ -72,7 +75,10 @@ class Task:
         }
 
     def _first_prompts(self, drawn: np.random.Generator, scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return points, labels and truth of the first prompts of a scene, each for a random region."""
+        """Return the points, labels and truth of a scene's prompts for the first answer (see `batch`).
+
+        Each prompt is for a random region of the scene, and is a click or a box.
+        """
         pixels, (height, width) = self.variant.pixels, scene.regions.shape
         prompted = drawn.choice(drawn_scenes.visible(scene, SMALLEST), self.config.prompts)
         boxed = drawn.random(len(prompted)) < self.config.boxes
@@ -85,7 +91,10 @@ class Task:
         return np.stack(points), labels, drawn_scenes.coverage(padded, cell, len(scene.contents))[prompted]
 
     def forward(self, batch: dict[str, Any], step: int) -> Answers:
-        """Return 1 + `step` % config.answers answers. Before each further answer, every prompt gets one more click."""
+        """Return the answers to the prompts of a batch. Config.answers explains the number of answers.
+
+        Between two answers, every prompt gets one more click.
+        """
         truth, embeddings = batch["truth"], self.model.image_encoder(batch["images"])
         prompts = Prompts(batch["points"], batch["labels"])
         answers = [self.model.decode(embeddings, prompts, batch["which"])]
@@ -112,7 +121,11 @@ class Task:
 
 @torch.no_grad()
 def begin(model: Sam, seed: int) -> None:
-    """Initialise a network. As in the official code, tokens are random, and relative position embeddings are 0."""
+    """Initialise all weights of a network, with the distributions of the official code.
+
+    Relative position embeddings are 0. Tokens, point embeddings and the frequencies of the position encoding are drawn
+    from a standard normal distribution.
+    """
     initialise(model, model.variant.layers, seed)
     generator = torch.Generator().manual_seed(seed)
     for name, value in model.state_dict().items():
@@ -134,9 +147,10 @@ def click(drawn: np.random.Generator, region: np.ndarray) -> np.ndarray:
 
 
 def box(drawn: np.random.Generator, region: np.ndarray, pixels: int) -> np.ndarray:
-    """Return a region's half-open bounding box with random noise: two corners x, y, as (2, 2) float32.
+    """Return two corners (2, 2) float32 of a region's bounding box. Random noise is added to the corners.
 
-    `region` is (H, W) bool. `pixels` is the side n of the input.
+    Each row is x, y of a corner. The box without noise is half-open: its last corner is not in the region. `region` is
+    (H, W) bool. `pixels` is the side n of the input, which limits the noise (see MOST_NOISE).
     """
     places = np.argwhere(region)[:, ::-1]
     first, last = places.min(0), places.max(0) + 1
@@ -156,8 +170,8 @@ def corrected(prompts: Prompts, logits: Tensor, truth: Tensor, cell: int) -> Pro
     """Return P prompts, each with one more click at a random cell where the answer to the prompt is wrong.
 
     `logits` (P, h, w) are the mask logits of the answer to each prompt. `truth` (P, h, w) is the fraction of each cell
-    that the prompted region covers. With probability 0.5, `logits` become the mask prompts of the result. Otherwise,
-    the result has no mask prompts. `cell` is the side of a cell in pixels of the input.
+    that the prompted region covers. `cell` is the side of a cell in pixels of the input. With probability 0.5,
+    `logits` become the mask prompts of all P prompts. Otherwise, none of the P prompts has a mask prompt.
     """
     right = truth > 0.5
     wrong = (logits > 0) != right
@@ -202,10 +216,10 @@ def focal(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def dice(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return 1 − dice (…,) of predicted masks and true masks. `logits` and `truth` are (…, h, w).
+    """Return the dice loss (…,) of predicted masks. The dice loss is 1 minus the dice coefficient.
 
-    The dice is that of Milletari et al., 3DV 2016, arXiv 1606.04797, eq. 3, with two differences. The denominator has
-    no squares, and 1 is added to numerator and denominator.
+    `logits` and `truth` are (…, h, w). The dice coefficient is that of Milletari et al., 3DV 2016, arXiv 1606.04797,
+    eq. 3, with two differences. The denominator has no squares, and 1 is added to the numerator and to the denominator.
     """
     inside = logits.sigmoid()
     common = (inside * truth).sum((-2, -1))
@@ -229,13 +243,15 @@ def centre(region: np.ndarray) -> tuple[int, int]:
 
 
 def measured(model: Sam, count: int) -> dict[str, float]:
-    """Return name → mean IoU in percent, on the first `count` scenes of scenes:seen and scenes:held-out.
+    """Return name → mean IoU in percent, over the visible regions of validation scenes.
 
-    A name is a kind of region (`seen_things`, `held-out_things` or `surfaces`), alone or with a suffix:
+    The scenes are the first `count` scenes of scenes:seen, and the first `count` scenes of scenes:held-out. A name is
+    `seen_things`, `held-out_things` or `surfaces`, followed by a suffix. The suffix determines the prompt, and the
+    mask whose IoU is measured:
 
-    - no suffix: the prompt is a click on the centre; the alternative mask with the highest predicted IoU counts
-    - `_best_of_three`: the prompt is a click on the centre; the alternative mask with the highest true IoU counts
-    - `_box`: the prompt is the exact box; the single mask counts
+    - no suffix: a click on the region's centre; the alternative mask with the highest predicted IoU
+    - `_best_of_three`: a click on the region's centre; the alternative mask with the highest true IoU
+    - `_box`: the region's exact bounding box; the single mask
     """
     fits_by_name: dict[str, list[float]] = {}
     for key, number in ((key, number) for key in ("seen", "held-out") for number in range(count)):

@@ -14,16 +14,16 @@ class Config(Training):
     variant: Annotated[str, one_of(VARIANTS)] = "ovsam_rn50x16"
     """name of the network's variant, such as ovsam_tiny; it sets the sizes of the layers"""
     clip: str | None = None
-    """checkpoint of the CLIP
+    """checkpoint of the frozen CLIP
 
-    If `clip` is None, the variant ovsam_tiny uses the shipped clip_tiny. All other variants use the downloaded CLIP
-    RN50x16.
+    If `clip` is None, the checkpoint depends on `variant`. The variant ovsam_tiny uses the shipped clip_tiny. All other
+    variants use the downloaded CLIP RN50x16.
     """
     teacher: str | None = None
-    """checkpoint of the SAM
+    """checkpoint of the SAM whose image embeddings the neck learns to predict
 
-    If `teacher` is None, the variant ovsam_tiny uses the shipped sam_tiny. All other variants use the downloaded SAM
-    ViT-H.
+    If `teacher` is None, the checkpoint depends on `variant`. The variant ovsam_tiny uses the shipped sam_tiny. All
+    other variants use the downloaded SAM ViT-H.
     """
     data: str = "scenes"
     """training images: scenes (drawn in memory), or a benchmark such as sa1b"""
@@ -33,23 +33,24 @@ class Config(Training):
     targets: str | None = None
     """folder of SAM features, written by the stage sam_features; None: compute the features in every step"""
     begin: Literal["positions", "encoder"] = "positions"
-    """parts of the neck that are copied from the SAM's image encoder at the start
+    """parts of the SAM's image encoder that are copied into the neck before the training
 
-    If `begin` is positions, only the position embedding is copied. If `begin` is encoder, the blocks and the final
-    projection are copied too. The value encoder needs a SAM whose image encoder has the sizes of the neck.
+    positions: only the position embedding is copied. encoder: the position embedding, the blocks and the final
+    projection are copied. begin=encoder needs a SAM whose image encoder has layers of the same sizes as the neck.
     """
     things: tuple[int, int] = (4, 9)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.3, ge=0, le=1)
-    """probability that the colour of a drawn thing is random and not part of the name, as in "striped star"
+    """probability that a drawn thing has a random colour, and a name without a colour, such as "striped star"
 
-    The same probability applies to the pattern, independently of the colour.
+    Independently of the colour, the thing has a random pattern with the same probability. The name then has no pattern.
     """
 
     @model_validator(mode="after")
     def _targets_of_files(self) -> Self:
         if self.data == "scenes" and self.targets:
             raise ValueError(
-                "the setting `targets` has no effect with data=scenes, which always computes features. Remove `targets`"
+                "the setting `targets` has no effect with data=scenes, because SAM's features of drawn scenes are "
+                "computed in every step. Remove `targets`"
             )
         return self

@@ -1,4 +1,4 @@
-"""Photographs of a benchmark with the stored features of a SAM, shuffled in each epoch, without augmentation."""
+"""Photographs of a benchmark, shuffled in each epoch, without augmentation, and SAM's stored features."""
 
 from functools import lru_cache
 
@@ -15,9 +15,10 @@ from ovss_ray.training.recipes.sam2clip.config import Config
 
 
 class Photographs:
-    """The images of a benchmark that have stored features in the folder `targets`.
+    """Photographs of a benchmark, with SAM's stored features if Config.targets is set.
 
-    If the config has no `targets`, all images of the benchmark are used, without stored features.
+    If Config.targets is set, the photographs without features in this folder are left out. If Config.targets is None,
+    all photographs of the benchmark are used, without stored features.
     """
 
     def __init__(self, config: Config) -> None:
@@ -36,7 +37,10 @@ class Photographs:
         )
 
     def _check(self) -> None:
-        """Raise OvssError if stored features are not the teacher's, or do not have the shape of the neck's output."""
+        """Raise OvssError if the stored features have another shape than the neck's output.
+
+        Also raise OvssError if a checkpoint other than the teacher computed any of the stored features.
+        """
         if self.stored is None:
             return
         variant, sam = VARIANTS[self.config.variant], teacher(self.config.variant)
@@ -56,9 +60,10 @@ class Photographs:
             )
 
     def batch(self, step: int) -> tuple[list[np.ndarray], np.ndarray | None]:
-        """Return the images of a step, (H, W, 3) uint8 each, and their stored features (B, D, g, g).
+        """Return the B photographs of a step, (H, W, 3) uint8 each, and SAM's stored features of the photographs.
 
-        If the config has no `targets`, the second value is None.
+        The features are (B, D, g, g), with D channels and g × g cells. If Config.targets is None, the features are
+        None.
         """
         count = self.config.batch
         places = (divmod(number, len(self.items)) for number in range(step * count, (step + 1) * count))

@@ -64,7 +64,10 @@ class Task:
         self.source = None if config.data == "scenes" else Photographs(config)
 
     def batch(self, step: int) -> dict[str, Any]:
-        """Return the batch of a step: normalised `images` (B, 3, n, n), and stored `targets` (B, D, g, g), if any."""
+        """Return the batch of a step, a dict with the normalised `images` (B, 3, n, n).
+
+        If Config.targets is set, the dict also has `targets` (B, D, g, g), the stored embeddings of the SAM.
+        """
         if self.source:
             images, targets = self.source.batch(step)
             stored = {} if targets is None else {"targets": torch.from_numpy(targets)}
@@ -100,8 +103,8 @@ class Task:
     def measure(self) -> dict[str, float]:
         """Return the neck's mean squared error on validation scenes, under the key `unexplained`.
 
-        The error is in percent of the variance of the SAM's embeddings. If Config.data is a benchmark instead of
-        scenes, no error is measured, and the result is {}.
+        The error is in percent of the variance of the SAM's embeddings. If the training images are photographs of a
+        benchmark, no error is measured, and the result is {}.
         """
         if self.source:
             return {}
@@ -135,8 +138,9 @@ def begin(model: Student, teacher: Sam, config: Config) -> None:
             value.zero_()
     if not isinstance(encoder, ImageEncoder) or encoder.pos_embed.shape != neck.pos_embed.shape:
         raise OvssError(
-            f"teacher: this SAM does not fit {config.variant}. Its image encoder must be a ViT with a position "
-            f"embedding of shape {tuple(neck.pos_embed.shape)}. Set `teacher` to the checkpoint of such a SAM"
+            f"teacher: the SAM does not fit {config.variant}. The image encoder of the SAM must be a ViT with a "
+            f"position embedding of shape {tuple(neck.pos_embed.shape)}. Set `teacher` to a checkpoint of a SAM with "
+            "this shape"
         )
     neck.pos_embed.copy_(encoder.pos_embed)
     if config.begin == "positions":

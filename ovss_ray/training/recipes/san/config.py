@@ -12,6 +12,6 @@ class Config(MaskTraining):
     variant: Annotated[str, one_of(VARIANTS)] = "san_tiny"
     """name of the network's variant, such as san_tiny; it sets the sizes of the layers"""
     clip: str
-    """checkpoint of the CLIP, as written by the recipe `clip`, or an official SAN checkpoint"""
+    """checkpoint of the frozen CLIP: a file that the recipe `clip` has written, or an official SAN checkpoint"""
     positions: bool = True
     """True: CLIP's position embedding is trained too, as in the official recipe"""

@@ -70,7 +70,7 @@ class Task:
         return answers
 
     def losses(self, outputs: list[tuple[Tensor, Tensor]], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the losses of classes, masks and dice, each summed over the outputs of the last two blocks."""
+        """Return the losses `class`, `mask` and `dice` (see matching.losses), each summed over the last two blocks."""
         device = batch["images"].device
         rows = self.model.ov_classifier.classifier(self.words.to(device))
         answers = [Answer(masks.float(), F.normalize(named.float(), dim=-1) @ rows.T) for masks, named in outputs]

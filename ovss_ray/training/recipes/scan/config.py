@@ -14,19 +14,19 @@ class Config(MaskTraining):
     variant: Annotated[str, one_of(VARIANTS)] = "scan_tiny"
     """name of the network's variant, such as scan_tiny; it sets the sizes of the layers"""
     clip: str | None = None
-    """checkpoint of the CLIP, such as open_clip's; None: the shipped `clip_tiny`, for scan_tiny only"""
+    """checkpoint of the CLIP, such as a file of open_clip; None: the shipped `clip_tiny`, for scan_tiny only"""
     backbone: str | None = None
     """checkpoint of a pretrained Swin, in the format of its authors; None: random values"""
     regions: str | None = None
     """checkpoint of the CLIP that classifies regions, as written by the recipe `scan_clip`; None: the CLIP of `clip`
 
-    The CLIP for regions is not trained. The exported file contains this CLIP.
+    The training does not change the CLIP for regions. The weights file that the training exports contains this CLIP.
     """
     auxiliary: Literal["official", "all"] = "official"
     """outputs of the decoder for which losses are computed
 
-    The decoder has an initial output, and one output for each layer. all: every output has losses. official: every
-    output has losses, except the output of the second-last layer.
+    The decoder has an initial output, and one output after each layer. all: every output has losses. official: the
+    output after the second-last layer has no losses, as in the official code. Every other output has losses.
     """
     mask_threshold: float = Field(default=0.4, ge=0, le=1)
     """probability above which a pixel belongs to a region, for validation only"""

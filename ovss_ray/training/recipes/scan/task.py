@@ -59,7 +59,10 @@ class Task:
         return {"images": stacked, "targets": [target(label_map) for label_map in labels]}
 
     def forward(self, batch: dict[str, Any], step: int) -> list[tuple[Tensor, Tensor]]:
-        """Return mask logits (B, Q, H/4, W/4) and calibrated proposals (B, Q, D) of each supervised output."""
+        """Return the mask logits and the calibrated proposals of each supervised output.
+
+        The mask logits are (B, Q, H/4, W/4). The proposals (B, Q, D) are one embedding for each query.
+        """
         model, variant, images = self.model, self.variant, batch["images"]
         with torch.no_grad():
             side = variant.clip.pixels
@@ -76,7 +79,7 @@ class Task:
         return [(output.mask_logits, part) for output, part in zip(outputs, parts, strict=True)]
 
     def losses(self, outputs: list[tuple[Tensor, Tensor]], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the losses of classes, masks and Dice, each summed over the supervised outputs."""
+        """Return the losses `class`, `mask` and `dice` (see matching.losses), each summed over supervised outputs."""
         device = batch["images"].device
         void = F.normalize(self.model.clip_adapter.non_object_embedding, dim=-1)
         rows = torch.cat([self.words.to(device), void])
@@ -93,7 +96,7 @@ class Task:
         return miou(lambda image, vocabulary: self.model.segment(image, vocabulary, **options), self.config.measured)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights of the network, except weights that equal weights of the shipped CLIP.
+        """Return the weights to export. Weights with the same values as in the shipped CLIP are left out.
 
         If no CLIP is shipped for the variant, all weights are returned.
         """
@@ -117,8 +120,8 @@ def normalised(images: Tensor, colours: photograph.Colours, multiple: int) -> Te
 def begin(model: Scan, config: Config) -> None:
     """Initialise the network, then load the checkpoints in the settings `clip`, `regions` and `backbone`.
 
-    Raises OvssError if a checkpoint does not fit. Raises OvssError if `clip` is None and no CLIP is shipped for the
-    variant.
+    Raises OvssError if a checkpoint does not fit the variant. Raises OvssError if `clip` is None and no CLIP is shipped
+    for the variant.
     """
     initialise(model, sum(model.variant.backbone_depths), config.seed)
     _begin_attention(model, config.seed)

@@ -1,4 +1,4 @@
-"""The config of the training of SCAN's region CLIP. No torch is imported here."""
+"""The config of the training of SCAN's region CLIP, which classifies regions. No torch is imported here."""
 
 from typing import Annotated
 
@@ -22,12 +22,12 @@ class Config(Training):
     batch: int = Field(ge=1)
     """drawn scenes per step, or rows of the table per step"""
     replace_ratio: float = Field(default=0.15, ge=0, le=1)
-    """fraction of a crop's background tokens that the contextual shift replaces
+    """fraction of a crop's background tokens that the contextual shift replaces by a token of the whole photograph
 
-    This fraction is replaced after each CLIP block whose number is in Variant.replaced.
+    The contextual shift acts several times: after each block of CLIP that is listed in Variant.replaced.
     """
     blocks: int | None = Field(default=None, ge=1)
-    """number of blocks of the image tower that are trained, counted from the end; None: the whole tower"""
+    """number of trained blocks, which are the last blocks of the image tower; None: the whole tower is trained"""
     quick: bool | None = None
     """activation of CLIP in training. True: QuickGELU; False: GELU; None: the variant's activation, as in inference"""
     things: tuple[int, int] = (4, 8)
@@ -35,11 +35,11 @@ class Config(Training):
     unnamed: float = Field(default=0.2, ge=0, le=1)
     """probability that a drawn thing has a random colour, and a name without a colour, such as "striped star"
 
-    The same probability applies to the pattern, independently of the colour.
+    Independently of the colour, the thing has a random pattern with the same probability. The name then has no pattern.
     """
     imperfect: float = Field(default=0.5, ge=0, le=1)
     """fraction of the drawn regions whose masks are distorted to resemble imperfect proposals"""
     negatives: int = Field(default=64, ge=0)
-    """number of negative names per step, in addition to the names of the drawn regions"""
+    """number of random class names per step with which the drawn regions are compared, besides the regions' names"""
     attributes: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """weights of the classification losses for pattern, colour and shape of drawn things"""

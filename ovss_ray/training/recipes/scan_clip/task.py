@@ -1,7 +1,7 @@
 """Fine-tuning of CLIP's image tower on masked crops (Liu et al., CVPR 2024, arXiv 2312.04089, §3.3 and §4.1).
 
-Crops are made as in SCAN's inference, with the contextual shift (see models/scan/shift.py). The losses are CLIP's: from
-regions to captions, and from captions to regions.
+Crops are made as in SCAN's inference, with the contextual shift (see models/scan/shift.py). The losses are the two
+losses of CLIP. One loss compares each region with all captions. The other loss compares each caption with all regions.
 
 Dimensions: B photographs, H W pixels of a photograph, R regions of a batch; n side of CLIP's input, T patches of a
 crop, P prompts, D features.
@@ -74,10 +74,10 @@ class Task:
         self.captions = captions.possible_captions()
 
     def batch(self, step: int) -> dict[str, Any]:
-        """Return the batch of a step: the inputs of RegionClip, and the captions.
+        """Return the batch of a step, a dict with the inputs of RegionClip (see `inputs`) and the captions.
 
-        If the data are drawn scenes, the batch also has all keys of the dict that `captions.draw_captions` returns. If
-        the data are a table, the batch also has the key `prompts`, with one caption per region.
+        If the data are drawn scenes, the captions are the entries of the dict that `captions.draw_captions` returns. If
+        the data are a table, the captions are the entry `prompts`, a list with one caption per region.
         """
         if self.pairs:
             images, masks, prompts = zip(*self.pairs.batch(step, self.config.batch), strict=True)
@@ -97,7 +97,10 @@ class Task:
         }
 
     def _masks(self, drawn: np.random.Generator, scene: Scene, numbers: Sequence[int]) -> list[np.ndarray]:
-        """Return the masks (H, W) bool of the regions `numbers` of a scene; a random part of the masks is distorted."""
+        """Return the masks (H, W) bool of the regions of a scene with the indices `numbers`.
+
+        Each mask is distorted with probability Config.imperfect.
+        """
         wrong = drawn.random(len(numbers)) < self.config.imperfect
         return [
             imperfect(drawn, scene.regions, number) if bad else scene.regions == number
@@ -132,8 +135,8 @@ class Task:
     def losses(self, outputs: tuple[Tensor, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return CLIP's two losses, `to_name` and `to_region`. Each of the two losses is multiplied by 0.5.
 
-        `to_name` is the loss from regions to captions, and `to_region` is the loss from captions to regions. For drawn
-        scenes, the result also has the losses `pattern`, `colour` and `shape`.
+        `to_name` compares each region with all captions, and `to_region` compares each caption with all regions. If the
+        data are drawn scenes, the result also has the losses `pattern`, `colour` and `shape` (see captions.losses).
         """
         if self.pairs is None:
             losses = captions.losses(*outputs, SCALE, batch, self.config.attributes)
@@ -159,7 +162,7 @@ class Task:
         return captions.tally(name, self.config.measured)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights of the trained CLIP, except weights that equal weights of the shipped CLIP.
+        """Return the trained CLIP's weights to export. Weights with the values of the shipped CLIP are left out.
 
         The weights have open_clip's names. If no CLIP is shipped for the variant, all weights are returned.
         """
@@ -188,10 +191,10 @@ def begin(model: RegionClip, config: Config) -> None:
 
 
 def inputs(image: np.ndarray, masks: Sequence[np.ndarray], variant: Variant) -> tuple[Tensor, Tensor, regions.Regions]:
-    """Return the crops of R masks, the resized photograph, and the Regions of the masks, as in SCAN's inference.
+    """Return the crops of R masks, the resized photograph, and the masks as Regions, all as in SCAN's inference.
 
     `image` is a photograph (H, W, 3) uint8 RGB. `masks` are (H, W) bool with at least one pixel each. The crops are
-    (R, 3, n, n), and the photograph is (3, n, n). Both are float32 and normalised for CLIP.
+    (R, 3, n, n), and the photograph is (3, n, n). Crops and photograph are float32 and normalised for CLIP.
     """
     placed, side = photograph.geometry(image, variant), variant.clip.pixels
     whole = photograph.padded(photograph.resized(image, placed.resized), photograph.CLIP, placed.padded)
