@@ -118,7 +118,7 @@ class Alternative:
 
     @property
     def gain(self) -> float:
-        """Return the median of the differences `fits` − `baseline`, in standard deviations."""
+        """Return the median over the images of `fits` − `baseline`. The unit is that of `fits`: standard deviations."""
         return float(np.median(self.fits - self.baseline))
 
 

@@ -90,9 +90,9 @@ class Counts:
             self.running.add(receipt)
 
     def pulse(self, status: Status) -> None:
-        """Store the state of the workers, and the progress of text embeddings.
+        """Store two counts from `status`, and how many class names have a text embedding.
 
-        The stored state is the number of dead workers, and the number of repeated starts of images (Status.redone).
+        The counts are the number of dead workers, and how often an image was processed again (see Status.redone).
         """
         self.deaths, self.redone = status.deaths, status.redone
         self.preparing = f"preparing names: {status.named}/{status.names}" if status.names else ""

@@ -62,10 +62,10 @@ def of_instances(config: RunConfig) -> bool:
 
 
 def predicts(config: RunConfig) -> bool:
-    """Return whether a run predicts label maps.
+    """Return whether a run predicts label maps, which is the default.
 
-    A run predicts label maps if a stage writes the column `prediction`. A run also predicts label maps if no stage
-    reads true instances or exports files for later use (see Stage.exports).
+    A run predicts none if a stage reads true instances, or exports files for later use (see Stage.exports). But a run
+    in which a stage writes the column `prediction` always predicts label maps.
     """
     other = of_instances(config) or any(stage.kind().exports for stage in config.stages())
     return not other or any("prediction" in stage.writes() for stage in config.stages())

@@ -4,7 +4,8 @@ Sun et al., "Alpha-CLIP: A CLIP Model Focusing on Wherever You Want", CVPR 2024,
 convolution reads the region's mask, and the outputs of both convolutions are added. Without the second convolution,
 the network is plain CLIP (arXiv 2103.00020).
 
-Dimensions: B regions in a forward pass, P images, n side of an image, R regions, K classes, D features.
+Dimensions: R regions of one image; B regions of P images in one forward pass; n side of an image, K classes,
+D features.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

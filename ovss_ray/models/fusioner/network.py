@@ -284,7 +284,7 @@ def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Va
 
 
 def state_of(files: Sequence[Path], name: str) -> checkpoint.State:
-    """Return the state dict of a Fusioner with our names. Raises OvssError for a file without the trained part."""
+    """Return the state dict of a Fusioner with our entry names. Raises OvssError if a file lacks the trained part."""
     first, *base = files
     state = checkpoint.read(first)
     if not any(key.startswith((FUSION, DECODER)) for key in state):
