@@ -206,7 +206,7 @@ class PlausibilityTest:
                 yield f"{self.names[first]!r} and {self.names[second]!r} are swapped", swapped
 
     def _example(self, looks: Iterable[ClassStats]) -> str:
-        """Return an example of a vote against the labels, in words."""
+        """Return in words how an image contradicts the labels, such as "'sky' lies in the lower half"."""
         for stats in looks:
             for label, row, green in zip(stats.labels.tolist(), stats.rows.tolist(), stats.green.tolist(), strict=True):
                 if self.place[label] and (row > 0.5) != (self.place[label] > 0) and not np.isnan(row):

@@ -41,7 +41,7 @@ class Table:
 
     A class computes the metric's values: Metric.Partial for a measured metric, Derived.Result for a derived metric. The
     class has the method `result()` → {key: value}. Optional methods of the class: `per_label()` → {key: (L,) array},
-    `of_group(labels)` → {key: value}, `counted()` → {key: integer}.
+    `of_group(labels)` → {key: value} for a group of labels, `counted()` → {key: integer}.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Table:
     group_headings: Mapping[str, str] = field(default_factory=dict)
     """key of `of_group()` → description in the report's sentence on the groups"""
     group_counts: Mapping[str, str] = field(default_factory=dict)
-    """key of `of_group()` with an integer value → noun, such as "classes", that the report shows after the integer"""
+    """key of `of_group()` → noun after the value in the report, such as "classes"; the value must be an integer"""
     Resampled: Callable[[ClassSums, ClassSums], Any] | None = None
     """class `Resampled(sums, of_all)` for bootstrap intervals, only for MAIN and metrics derived from MAIN
 
@@ -256,7 +256,7 @@ def columns(names: Iterable[str]) -> list[str]:
 def load_own(names: tuple[str, ...]) -> tuple[Metric, ...]:
     """Return the metrics that a config lists.
 
-    Raises OvssError for a metric of this package without `on_request`, or if values of two metrics have the same name.
+    Raises OvssError if a metric of this package is not `on_request`, or if two metrics share a value's name.
     """
     added = tuple(map(load, names))
     known = [metric for metric in (*built_in(), *derived()) if metric.name not in names]

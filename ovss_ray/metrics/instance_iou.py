@@ -42,8 +42,8 @@ def measure(
     numbers compare the predicted mask with the instance's true mask.
 
     `boxes` and `bits` are the N predicted masks. `true_boxes`, `true_bits` and `true_labels` are all instances of the
-    image. `prompt_instances` (N,) has the index in `true_labels` of each prompt's instance. Raises OvssError unless
-    each prompt has one mask.
+    image. `prompt_instances` (N,) has, for each prompt, the index of its instance in `true_labels`. Raises OvssError
+    unless each prompt has one mask.
     """
     if len(boxes) != len(prompt_instances):
         raise OvssError(

@@ -68,8 +68,8 @@ def with_images(config: RunConfig) -> RunConfig:
         return config
     if len(listed) > 1:
         raise OvssError(
-            f"--vocabulary: the file {next(path for path, _ in listed if path)} lists words for each image. So all "
-            f"benchmarks of the run ({', '.join(config.benchmarks)}) must use this file, and the same value of `add`. "
+            f"--vocabulary: the file {next(path for path, _ in listed if path)} lists words for each image. All "
+            f"benchmarks of the run ({', '.join(config.benchmarks)}) must use this file, with the same key `add`. "
             "Evaluate the other benchmarks in another run"
         )
     if finders := [stage.use for stage in config.stages() if stage.gives_words()]:

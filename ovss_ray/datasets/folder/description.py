@@ -92,7 +92,7 @@ class Description(Settings):
         if self.table is not None and (self.image_suffix or self.label_suffix or self.unpaired != "error"):
             raise ValueError("image_suffix, label_suffix and unpaired do not apply to a `table`. Remove these keys")
         if self.table is not None and not (isinstance(self.images, str) and isinstance(self.labels, str)):
-            raise ValueError("with a `table`, `images` and `labels` must each name one column")
+            raise ValueError("`images` and `labels` must each name one column of the `table`")
 
     def patterns(self, key: str) -> tuple[str, ...]:
         """Return the value of the key `images`, `labels` or `table` as a tuple.

@@ -97,8 +97,8 @@ class Look(BaseModel):
     padding: float = Field(default=0.15, ge=0)
     """margin of a crop on each side, as a fraction of the box's long side"""
     background: Literal["keep", "blur", "black", "mean"] = "keep"
-    """pixels outside the mask. keep: unchanged, for AlphaCLIP. For plain CLIP: blur (Gaussian, 15 × 15 pixels), black,
-    or mean (CLIP's mean colour)"""
+    """pixels outside the mask. keep: unchanged; blur: Gaussian blur of 15 × 15 pixels; black: black; mean: CLIP's mean
+    colour. keep suits AlphaCLIP, and the other values suit plain CLIP"""
     marker: Literal["none", "ellipse"] = "none"
     """ellipse: draw a red ellipse around the region, for plain CLIP (Shtedritski et al., ICCV 2023). none: draw
     nothing"""

@@ -66,8 +66,9 @@ class RecognitionHead(nn.Module):
     def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
         """Return the unit-norm embedding of each mask, (B, Q, D).
 
-        `tokens` (B, 1 + h'·w', width) are CLIP's class token and the h' × w' patch tokens. `bias` (B, N, Q, h', w') is
-        added to the attention scores of SLS tokens to patches.
+        `tokens` (B, 1 + h'·w', width) are CLIP's class token and the h' × w' patch tokens. Each mask gets a copy of the
+        class token, called an SLS token. `bias` (B, N, Q, h', w') is added to the attention scores of the SLS tokens
+        in N heads.
         """
         return F.normalize(self.ln_post(self.sls_tokens(tokens, bias)) @ self.proj, dim=-1)
 

@@ -33,7 +33,7 @@ class All:
         self.probabilities, self.budget = probabilities, budget
 
     def best(self, tiles: Tiles, block: Block) -> Tensor:
-        """Return the best class (C, R, 256) int64 of each pixel of a block; the lowest index on ties."""
+        """Return the best class (C, R, 256) int64 of the 256 pixels of each tile; the lowest index on ties."""
         masks = tiles.masks(block.top, block.end, torch.arange(block.left, block.right))
         return self.of_masks(masks.flatten(0, 2)).view(masks.shape[:3])
 
@@ -55,7 +55,7 @@ class Pruned(All):
         self.bytes_per_tile = 8 * len(self.rows)
 
     def best(self, tiles: Tiles, block: Block) -> Tensor:
-        """Return the best class (C, R, 256) int64 of each pixel of a block; the lowest index on ties."""
+        """Return the best class (C, R, 256) int64 of the 256 pixels of each tile; the lowest index on ties."""
         kept = self.kept(tiles.bounds(block).flatten(1, 2))
         counts = kept.sum(1).cpu().numpy()
         if 2 * counts.sum() > kept.numel():

@@ -369,7 +369,7 @@ def test_norms_alone_cannot_be_left_without_weight_decay() -> None:
 
 
 def test_a_variant_that_does_not_resize_cannot_learn_scenes() -> None:
-    message = r"data=scenes needs .* \(fusioner_tiny\), found variant=fusioner_vit_l_14\. Change `variant`"
+    message = "data=scenes needs .* variant=fusioner_vit_l_14 does not resize images. Set `variant` to fusioner_tiny"
     with pytest.raises(OvssError, match=message):
         config.load(ROOT / "configs/train_fusioner_tiny.yaml", ["variant=fusioner_vit_l_14"])
 
