@@ -123,8 +123,9 @@ class AlphaClip(nn.Module):
         Each photograph is (H, W, 3) uint8 RGB, grey or RGBA. Raises ValueError for a photograph of another shape or
         dtype (see photograph.rgb). Raises OvssError for an AlphaCLIP.
         """
-        pictures = [whole_picture(rgb(image), self.variant.pixels, self.device) for image in images]
-        return self.embed_pictures(torch.stack(pictures), batch)
+        size = self.variant.pixels
+        pictures = [whole_picture(rgb(image), size, self.device) for image in images]
+        return self.embed_pictures(torch.stack(pictures) if pictures else torch.empty(0, 3, size, size), batch)
 
     @runtime.in_full_precision
     def classifier(self, vocabulary: Vocabulary, naming: Naming) -> Classifier:

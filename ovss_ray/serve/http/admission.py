@@ -31,6 +31,8 @@ UNTIL: ContextVar[float] = ContextVar("UNTIL", default=math.inf)
 """Deadline of the current request, as a value of time.monotonic()"""
 LOG = logging.getLogger("ovss_ray.serve")
 STOPPING = "the service is being stopped"
+LOADING = "the models are being loaded. Try again later"
+FAILED = "the test image failed with {}. See the log of the service for the error"
 SMALLEST_WITH_SAM = "sam_alpha_clip_tiny"
 """Name of the smallest shipped config that can answer `regions` requests and prompt requests"""
 
@@ -64,6 +66,7 @@ class Desk:
     def __init__(self, models: Sequence[Model], limits: Limits) -> None:
         self.models, self.limits = {model.name: model for model in models}, limits
         self.waiting, self.held, self.ready, self.draining = 0, 0, False, False
+        self.unready = LOADING
         self.pixels = 0
         """number of pixels of all images decoded so far, for /metrics"""
         self.changed = asyncio.Condition()
@@ -212,17 +215,20 @@ class Desk:
         return answer
 
     async def warm(self) -> None:
-        """Run every model on a test image every `limits.retry` seconds until all succeed. Then set `ready`."""
+        """Run every model on a test image every `limits.retry` seconds until all succeed. Then set `ready`.
+
+        If the image fails, `unready` becomes an error message with the models' names.
+        """
         while not self.ready:
             try:
-                answers = [
-                    await model.send(row(SPECIMEN, model.words), model.words, "segment")
-                    for model in self.models.values()
-                ]
-                errors = [answer["error"] for answer in answers if answer["error"]]
-                self.ready = not errors
-                for error in errors:
-                    LOG.error("not ready: %s", error)
+                answers = {
+                    name: await model.send(row(SPECIMEN, model.words), model.words, "segment")
+                    for name, model in self.models.items()
+                }
+                errors = {name: answer["error"] for name, answer in answers.items() if answer["error"]}
+                self.ready, self.unready = not errors, FAILED.format(", ".join(errors)) if errors else LOADING
+                for name, error in errors.items():
+                    LOG.error("not ready: %s: %s", name, error)
             except HTTPException as failure:
                 LOG.warning("not ready yet: %s", failure.detail)
             await asyncio.sleep(self.limits.retry)

@@ -115,7 +115,7 @@ def _status(app: FastAPI, desk: Desk) -> None:
         if desk.draining:
             raise Refused(503, STOPPING, "stopping", later)
         if not desk.ready:
-            raise HTTPException(503, "the models are being loaded. Try again later", later)
+            raise HTTPException(503, desk.unready, later)
         served = [desk.models[model]] if model else list(desk.models.values())
         if missing := [pool for each in served for pool in desk.watch.unready(each.pools)]:
             raise HTTPException(503, f"no worker of {', '.join(missing)} runs; a new worker is being started", later)

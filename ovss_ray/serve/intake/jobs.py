@@ -26,7 +26,7 @@ class Job:
     id: str
     images: int
     size: int
-    """number of bytes of the request and of all answers so far, added together"""
+    """number of bytes of the request's images and of all answers so far, added together"""
     key: str = ""
     """text by which a repeated request is recognised; "": every request begins a new job"""
     answers: list[dict[str, Any]] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
 
     def start(self, run: Run, images: int, size: int, key: str = "") -> JobState:
-        """Begin a job and return the state of the job. `images`: number of images. `size`: bytes of the request.
+        """Begin a job and return the state of the job. `images`: number of images. `size`: bytes of the images.
 
         If `key` is not empty and a job with this key exists, return the state of the existing job.
 

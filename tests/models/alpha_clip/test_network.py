@@ -141,6 +141,7 @@ def test_plain_clip_is_alpha_clip_without_the_fourth_channel(files: tuple[Path, 
     with patch.context():
         plain = network.load("clip_small", files[:1])
         assert "visual.conv1_alpha.weight" not in plain.state_dict()
+    assert plain.embed_photographs([]).shape == (0, SMALL.embed)
     image, masks = picture()
     base, visual = small_state()
     fresh = {**{name.removeprefix("visual."): value for name, value in base.items() if name.startswith("visual.")}}

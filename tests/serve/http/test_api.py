@@ -389,10 +389,15 @@ def test_it_is_ready_when_a_first_image_has_come_out_and_not_before() -> None:
         assert asking.get("/v1/health").status_code == 200
         early = asking.get("/v1/ready")
         assert (early.status_code, early.headers["retry-after"]) == (503, "1")
+        assert early.json()["detail"] == "the models are being loaded. Try again later"
         until = time.monotonic() + 20
         while asking.get("/v1/ready").status_code != 200:
             assert time.monotonic() < until
     with client(service(error="no luck")) as asking:
+        until = time.monotonic() + 20
+        while "being loaded" in (answer := asking.get("/v1/ready")).json()["detail"]:
+            assert time.monotonic() < until
+        assert "the test image failed with bright, outliner. See the log" in answer.json()["detail"]
         assert {asking.get("/v1/ready").status_code for _ in range(50)} == {503}
 
 
