@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,7 +99,9 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     local += [f"--metrics-export-port={metrics}"]
     sizes = ["--num-cpus=0", "--num-gpus=0", "--object-store-memory=80000000"]
     options = ["--head", *local, *sizes, f"--autoscaling-config={folder / 'autoscaling.json'}"]
-    with pytest.MonkeyPatch.context() as patch:
+    temporary = TemporaryDirectory(prefix="ovss", ignore_cleanup_errors=True)
+    with temporary as session, pytest.MonkeyPatch.context() as patch:
+        options.append(f"--temp-dir={session}")  # jobs read the cluster's address here
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(folder / "token"))
         patch.delenv("RAY_ADDRESS")
