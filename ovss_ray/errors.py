@@ -44,7 +44,11 @@ _CHECK: ContextVar[Callable[[], None] | None] = ContextVar("_CHECK", default=Non
 
 @contextmanager
 def checked(check: Callable[[], None]) -> Iterator[None]:
-    """Call `check` before each part of the computations in the block (see in_parts). `check` may raise Abandoned."""
+    """Call `check` repeatedly while the `with` block computes, for example before each tile of an image.
+
+    Code in the block loops over `in_parts(items)`, which calls `check` before each item. `check` may raise Abandoned to
+    end the computation.
+    """
     token = _CHECK.set(check)
     try:
         yield

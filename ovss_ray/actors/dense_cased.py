@@ -56,9 +56,9 @@ class Stage(stage.Stage):
         """parts of the image that get a word. dense: the cells of a coarse map, as in DenseCaSED. grid: patches, which
         are the cells of `grids`. regions: patches, which are the regions of an earlier stage such as `sam`"""
         grids: tuple[int, ...] = Field(default=(2, 4, 8), min_length=1)
-        """cells per axis of each grid: 2 is a grid of 2 × 2 cells. If `detector` is dense, CLIP embeds a crop of each
-        cell. The embeddings of crops are averaged to the coarse map. If `detector` is grid, each cell is a patch,
-        and the authors' code vicss uses [3]. Not for `detector: regions`"""
+        """cells per axis of each grid: 2 is a grid of 2 × 2 cells. For `detector: dense`, each grid cell is a
+        crop. A cell of the coarse map (see `side`) gets the mean embedding of the crops that cover it. For
+        `detector: grid`, each grid cell is a patch. vicss, the authors' code, uses [3]. Not for `detector: regions`"""
         shifted: bool = True
         """True: each grid also has copies that are shifted by half a cell along x, y or both; for `detector: dense`"""
         side: int = Field(default=16, ge=1)
@@ -83,8 +83,8 @@ class Stage(stage.Stage):
         def _from_captions(cls, words: StageConfig) -> StageConfig:
             """Return the stage that the option `words` describes, with checked options.
 
-            Raises ValueError unless this stage reads only the column `captions` and writes the column `words`. Also
-            raises ValueError if an option of this stage is invalid.
+            Raises ValueError unless the returned stage reads only the column `captions` and writes the column `words`.
+            Also raises ValueError if an option of the returned stage is invalid.
             """
             try:
                 settings = words.settings()

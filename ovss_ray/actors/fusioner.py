@@ -40,7 +40,7 @@ FOLD_NOTE = "valid only for a fold that the checkpoint was trained without"
 results for the fourth fold are valid"""
 KEPT = 1 << 26
 """Maximum bytes of a worker's cache of encoded windows. The encoding of a window does not depend on the
-vocabulary, so images with other vocabularies use the same cache"""
+vocabulary. So the windows of an image are cached once for all vocabularies"""
 Row = tuple[np.ndarray, DataSet, Vocabulary]
 """Image (H, W, 3) uint8 RGB, its normalisation, and its vocabulary"""
 

@@ -64,8 +64,8 @@ class Stage(WithNames, stage.Stage):
             """Refuse options that have no effect with `path: demo`."""
             if self.path == "demo" and self.needs_truth:
                 raise ValueError(
-                    "with `path: demo`, only the head scores masks: `official` and `clip_boxes: truth` have no effect. "
-                    "Remove these options, or set `path` to evaluation"
+                    "with `path: demo`, all scores come from the head, so `official` and `clip_boxes: truth` have "
+                    "no effect. Remove these options, or set `path` to evaluation"
                 )
             return self
 

@@ -23,7 +23,10 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from torch import Tensor
 
 TOP = 10
-"""Number T of best classes per region in `top_classes`. The field `top` of a request to the service is at most T"""
+"""Maximum number of classes that the column `top_classes` lists for a region: the classes with the highest scores
+
+The field `top` of a request to the service is at most this number.
+"""
 
 
 class Stage(WithNames, stage.Stage):

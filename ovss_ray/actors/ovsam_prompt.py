@@ -21,7 +21,10 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from ovss_ray.models.ovsam.network import Ovsam
 
 TOP = 10
-"""Number T of best classes of the mask in `top_classes`. The field `top` of a request to the service is at most T"""
+"""Maximum number of classes that the column `top_classes` lists for the mask: the classes with the highest scores
+
+The field `top` of a request to the service is at most this number.
+"""
 OFFSET = 1.0
 """Offset in logits. A mask's stability is the IoU of the two masks with the thresholds +OFFSET and −OFFSET"""
 QUESTION = ("points", "labels", "box", "base", "multimask", "image")

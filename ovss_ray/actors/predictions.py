@@ -125,13 +125,13 @@ class Stage(stage.Stage):
         return labels
 
     def _classes(self, classes: int) -> np.ndarray:
-        """Return the table from pixel values to class indices, for the number `classes` of classes.
+        """Return the class index of each pixel value, as a table (n,) uint16 for a vocabulary of `classes` classes.
 
-        The table is an array (n,) uint16. Entry v is the class index, NONE or _INVALID for the pixel value v. The last
-        pixel value n − 1 is the largest value of a class or of the option `none`.
+        Entry v is for the pixel value v: a class index, NONE for "no class", or _INVALID for an unknown value. The
+        table ends at the largest value that means a class or "no class".
 
-        Raises OvssError if `category_ids` does not have one value per class. Also raises OvssError if the value of a
-        class is in the option `none`, and is not NONE.
+        Raises OvssError if `category_ids` does not have one value per class. Raises OvssError if the option `none`
+        contains the value of a class. The only exception is the value 65534, the default of `none`.
         """
         values = self.config.category_ids or range(self.config.offset, self.config.offset + classes)
         if len(values) != classes:
@@ -194,9 +194,9 @@ class _Folder:
 
 
 def label_maps(folder: str) -> dict[str, str]:
-    """Return the addresses of all label maps in a folder, by relative path without suffix.
+    """Return the address of each label map in a folder, such as {"val/7": "/maps/val/7.png"} for the folder "/maps".
 
-    Raises OvssError if no label map exists, or if the paths of two label maps differ only in the suffix.
+    Keys are relative paths without suffix. Raises OvssError if no label map exists, or if two keys would be equal.
     """
     addresses: dict[str, str] = {}
     others: Counter[str] = Counter()

@@ -44,17 +44,18 @@ class Values(Settings):
     ensemble_weight: Fraction | Literal["none"] | None = None
     """weight of the crops in the geometric mean of class scores; default 0.7
 
-    The proposals have the remaining weight. There are two exceptions. With 0, only the crops are used, as in the
-    official code. With "none", only the proposals are used.
+    If the weight is above 0, the proposals have the remaining weight, such as 0.3 for the default. The value 0 has a
+    special meaning, as in the official code: the class scores are those of the crops alone. With "none", the class
+    scores are those of the proposals alone.
     """
     replace_ratio: Fraction | None = None
     """fraction of background tokens that the contextual shift replaces; default 0.15"""
     fusion: Literal["product", "log"] | None = None
-    """normalisation of the fused class scores of a mask: product or log; default product
+    """rule for the class scores of a mask: product leaves them as they are, log normalises them; default product
 
-    product: the scores are not normalised. log: the scores are normalised to the sum 1 − p. p is the probability of
-    "no object" for the mask's proposal. The official code uses log for ADE-847 and PC-459. If `ensemble_weight` is 0 or
-    none, `fusion` has no effect.
+    The class scores of a mask are geometric means (see `ensemble_weight`). With log, the class scores of a mask are
+    scaled to the sum 1 − p. p is the probability of "no object" for the mask's proposal. The official code uses log for
+    ADE-847 and PC-459. If `ensemble_weight` is 0 or none, `fusion` has no effect.
     """
 
 

@@ -29,7 +29,8 @@ class Archive:
     url: str
     """URL of the file; if `note` is set, URL of a web page that offers the file
 
-    A `url` without "://" is the path of a file below the data root. The file comes from another archive.
+    An archive that lies inside another archive has no URL. Instead, `url` is the path of the inner archive below the
+    data root, such as "coco/annotations/panoptic_val2017.zip".
     """
     to: str
     """path of the target below the data root: a file if `inside` is a file, otherwise a folder"""
@@ -127,11 +128,15 @@ class Benchmark:
     own_words: bool = False
     """True if the classes are words of the user; then a class may have no label, and a label may have no class"""
     parts: Mapping[str, tuple[Vocabulary, tuple[int, ...]]] = field(default_factory=dict)
-    """value of Item.part → (vocabulary, index) for the images with this value; used for few-shot episodes"""
-    alone: Mapping[str, tuple[Vocabulary, tuple[int, ...]]] = field(default_factory=dict)
-    """value of Item.part → (vocabulary, index) for methods that segment one class at a time, in place of `parts`
+    """value of Item.part → (vocabulary, label index of each class) for the images with this value
 
-    Each vocabulary has two classes: first background, then the class to segment.
+    The field is used for few-shot episodes.
+    """
+    alone: Mapping[str, tuple[Vocabulary, tuple[int, ...]]] = field(default_factory=dict)
+    """value of Item.part → (vocabulary, label index of each class) for the images with this value
+
+    Methods that segment one class at a time use `alone` instead of `parts` (see `for_binary`). Each vocabulary has two
+    classes: first background, then the class to segment.
     """
     labels: tuple[str, ...] = ()
     """name of each label index in the ground truth; default: first name of each class"""
@@ -221,8 +226,12 @@ class Benchmark:
     def for_binary(self) -> "Benchmark":
         """Return the benchmark for a method that segments one class at a time.
 
-        `alone` replaces `parts`. The vocabulary has background, then the class of each entry of `alone`. If `alone` is
-        empty, the benchmark is unchanged.
+        If the field `alone` is empty, the benchmark is returned unchanged. Otherwise, the result has other values in
+        three fields:
+
+        - `parts`: the value of `alone`. So the classes of an episode are background and the class to segment.
+        - `vocabulary`: background, then the classes that episodes segment, such as "background", "cat", "dog".
+        - `index`: the label index of each class in this vocabulary.
         """
         if not self.alone:
             return self

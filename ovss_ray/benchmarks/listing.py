@@ -164,10 +164,7 @@ KINDS = (
     "photographs in an unsupported format",
     "label files in an unsupported format",
 )
-"""Descriptions of unpaired files, two for each value of File.near from 0 to 3.
-
-The first of the two describes photographs, and the second describes label files.
-"""
+"""Descriptions of the kinds of unpaired files. The index of a file's kind is 2 * File.near + File.side."""
 CAUSES = dict(
     zip(
         KINDS[2:],
@@ -213,9 +210,10 @@ def paired_by_list(photographs: str, truths: str, ids: str, endings: Collection[
 def paired_files(every: Iterable[File]) -> Paired:
     """Return pairs of photographs and label files, sorted by id. Raises OvssError if two images have the same id.
 
-    A photograph and a label file of the same stem form a pair, whose id is the stem. A data set may have repeated
-    stems, such as a/0.jpg and b/0.jpg. In this case, the files of each pair must also agree in File.path. A pair with a
-    repeated stem has this path as its id.
+    A photograph and a label file of the same stem form a pair, whose id is the stem. A stem is repeated if two
+    photographs or two label files have it. If any stem is repeated, the files of every pair must also have equal paths
+    (see File.path). For a repeated stem, the path is the id, such as "a/0" for images/a/0.jpg and labels/a/0.png. For
+    other stems, the id is still the stem, and a path without a folder fits any path.
 
     The remaining files form pairs if their names differ only in case or Unicode form.
     """
@@ -285,9 +283,11 @@ def _folded(name: str) -> str:
 
 
 def _close(lonely: Rows[Any], left: dict[int, LeftOut]) -> Iterator[tuple[str, str, str, str]]:
-    """Yield the fields of an Item for each pair of files with similar names. Count the other files in `left`.
+    """Yield the fields of an Item for each pair of files whose names differ only in case or Unicode form.
 
-    `left`: index in KINDS → LeftOut.
+    `lonely`: unpaired files, as rows (result of `_folded`, index in KINDS, name, address). A usable photograph and a
+    usable label file form a pair if they alone have the same result of `_folded`. Each file that stays unpaired is
+    counted in `left`. `left[i]` is the LeftOut of the files of kind KINDS[i].
     """
     for _, group in groupby(lonely.in_order("fold, kind, name"), itemgetter(0)):
         similar = list(group)

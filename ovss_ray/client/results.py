@@ -20,7 +20,10 @@ class Segmentation:
     """A label map from the service, and the classes in it."""
 
     labels: np.ndarray
-    """(H, W) uint16: the field `index` of each pixel's class in `answer.classes`; columns.NONE: no class"""
+    """(H, W) uint16: index of each pixel's class; columns.NONE for pixels without a class
+
+    Index k stands for the class in `answer.classes` whose attribute `index` is k.
+    """
     answer: Answer
     """the service's answer, with classes and areas; its field `png` is None, since `labels` replaces it"""
 

@@ -29,8 +29,14 @@ class Pool(Settings):
     """GPUs per worker, such as 0.25 for four workers per GPU
 
     "auto" divides a GPU equally among all pools that have "auto" and can use a GPU. For example, each worker of two
-    such pools gets 0.5 GPUs. If a third pool has the number 0.4, a pool may find no room for a worker. Each worker of
-    the two pools then gets (1 - 0.4) / 2 = 0.3 GPUs. If a pool with "auto" cannot use a GPU, its workers get 0 GPUs.
+    such pools gets 0.5 GPUs.
+
+    If this leaves a pool without workers, "auto" divides a smaller part of the GPU. Other pools may have numbers
+    below 1, and these numbers are subtracted before the division. For example, the cluster has one GPU, two pools have
+    "auto", and a third pool has 0.4. Since 0.5 + 0.5 + 0.4 is more than 1, the 0.4 is subtracted. Each worker of the
+    two pools then gets (1 - 0.4) / 2 = 0.3 GPUs.
+
+    If a pool with "auto" cannot use a GPU, its workers get 0 GPUs.
     """
     resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """custom Ray resources of each worker, such as {fast_disk: 1}; workers run only on nodes with these resources"""
@@ -115,8 +121,8 @@ class RunConfig(Settings):
     keep_predictions: Literal["auto", "all", "none"] = "auto"
     """predicted label maps to write to the run folder
 
-    "auto" writes all label maps if the run has at most 10,000 images. For more images, "auto" writes the label maps of
-    about 10,000 images or fewer. The ids of the images determine which label maps are written.
+    "auto" writes all label maps if the run has at most 10,000 images. For more images, "auto" writes a sample of
+    about 5,000 to 10,000 label maps. The ids of the images determine which label maps are in the sample.
     """
     relations: str | None = None
     """path of a file with relations between labels (see runs.relations); only the metric SG-IoU uses it"""

@@ -46,7 +46,8 @@ class WordList(Settings):
     unmapped: str | None = None
     """label of the benchmark for all words that are neither keys of `map` nor names of labels; null: no label
 
-    A pixel whose word has no label counts as a miss of the true label. The pixel is a false positive of no label.
+    If a pixel's predicted word has no label, the pixel counts as a false negative of its true label. Such a pixel never
+    counts as a false positive.
     """
     templates: tuple[str, ...] = ()
     """sentences such as "a photo of a {}", with {} in place of a class name; empty: the model's own templates"""
@@ -96,13 +97,13 @@ def tidy(name: str) -> str:
 
 
 def listed(value: Any) -> Any:
-    """Return benchmark name → words, from the setting `vocabulary` as a user writes it. Return None for None.
+    """Return benchmark name → vocabulary, from the setting `vocabulary` as a user writes it. Return None for None.
 
-    `value` is a mapping of benchmark names to words. If `value` has no benchmark names and consists of words only, the
-    words apply to all benchmarks. The only key of the result is then EVERY.
+    In `value`, a vocabulary is a path, a list of class names, a Vocabulary, or a mapping with WordList's keys. In the
+    result, each list and each Vocabulary is replaced by a mapping with WordList's keys.
 
-    In `value`, words are a path, a list of names, a Vocabulary, or a mapping with WordList's keys. In the result, each
-    list and each Vocabulary is replaced by a mapping with WordList's keys.
+    `value` is either a mapping of benchmark names to vocabularies, or a single vocabulary. A single vocabulary applies
+    to all benchmarks, so the result is EVERY → vocabulary. A mapping with a key of WordList is a single vocabulary.
     """
     if isinstance(value, Mapping) and not set(value) & set(WordList.model_fields):
         return {str(name): _entry(entry) for name, entry in value.items()}

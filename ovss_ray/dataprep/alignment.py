@@ -4,7 +4,7 @@ A fault is reported if an alternative fits the photographs clearly better than t
 
 - alternative: the labels after a change that would undo a common error, such as a flip or a shift
 - agreement: sum of the edge strengths at the label boundaries, after the labels are shifted by some rows and columns
-- fit at a shift: (agreement at this shift − m) / s. m and s: mean and standard deviation of the agreement at far shifts
+- fit at a shift t: (agreement − m) / s. m, s: mean, deviation of the agreement at shifts more than NEAR pixels from t
 - gain: fit of an alternative minus fit of the unchanged labels, both at shift 0
 
 Dimensions: n images, h w pixels of a reduced image, d shifts along each axis
@@ -46,33 +46,33 @@ GAIN = 2.5
 WINS = 0.8
 """Minimum share of images in which an alternative fits better than the unchanged labels, to report a fault."""
 TOGETHER = 6
-"""Minimum number of images for a second rule: FITS_TOGETHER, GAIN_TOGETHER and WINS_TOGETHER suffice for a fault."""
+"""Minimum number of images for a second rule: FITS_TOGETHER, GAIN_TOGETHER, WINS_TOGETHER replace FITS, GAIN, WINS."""
 FITS_TOGETHER = 1.5
 """Second rule (see TOGETHER), standard deviations: minimum mean fit of an alternative to report a fault."""
 GAIN_TOGETHER = 6.0
-"""Second rule, standard deviations: minimum total gain. Total gain: √n · mean of n gains, each clipped (see STEADY)."""
+"""Minimum of √n · (mean of n clipped gains) in the second rule: see TOGETHER, STEADY. Unit: standard deviations."""
 WINS_TOGETHER = 0.7
 """Second rule (see TOGETHER): minimum share of images in which an alternative fits better than unchanged labels."""
 STEADY = 6.0
-"""Standard deviations: each gain is clipped to ± STEADY before the mean is computed, so that no image decides alone."""
+"""Standard deviations: each gain in fit over unchanged labels is clipped to ± STEADY. So no image decides alone."""
 LEAST_SHIFT = 10
 """Minimum shift to report, in pixels of the file. The shift must also reach 4 pixels of reduced images."""
 SHIFT_GAIN = 2.0
-"""Standard deviations: replaces GAIN for the alternative in which all labels are shifted equally."""
+"""Standard deviations: used instead of GAIN in the test for a shift of all label maps by equally many pixels."""
 SHIFT_TOGETHER = 8.0
-"""Standard deviations: replaces GAIN_TOGETHER for the alternative in which all labels are shifted equally."""
+"""Standard deviations: used instead of GAIN_TOGETHER in the test for a shift of all label maps (see SHIFT_GAIN)."""
 STRANGERS = 24
 """Maximum number of images in the test for swapped files, which compares each photograph with other images' labels."""
 STRANGER_FITS = 6.0
 """Standard deviations: minimum fit between a photograph and another image's labels to report swapped files."""
 SEVERAL = 0.15
-"""Minimum share of photographs that fit another image's labels clearly better than their own, to report a fault."""
+"""Minimum share of swapped photographs to report a fault. Swapped: another image's labels fit clearly better."""
 ALL_ALIKE = 3
 """Minimum number of label files for the test whether all of them are equal."""
 MANY = 8
 """Minimum number of images to report that label boundaries follow no edges."""
 NOTHING = 1.0
-"""Standard deviations: if the unchanged labels' median fit is lower, label boundaries are said to follow no edges."""
+"""Minimum median fit of the unchanged labels, in standard deviations. Boundaries with a smaller fit follow no edges."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Edges:
 
 @dataclass(frozen=True)
 class Alternative:
-    """Fits of n images with the labels of an alternative, such as flipped labels, and with the unchanged labels."""
+    """Comparison of changed labels, such as flipped labels, with the unchanged labels: the fits of n images to both."""
 
     description: str
     cause: str
@@ -123,7 +123,7 @@ class Alternative:
 
 
 def trace(image: np.ndarray, truth: np.ndarray, address: str = "", orientation: int = 1) -> Edges | None:
-    """Return Edges of `image` (H, W, 3) uint8 and `truth` (H, W) uint16; None if below SHORTEST, LEAST or FLAT."""
+    """Return Edges of `image` (H, W, 3) uint8, `truth` (H, W) uint16; None if not tested: see SHORTEST, LEAST, FLAT."""
     stride = max(1, -(-max(truth.shape) // LONGEST))
     labels = np.asarray(Image.fromarray(_boundaries(truth)).reduce(stride))
     if min(labels.shape) < SHORTEST or labels.sum(dtype=np.int64) < 255 * LEAST:
@@ -156,7 +156,7 @@ def _strengths(image: np.ndarray) -> np.ndarray:
 
 
 def agreement(photograph: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the agreement at each shift, (d, d) float32. The middle element is the agreement without a shift."""
+    """Return the sum of edge strengths at boundaries for each shift of `labels`, (d, d) float32. Middle: no shift."""
     reach = min(REACH, min(labels.shape) // 4)
     size = [fft.next_fast_len(side + reach, real=True) for side in labels.shape]
     spectra = [fft.rfft2(array.astype(np.float32), size) for array in (photograph, labels)]
@@ -165,7 +165,7 @@ def agreement(photograph: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def fit(agreed: np.ndarray, shift: tuple[int, int] = (0, 0)) -> float:
-    """Return the fit at a shift (rows, columns), in standard deviations, from the agreement (d, d) at all shifts."""
+    """Return in standard deviations how far `agreed` (d, d) near `shift` (rows, columns) exceeds its mean elsewhere."""
     row, column = (middle + moved for middle, moved in zip((len(agreed) // 2,) * 2, shift, strict=True))
 
     def around(margin: int) -> tuple[slice, slice]:
@@ -210,7 +210,7 @@ def _mirrored(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iter
 def _alternative(
     error: str, cause: str, traced: Sequence[tuple[int, Edges]], baseline: np.ndarray, undone: dict[int, Symmetry]
 ) -> Alternative:
-    """Return the Alternative for an error. `undone`: index in `traced` → transformation that undoes the error."""
+    """Compare corrected labels with unchanged labels. `undone`: index in `traced` → function that corrects labels."""
     fitting = {
         at: undo for at, undo in undone.items() if undo(traced[at][1].labels).shape == traced[at][1].labels.shape
     }
@@ -254,13 +254,13 @@ def _shifted(
 
 
 def _middle(surface: np.ndarray, reach: int) -> np.ndarray:
-    """Crop an agreement (d, d) to shifts of at most `reach` pixels along each axis."""
+    """Return the middle of `surface` (d, d): the elements for shifts of at most `reach` pixels along each axis."""
     middle = len(surface) // 2
     return surface[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1]
 
 
 def _direction(most: np.ndarray, slack: float) -> str:
-    """Return the shift `most` = (pixels down, pixels right) in words. A part of at most `slack` pixels is left out."""
+    """Return the shift `most` (pixels down, right) in words. A direction with at most `slack` pixels is left out."""
     down, right = most.tolist()
     words = [(right, "to the right" if right > 0 else "to the left"), (down, "down" if down > 0 else "up")]
     return " and ".join(f"{abs(pixels)} pixels {where}" for pixels, where in words if abs(pixels) > slack)
@@ -292,7 +292,7 @@ def _strangers(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Ite
 
 
 def _all_alike(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Fault]:
-    """Yield a fault if all label maps are equal. Also required: median fit < FITS, or median fit ≤ best fit − FITS."""
+    """Yield a fault if all label maps are equal, unless they fit: median fit ≥ FITS, and no fit ≥ median fit + FITS."""
     unlike = np.median(baseline) < FITS or baseline.max() - np.median(baseline) >= FITS
     if len(traced) >= ALL_ALIKE and unlike and len({edges.labels.tobytes() for _, edges in traced}) == 1:
         message = f"the same labels in all {len(traced)} label files, and they do not fit the photographs"

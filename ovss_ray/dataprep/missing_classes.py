@@ -20,13 +20,21 @@ from ovss_ray.structures.findings import Fault
 BULK = 0.05
 """Minimum share of ignored pixels to suspect that they belong to a class that never occurs."""
 MOST = 0.2
-"""Minimum share of ignored pixels to report shifted labels as a certain fault (`Fault.sure`) in 1 or 2 label files.
+"""Minimum share of ignored pixels to report a shift of the labels by one as certain: for 1 or 2 label files.
 
-MOST is used only if the first class never occurs, and its name is in REST. In 3 or more label files (ENOUGH), one
-ignored pixel suffices.
+MOST is used only if the first class never occurs, and the name of the first class is in REST. With 1 or 2 label files,
+the shift is certain if the share of ignored pixels is at least MOST. With 3 or more label files (ENOUGH), the shift is
+certain if any pixel is ignored. Otherwise, the shift is reported as possible: `Fault.sure` is False.
+
+If positions and colours of labels indicate the shift, the shift is always certain (see `PlausibilityTest.moved`).
 """
 FEW_CLASSES = 4
-"""Maximum number of classes of a benchmark for which a missing last class is a certain fault (`Fault.sure`)."""
+"""Maximum number of classes of a small benchmark.
+
+If only the last class never occurs, its pixels are perhaps ignored. This fault is certain only in a small benchmark.
+In a larger benchmark, `Fault.sure` is False. A larger benchmark also gets no advice on black-and-white masks (see
+`_ignoring`).
+"""
 ENOUGH = 3
 """Minimum number of label files without a class before its absence counts as a fault."""
 MANY = 8
@@ -180,10 +188,10 @@ def shifted(benchmark: Benchmark, census: Census, looks: Sequence[ClassStats]) -
 
 
 def _surely(benchmark: Benchmark, census: Census, step: int) -> bool | None:
-    """Return whether the frequencies of the labels indicate that the labels are shifted by `step`, 1 or -1.
+    """Return whether the labels are shifted by one: True = certainly, False = possibly, None = no sign of a shift.
 
-    `step` 1 means that pixels of label i show class i - 1. The result is True for a certain shift, and False for a
-    possible shift. If the frequencies do not indicate a shift, the result is None. For `step` -1, the result is None.
+    Only the frequencies of the labels and of ignored pixels are used. `step` is 1 or -1. `step` 1 tests the shift
+    in which pixels of label i show class i - 1. For `step` -1, frequencies give no sign, so the result is None.
     """
     name = benchmark.labels[0].lower().strip()
     others = census.occurs[1:-1]

@@ -49,12 +49,12 @@ STRIDE = 3
 VOTES = 3
 """Minimum number of votes; with fewer votes, the labels are not judged."""
 SOME = 8
-"""Minimum number of votes to report a certain fault, if another order or shift of the labels fits better.
+"""Minimum number of votes to report a fault as certain, if another order or shift of the labels fits better.
 
 Votes for and votes against the labels are counted. With fewer votes, `Fault.sure` is False.
 """
 MANY = 20
-"""Minimum number of votes to report a certain fault, if no other order or shift of the labels fits better.
+"""Minimum number of votes to report a fault as certain, if no other order or shift of labels fits better.
 
 Votes for and votes against the labels are counted. With fewer votes, `Fault.sure` is False.
 """
@@ -72,11 +72,14 @@ BETTER = 0.3
 The difference is the share of votes for the suggestion minus the share of votes for the unchanged labels.
 """
 NEAR = 0.1
-"""Maximum amount by which the support of the suggested mistake may be lower than the highest support.
+"""Maximum difference between two shares of votes that count as nearly equal.
 
-Several possible mistakes are tried, such as a shift of the labels by one. The support of a mistake is the share of
-votes that are for the labels once the mistake is corrected. If several mistakes have nearly the highest support, the
-most common of these mistakes is suggested.
+Such shares are compared to explain implausible labels by a mistake, such as a shift of the labels by one. For each
+possible mistake, the labels are corrected. The share of the mistake is the share of votes for the corrected labels.
+Some mistakes have the highest share or a nearly equal share. The most common of these mistakes is suggested.
+
+For example, a common mistake has the share 0.80, a rarer mistake 0.95, and the rarest mistake 1.00. The shares 0.95 and
+1.00 are nearly equal, so the mistake with the share 0.95 is suggested.
 """
 
 
@@ -89,9 +92,10 @@ class ClassStats:
     rows: np.ndarray
     """(n,) float64: mean row of each label, 0 = top, 1 = bottom; NaN if the label covers most of the image"""
     green: np.ndarray
-    """(n,) float64: excess green of each label minus excess green of the image; NaN for too red labels (see INFRARED)
+    """(n,) float64: greenness of each label minus greenness of the image
 
-    Excess green is the mean of (2 G - R - B) / (R + G + B + 1).
+    Greenness is the mean of (2 G - R - B) / (R + G + B + 1). If the excess redness of a label is above INFRARED, the
+    element of the label is NaN.
     """
 
 
@@ -129,10 +133,10 @@ class PlausibilityTest:
         self.green = np.array([bool(synonyms & GREEN) for synonyms in words])
 
     def votes(self, looks: Sequence[ClassStats], meaning: np.ndarray) -> tuple[float, int]:
-        """Return the share of votes that support a meaning of the labels, and the number of votes.
+        """Return the share of votes that are for the labels, and the number of all votes.
 
-        `meaning`: (K,) int64, the index of the class that pixels of each label show; -1 for no class. If there are no
-        votes, the share is 1.
+        The votes test the assumption that pixels of label i show the class `meaning[i]`. `meaning`: (K,) int64, indices
+        of classes; -1 for no class. If there are no votes, the share is 1.
         """
         image_votes = [self._image_votes(stats, meaning[stats.labels]) for stats in looks]
         every = np.concatenate([np.zeros(0, bool), *image_votes])
@@ -156,7 +160,8 @@ class PlausibilityTest:
     def verdict(self, looks: Sequence[ClassStats], orders: Mapping[str, Sequence[int]]) -> list[Fault]:
         """Return a list with one fault if the labels do not match their names; else an empty list.
 
-        `orders`: name of another class order → index of the class that each of the K labels stands for.
+        `orders`: name of another class order → indices of the K classes in this order. For example, [2, 0, 1]
+        means: if the label files have this order, pixels of label 0 show class 2.
         """
         unchanged = np.arange(len(self.names))
         share, count = self.votes(looks, unchanged)
@@ -189,7 +194,12 @@ class PlausibilityTest:
     def _others(
         self, looks: Sequence[ClassStats], unchanged: np.ndarray, orders: Mapping[str, Sequence[int]]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield possible mistakes in the labels as (description, meaning of the labels), common mistakes first."""
+        """Yield the description of each possible mistake in the labels, and an array (K,) int64, common mistakes first.
+
+        In labels with the mistake, pixels of label i show the class whose index is element i of the array. Element i is
+        -1 if these pixels show none of the K classes. `unchanged`: the array of correct labels, whose element i is i.
+        `orders`: see `verdict`.
+        """
         yield "the labels were not shifted by one (0 is still 'other')", unchanged - 1
         yield (
             "the labels were shifted by one once too often",

@@ -42,7 +42,11 @@ ARCHIVES = (
 
 
 def items(root: str, split: str) -> Items:
-    """List the images in the folders of a split. Raises OvssError if the data or a listed folder are missing."""
+    """List the images of a split: the images in all folders that the text file of the split names.
+
+    Raises OvssError if the text file, such as sam/val.txt, is missing. Raises OvssError if a folder that the text file
+    names is missing. Raises UnknownName for an unknown split.
+    """
     (names,) = below(root, "sam", [(split_folder(split, {"val": "val.txt", "train": "train.txt"}),)], GET)
     base = names.rpartition("/")[0]
     folders = [line.strip() for line in files.read(names).decode("utf-8", "replace").splitlines() if line.strip()]

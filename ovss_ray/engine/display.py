@@ -60,7 +60,12 @@ class Display(Counts):
             self.say(self._line())
 
     def pulse(self, status: Status) -> None:
-        """Store the state of the workers. Without a terminal, print the progress of text embeddings."""
+        """Receive the state of the workers, and store the numbers that the display shows.
+
+        On a terminal, the numbers appear when the display is redrawn. If the output is not a terminal, this method may
+        print a line such as "preparing names: 12/847". It prints this line only while class names are embedded. If the
+        latest line of progress is at most EVERY seconds old, nothing is printed.
+        """
         super().pulse(status)
         if self.preparing and not self.console.is_terminal and time.monotonic() - self.shown > EVERY:
             self.shown = time.monotonic()

@@ -118,8 +118,8 @@ class Ledger:
         `stop`: the reason why the run should stop, or "". If a worker has died while processing an image, the image has
         a verdict. The verdict is the reason to skip the image, or "" to process the image separately.
 
-        `alone`: True if the images are already registered as part of a larger group. `good`: True if at least one of
-        the worker's previous images has no error.
+        `alone`: True if the worker has already registered these images. Their starts are then not counted again (see
+        Status.redone). `good`: True if at least one of the worker's previous images has no error.
         """
         notes = self._of(worker)
         notes.images = tuple(images)
@@ -200,7 +200,10 @@ class Ledger:
 
 
 class Names:
-    """Listener of text embedding. It sends the number of embedded names to the ledger, at most once per second."""
+    """Callback that reports to the ledger how many class names have a text embedding.
+
+    The computation of the text embeddings calls this object. At most one message per second is sent.
+    """
 
     def __init__(self, ledger: Any, expected: int) -> None:
         self.ledger, self.expected = ledger, expected

@@ -19,11 +19,12 @@ FEW = 4096
 def fold(
     folder: str, among: pa.Table | None, of: Callable[[pa.Table], P], fan_in: int = 16, few: int = FEW
 ) -> tuple[Settled, P | None]:
-    """Return the result of `records.settle` for a folder, and the sum of `of(table)` over tables of the valid records.
+    """Return the result of `records.settle` for a folder, and a sum over the valid records.
 
-    If no record is valid, the sum is None. `of(table)` is called for each of several tables, which together contain
-    all valid records. The sum must not depend on the order of addition. `among` is the manifest. Records of images
-    outside the manifest are not valid. If `among` is None, no image is excluded.
+    To compute the sum, the valid records are divided into tables. The function `of` is called with each table, and the
+    results of these calls are added. The sum must not depend on the order of addition. If no record is valid, the sum
+    is None. `among` is the manifest. Records of images outside the manifest are not valid. If `among` is None, no image
+    is excluded.
 
     If the folder has more than `few` files, Ray tasks compute the sum. Each task computes the sum of at most
     `fan_in` files, or adds the sums of at most `fan_in` other tasks.

@@ -25,15 +25,15 @@ PULSE = 2.0
 GONE = 30.0
 """Seconds that the cluster may take to answer, or to restart the workers of a dead node"""
 STALL = 3
-"""Number of deadlines of a batch after which a run without progress counts as hung
+"""Time without progress after which a run counts as hung, as a multiple of the deadline of a batch
 
-Progress means that an image is started or finished. For example, if the deadline is 600 s, a run counts as hung
-after 1800 s without progress. If STALL deadlines are shorter than START seconds, START seconds apply."""
+For example, if the deadline is 600 s, a run counts as hung after 1800 s without progress. If this time is shorter than
+START seconds, START seconds apply. A sign of progress is, for example, an image that is started or finished."""
 READER = 5.0
 """Maximum seconds that Watch.end_round waits for the thread that reads the results of the workers"""
 # on a busy machine, workers need this time to start
 START = 60.0
-"""Minimum seconds without a started or finished image before a run counts as hung, even if the deadline is short"""
+"""Minimum seconds without progress before a run counts as hung (see STALL)"""
 
 
 class Lost(Exception):
@@ -96,7 +96,7 @@ class Watch:
 
     @property
     def patience(self) -> float:
-        """Seconds without a started or finished image after which a run counts as hung."""
+        """Seconds without progress (see STALL) after which a run counts as hung."""
         return max(STALL * self.deadline, START)
 
     def end_round(self) -> None:

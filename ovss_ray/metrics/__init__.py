@@ -56,14 +56,14 @@ class Table:
     counts: Mapping[str, str] = field(default_factory=dict)
     """key of `counted()` → description"""
     group_headings: Mapping[str, str] = field(default_factory=dict)
-    """key of `of_group()` → description in the report's sentence on the groups"""
+    """key of a value from the method `of_group()` → name of the value in reports (example: "miou" → "mIoU")"""
     group_counts: Mapping[str, str] = field(default_factory=dict)
     """key of `of_group()` → noun after the value in the report, such as "classes"; the value must be an integer"""
     Resampled: Callable[[ClassSums, ClassSums], Any] | None = None
-    """class `Resampled(sums, of_all)` for bootstrap intervals, only for MAIN and metrics derived from MAIN
+    """class `Resampled(sums, of_all)` for bootstrap intervals; allowed only in MAIN and in metrics derived from MAIN
 
-    `sums` has pixel counts of each resample, `of_all` pixel counts of all images. `result()` has values (R,).
-    Optional methods are `per_label()` with values (R, L), and `of_group(labels)` with values (R,)."""
+    `sums` has a row of sums for each of R resamples. `of_all` has one row: the sums over all images. Method: `result()`
+    → {key: (R,) array}. Optional: `of_group(labels)` → {key: (R,) array}, `per_label()` → {key: (R, L) array}."""
     on_request: bool = False
     """True: the metric is computed only on request
 
@@ -90,9 +90,9 @@ class Derived(Table):
     derives: str
     """name of the metric from whose sum this metric is computed"""
     Result: Callable[..., Any]
-    """class `Result(partial)`; with `needs`: `Result(partial, input)`. `partial`: the sum of the metric in `derives`"""
+    """class that computes the values; arguments: the other metric's sum, and a further input if `needs` is not empty"""
     needs: str = ""
-    """name of a further input: "relations" for the file of the option --relations, or FOLD, which has no option"""
+    """name of a further input: "relations" (file of --relations), FOLD (number of measured episodes), or "" (none)"""
 
     @property
     def option(self) -> str:
@@ -127,10 +127,10 @@ class Metric(Table):
     federated: bool = False
     """True: each benchmark must list the classes that annotators searched for in each image, as lvis does"""
     sums: pa.StructType | None = None
-    """type of Partial's fields in compact files (runs/compact.py); if None, `--compact` refuses runs with this metric
+    """type of the metric's sum in compact files; if None, `ovss report --compact` refuses runs with this metric
 
-    A file stores the fields of Partial if all of them are integers or arrays of integers. For other fields, Partial
-    defines `folded()`, which returns a dict of the type `sums`. `of_folded(dict)` then returns the Partial again."""
+    If Partial has only integers and arrays of integers as fields, these fields are stored. Otherwise, Partial needs two
+    methods: `folded()` returns a dict of the type `sums`, and `of_folded(dict)` returns the Partial."""
 
     @property
     def fields(self) -> set[str]:
@@ -279,9 +279,9 @@ def load_own(names: tuple[str, ...]) -> tuple[Metric, ...]:
 
 
 def refuse_unsearched(names: Iterable[str], federated: Mapping[str, bool]) -> None:
-    """Raise OvssError if a metric in `names` needs federated benchmarks, but a benchmark is not federated.
+    """Raise OvssError if a metric needs lists of the classes that annotators searched for, but a benchmark has none.
 
-    `federated` maps the name of each benchmark to True if the benchmark is federated (see Metric.federated).
+    `names` are the names of the metrics. `federated` has the name of each benchmark → whether it has such lists.
     """
     others = [name for name, searched in federated.items() if not searched]
     for name in names:

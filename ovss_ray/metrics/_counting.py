@@ -1,9 +1,9 @@
 """Inner loops that count the confusion matrix of an image. They are compiled by numba.
 
 Pixels are counted in a table with a row per true label and a column per predicted label. A table for K labels has K + 1
-rows. Row K counts pixels without a true label (IGNORE). Column K counts pixels without a predicted label (NONE). Any
-further columns are zero. A row consists of groups of 64 cells. A mark per group tells whether pixels were counted in
-the group.
+rows. Row K counts pixels without a true label (IGNORE). Column K counts pixels without a predicted label (NONE).
+Columns of zeros are appended, so that the number of columns is a multiple of 64. Each row is divided into groups of 64
+cells. Each group has a mark, which tells whether pixels were counted in the group.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,11 @@ from ovss_ray.structures.columns import IGNORE, NONE
 _CHUNK, _BLOCK, _GROUP = 2048, 8, 64
 # For a small table, a scan of all cells is faster than a mark for each pixel.
 _SMALL = 1 << 15
-"""Maximum number of cells of a small table. In a small table, `count` skips some marks, and `distinct` sets them."""
+"""Maximum number of cells of a small table.
+
+In a larger table, `count` sets the mark of each group of cells in which it counts pixels. In a small table, `count`
+skips some of these marks. The function `distinct` then sets the skipped marks.
+"""
 
 
 @cache
@@ -30,7 +34,11 @@ def compiled() -> tuple[Callable[..., Any], ...]:
 
 
 def tables(labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return an empty table (labels + 1, G · 64) int32, and marks (labels + 1, G) bool. G: number of groups per row."""
+    """Return a table of zeros for pixel counts, and an array with one bool per 64 cells of the table.
+
+    `labels` is the number of labels. The table is (labels + 1, G · 64) int32, so each row has G groups of 64 cells. The
+    bools are the marks of these groups (see the module's docstring): (labels + 1, G), all False.
+    """
     groups = -(-(labels + 1) // _GROUP)
     return np.zeros((labels + 1, groups * _GROUP), np.int32), np.zeros((labels + 1, groups), np.bool_)
 
@@ -52,10 +60,12 @@ def extremes(truth: np.ndarray, prediction: np.ndarray) -> tuple[int, int, int, 
 
 
 def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched: np.ndarray) -> None:
-    """Add 1 to table[truth, prediction] for each pixel. Set the mark in `touched` of each changed group of cells.
+    """Count pixels in a table: add 1 to table[t, p] for each pixel with the true label t and the predicted label p.
 
-    `truth` and `prediction` are (n,) integers. For K labels, IGNORE is counted in row K, NONE in column K. In a table
-    of at most _SMALL cells, some marks are not set. The function `distinct` sets these marks, so call it next.
+    `truth` and `prediction` are (n,) integers. For K labels, IGNORE is counted in row K, and NONE in column K. `table`
+    and `touched` are the arrays that `tables` returns. `touched` has a mark for each group of 64 cells of the table. If
+    the table has more than _SMALL cells, the mark of each group with counted pixels is set. In a smaller table, some of
+    these marks are skipped. The function `distinct` sets the skipped marks, so call `distinct` next.
     """
     flat, marks = table.reshape(-1), touched.reshape(-1)
     small = flat.size <= _SMALL
@@ -107,11 +117,12 @@ def distinct(table: np.ndarray, touched: np.ndarray) -> int:
 def collect(
     table: np.ndarray, touched: np.ndarray, truths: np.ndarray, predictions: np.ndarray, pixels: np.ndarray
 ) -> None:
-    """Write the cells that `distinct` counts to `truths`, `predictions` and `pixels`. Clear the table and `touched`.
+    """Write the non-zero cells of the table to three arrays. Then clear the table and the marks `touched`.
 
-    `truths` gets the row of each cell. `predictions` gets the column of each cell, and NONE for the column of NONE.
-    `pixels` gets the number of pixels of each cell. If `distinct` returns n, each of the three arrays needs n + 1
-    elements. The first n elements are the result. The last element is only working space.
+    For K labels, cells in row K (IGNORE) are left out. `truths` gets the row of each cell. `predictions` gets the
+    column of each cell, but NONE instead of column K. `pixels` gets the number of pixels of each cell. If `distinct`
+    returns n, each of the three arrays needs n + 1 elements. The first n elements are the result. The last element is
+    only working space.
     """
     labels = table.shape[0] - 1
     n = np.uintp(0)  # unsigned: a signed index is tested each time for being negative

@@ -35,10 +35,12 @@ _MOST = 254
 
 
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray] | None:
-    """Return the number of pixels of each value v in truth, prediction and both; None for 255 labels or more.
+    """Return the pixel counts of one image, as detectron2 counts them; None for 255 labels or more.
 
-    The module's docstring defines v. `truth` (H, W) has label indices or IGNORE. `prediction` (H, W) has class indices
-    or NONE.
+    The module's docstring defines a value v of each pixel. For each v, the result has three numbers of pixels: pixels
+    with this v in the truth, in the prediction, and in both. The fields of the result are those of label_counts.SCHEMA.
+
+    `truth` (H, W) has label indices or IGNORE. `prediction` (H, W) has class indices or NONE.
     """
     labels = len(question.labels)
     if labels > _MOST:
@@ -66,9 +68,10 @@ def _above_smallest(values: np.ndarray) -> np.ndarray:
 
 
 class Partial(label_counts.LabelCounts):
-    """Numbers of pixels with each value v, summed over a set of images.
+    """Pixel counts of each label for detectron2's boundary IoU, summed over a set of images.
 
-    The module's docstring defines v. Addition is exact, associative and commutative.
+    A pixel is not counted for its label, but for a value v, which the module's docstring defines. For example,
+    `truth[5]` is the number of counted pixels with v = 5 in the truth. Addition is exact, associative and commutative.
     """
 
     def per_label(self) -> dict[str, np.ndarray]:

@@ -15,7 +15,10 @@ from ovss_ray.structures.vocabulary import Vocabularies
 from ovss_ray.structures.words import WORDS
 
 OF_WORDS = {WORDS, "size"}
-"""Additional columns for a stage that reads `vocabulary`, if an earlier stage writes the words of each image"""
+"""Columns to keep for a stage that reads `vocabulary`, if an earlier stage writes the column `words`
+
+In addition to the columns that the stage reads, `run` needs these columns to skip images without words.
+"""
 
 
 class Contract(Exception):

@@ -1,7 +1,7 @@
 """Confidence intervals of a report: centred percentile bootstrap over the images (see resampling.py).
 
-An interval estimates the mean of a value over many image sets, each with as many images as the benchmark. For reasons
-and measured coverage, see docs/statistics.md.
+Suppose that a value is measured on many image sets, each with as many images as the benchmark. An interval estimates
+the mean of these measurements. For reasons and measured coverage, see docs/statistics.md.
 """
 
 from collections.abc import Mapping
@@ -62,7 +62,7 @@ def of(reading: Reading) -> Bootstrap | None:
 
 
 def _method(cells: Cells, seen: np.ndarray) -> dict[str, Any]:
-    """Return name of a field → value, for the fields of Bootstrap on the method, and for the field `rare_classes`.
+    """Return name of a field → value, for the fields of Bootstrap from `method` to `rare_classes`.
 
     `seen` (L,) is the number of photographs with each label.
     """

@@ -162,7 +162,7 @@ class PublishedFigure(Part):
     kind: str
     where: str
     metric: str | None
-    """metric whose value is `measured`, such as "miou" for the convention "either"; None if no metric is measured"""
+    """name of the run's metric for `convention` (see comparison.METRICS), such as "miou"; None if there is none"""
     measured: Percent
     difference: Percent
     """measured minus published value, in percentage points; None if the values are not comparable"""
@@ -212,7 +212,7 @@ class BenchmarkReport(Part):
     @model_validator(mode="before")
     @classmethod
     def _earlier(cls, raw: Any) -> Any:
-        """Add `files` to a report of an earlier version without it. `undigested` is the number of scored images."""
+        """Add {"files": {"undigested": number of scored images}} to a report of an earlier version without `files`."""
         if isinstance(raw, Mapping) and "files" not in raw and isinstance(images := raw.get("images"), Mapping):
             return {**raw, "files": {"undigested": images.get("scored", 0)}}
         return raw

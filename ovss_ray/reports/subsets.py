@@ -123,7 +123,7 @@ def by_frequency(reading: Reading) -> Reading:
 def by_size(reading: Reading) -> list[SizeScore]:
     """Return one SizeScore per size bucket, in the order of SHARES. Raises OvssError if there are no confusion cells.
 
-    All regions of a class in an image count as one pair.
+    A class with several regions in an image counts once for this image, with the total area of the regions.
     """
     pixels, correct, iou, share = _pairs(_cells(reading))
     bucket = np.searchsorted(list(SHARES.values()), share, "right") - 1

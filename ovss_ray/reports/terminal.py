@@ -208,7 +208,7 @@ def _group_intervals(name: str, groups: Mapping[str, Mapping[str, Ends]]) -> str
 
 
 def counted(counts: Mapping[str, int]) -> str:
-    """Return counts as text, such as "distinct words: 7". Print a key as it is if no metric describes it."""
+    """Return a text such as "distinct words: 7". A key without a description (see Metric.counts) is shown unchanged."""
     words = {key: word for metric in (*metrics.built_in(), *metrics.derived()) for key, word in metric.counts.items()}
     return ", ".join(f"{words.get(key, key)}: {value}" for key, value in counts.items())
 

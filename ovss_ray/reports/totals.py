@@ -247,7 +247,10 @@ def _of_a_fold(groups: Mapping[str, Sequence[int]], labels: int) -> bool:
 
 
 def check_images(readings: Mapping[str, Reading], option: str) -> None:
-    """Raise OvssError if sums have replaced the records of single images. `option`: the option that needs records."""
+    """Raise OvssError if `ovss report --compact` has replaced records of single images by their sums.
+
+    `option` is the command-line option that needs these records, such as "--images". The error names it.
+    """
     for name, reading in readings.items():
         if reading.total.compact:
             raise OvssError(

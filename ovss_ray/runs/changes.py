@@ -35,9 +35,12 @@ def looked_up(now: pa.Table, before: pa.Table | None, folder: str, say: Callable
 
     `before` is the manifest of an earlier command. `folder` is the path of the records. `say` prints a line.
 
-    If `now` and `before` have the same stamp of a file, the file's digest is copied from `before`. If no digest is
-    copied, and the file may have changed since a record was written, the file is read. Its digest is then computed.
-    Records with an error are ignored. In all other cases, the digest is "".
+    The first of these rules that applies gives the digest of a file:
+
+    1. If the file has a digest in `before`, and the same stamp in `before` and `now`, this digest is copied.
+    2. If the file may have changed since a record without an error was written, the file is read. Its digest is then
+       computed.
+    3. Otherwise, the digest is "".
     """
     before = now if before is None else before
     place, scored = mapped_tables.places(now["image_id"], before["image_id"]), _good(folder)
@@ -128,14 +131,13 @@ def _undigested(scored: pa.Table, image: np.ndarray, images: int) -> np.ndarray:
 
 
 def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
-    """Return the ids of images whose photograph has changed since the image was scored.
-
-    The saved predictions of these images are stale, and the caller deletes these predictions. If `now` and `before`
-    have the same digest of a photograph, its image is left out. The reason is that an earlier command has already
-    deleted the stale prediction of this image.
+    """Return the ids of images whose saved prediction is stale, because the photograph has changed since the scoring.
 
     `now` is the result of `looked_up`. `before` is the manifest of an earlier command. `folder` is the path of the
-    records.
+    records. The caller deletes the predictions of the returned images.
+
+    If `before` already has the new digest of a changed photograph, its image is left out. In this case, an earlier
+    command has deleted the stale prediction.
     """
     _, _, digest = SIDES[0]
     if digest not in versions.changed(now):
@@ -214,7 +216,10 @@ def _doubtful(table: pa.Table) -> int:
 
 
 def _stamps(uris: Sequence[str], before: Sequence[str]) -> list[str]:
-    """Return the current stamps of files. Remote files, and files without a stamp, keep their stamps in `before`."""
+    """Return a stamp for each file: the current stamp of a local file, or the earlier stamp of a remote file.
+
+    `before` has the earlier stamps. If the earlier stamp of a file is "", the returned stamp is "" too.
+    """
 
     def batch(begin: int) -> list[str]:
         pairs = zip(uris[begin : begin + AT_ONCE], before[begin : begin + AT_ONCE], strict=True)

@@ -51,16 +51,16 @@ def per_image(part: pa.Table) -> pa.Table:
 def resolved(
     whole: np.ndarray, file: np.ndarray, image: np.ndarray, stale: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return two arrays (n,) bool: the first marks unusable entries, the second marks replaced records.
+    """Return (unusable, replaced): two arrays (n,) bool, with a value per record and per image of a compact file.
 
-    Each of the n entries is a record, or one image of a compact file. A stale record is unusable. The entries of a
-    compact file are all usable, or all unusable. A compact file is unusable if one of its images is stale or not in the
-    manifest. A compact file is also unusable if an earlier usable compact file has one of its images. A usable compact
-    file replaces all records of its images.
+    A record is unusable if it is stale. A compact file is unusable if one of its images is stale or not in the
+    manifest. A compact file is also unusable if an earlier usable compact file has one of its images. In an unusable
+    compact file, all images are unusable. A record is replaced if a usable compact file has the record's image.
 
-    `whole` (n,) bool: True for an image of a compact file. `file` (n,), ascending: index of the file that has the
-    entry, in the list of all record files and compact files. `image` (n,): row of the entry's image in the manifest,
-    or −1. `stale` (n,) bool: True if the image's photograph or label file has changed since the entry was written.
+    `whole` (n,) bool: True for an image of a compact file, False for a record. `file` (n,), ascending: index of the
+    file with the record or image, in the list of all record files and compact files. `image` (n,): row of the image in
+    the manifest, or −1. `stale` (n,) bool: True if the image's photograph or label file has changed since the record or
+    the compact file was written.
     """
     if not whole.any():
         return stale, whole

@@ -72,7 +72,10 @@ def predicts(config: RunConfig) -> bool:
 
 
 def _square(config: RunConfig) -> dict[str, int]:
-    """Return the options of the stage `truth`: {"side": pixels} if a binary stage sets Stage.side, else {}."""
+    """Return the options of the stage `truth`: {"side": n} if a stage predicts label maps of n × n pixels, else {}.
+
+    Stage.side returns n. Only stages with `binary = True` are considered.
+    """
     sides = [stage.kind().side(stage.settings()) for stage in config.stages() if stage.kind().binary]
     return next(({"side": side} for side in sides if side), {})
 

@@ -62,7 +62,7 @@ class RunFolder:
         return configs.validate(configs.parse(files.read(self.file("config.yaml")), self.file("config.yaml")), self.uri)
 
     def facts(self, benchmark: str) -> dict[str, Any]:
-        """Return the content of a benchmark's card. Raises OvssError if the benchmark was not started."""
+        """Return the content of a benchmark's card (see `card`). Raises OvssError if the card is missing or damaged."""
         card = self.json(self.card(benchmark))
         if not card:
             raise OvssError(
@@ -71,7 +71,7 @@ class RunFolder:
         return card
 
     def labels(self) -> dict[str, list[str]]:
-        """Return benchmark → names of its labels. Raises OvssError if a benchmark was not started."""
+        """Return benchmark → names of its labels. Raises OvssError if a benchmark's card is missing (see `card`)."""
         return {name: self.facts(name)["labels"] for name in self.config().benchmarks}
 
     def json(self, name: str) -> dict[str, Any]:

@@ -56,10 +56,11 @@ def _entries(vocabulary: Mapping[str, str | WordList], benchmarks: Sequence[str]
 
 
 def with_images(config: RunConfig) -> RunConfig:
-    """Return the config with the stage `given_words` added, if a file of the vocabulary lists words for each image.
+    """Return `config` with the stage `given_words` added, if `config.vocabulary` has a file with words of each image.
 
-    If there is no such file, return `config` unchanged. Raises OvssError unless all benchmarks have the same file and
-    the same WordList.add. Also raises OvssError if another stage provides words.
+    If WordList.images is empty for all benchmarks, there is no such file, and `config` is returned unchanged. Raises
+    OvssError unless WordList.images and WordList.add are the same for all benchmarks of the run. Also raises OvssError
+    if another stage provides words.
     """
     entries = _entries(config.vocabulary, config.benchmarks) if config.benchmarks else {}
     read = {name: word_list.read(entry)[0] if isinstance(entry, str) else entry for name, entry in entries.items()}

@@ -60,7 +60,7 @@ def table(batch: Batch) -> pa.Table:
 
 @lru_cache(maxsize=16)
 def _with_own(columns: frozenset[str]) -> pa.Schema:
-    """Return SCHEMA with a further field for each metric in `columns` that is not a regular metric."""
+    """Return SCHEMA with a further field for each metric in `columns` that SCHEMA lacks."""
     listed = set(metrics.columns(columns)) - METRICS.keys()
     fields = [pa.field(name, metrics.load(name).schema) for name in sorted(listed)]
     return pa.schema([*SCHEMA, *fields], SCHEMA.metadata)
@@ -141,14 +141,15 @@ class Settled:
     together: int = 0
     """number of images in `due` whose photograph and label file are unchanged, but whose compact file is unusable"""
     compact: tuple[str, ...] = ()
-    """addresses of those files in the field `parts` that are compact files. A compact file has one row, with index 0"""
+    """addresses of the compact files in `parts` (see compact.py); for each of these, `parts` has the row indices [0]"""
 
 
 def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -> Settled:
     """Return the valid records of a folder, at most one per image.
 
-    An image's record with the best rank is valid, unless this rank is STALE (see versions.MATCHED). So a valid record
-    may have an error. If a usable compact file contains an image, the compact file replaces the image's records.
+    Each record of an image has a rank (see versions.MATCHED). The record with the best rank is valid, unless this rank
+    is STALE. A record with an error has the rank FAILED, which is better than STALE, so this record may be valid. If a
+    usable compact file contains an image, the compact file replaces the image's records.
 
     `among` is the manifest. Records of images outside the manifest are not valid. If `among` is None, no image is
     excluded, and no photograph or label file counts as changed.
@@ -184,11 +185,10 @@ def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -
 
 
 def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part) -> pa.Table:
-    """Return the records and the images of compact files in the part files `uris`, with a row each. Columns:
+    """Return a table of the part files `uris`: a row per record, and a row per image of a compact file. Columns:
 
     - `image_id`
-    - `image_digest`, if the manifest has at least one digest in its column `image_digest`
-    - `truth_digest`, if the manifest has at least one digest in its column `truth_digest`
+    - `image_digest` and `truth_digest`, each if the manifest has at least one digest in its column of the same name
     - `place`, int64: 2³² · (index of the part file in `uris`) + (number of the row within its part file)
     - `good`, bool: True if the record has no error
     - `digested`, bool: True if the record has at least one digest
@@ -201,14 +201,14 @@ def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part)
 
 
 def _placed(number: int, content: pa.Table) -> pa.Table:
-    """Return the rows of `_all` for `content`, the table in part file `number`. Add the columns `place` and `whole`."""
+    """Add the columns `place` and `whole` to `content`, the table of part file `number`. See `_all` for the rows."""
     part, whole = compact.per_image(content), np.full(1, compact.is_compact(content))
     place = number << versions.PART | np.arange(len(part))
     return part.append_column("place", pa.array(place)).append_column("whole", pa.array(whole.repeat(len(part))))
 
 
 def _facts(part: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return a table with the columns of `schema` (see `_all`). `part` has rows as `_placed` returns them."""
+    """Return the rows of `part` with the columns of `schema` (see `_all`). `part` has the columns of `_placed`."""
     columns = {name: mapped_tables.filled(part, name) for name in ("image_id", *DIGESTS) if name in schema.names}
     columns |= {"place": part["place"], "good": pc.equal(part["error"], "")}
     columns |= {"digested": versions.digested(part), "whole": part["whole"]}
@@ -246,7 +246,7 @@ def fold(
 
 
 def add(parts: Iterable[Part], of: Callable[[pa.Table], P], read: Read = read_part) -> P | None:
-    """Return the sum of `of(table)` over tables of the rows that `parts` lists. If `parts` is empty, return None."""
+    """Read the rows in `parts` into tables, and return the sum of `of(table)`. If `parts` is empty, return None."""
     total: Any = None
     tables = ((read(uri, None), rows) for uri, rows in parts)
     for table in _together(part if len(rows) == len(part) else part.take(rows) for part, rows in tables):

@@ -21,9 +21,9 @@ Source = str | Path | Mapping[str, Any] | RunConfig
 Overrides = Sequence[str] | Mapping[str, Any]
 """Changes of a config: a list such as ["san.precision=bf16"], or a mapping such as {"san.precision": "bf16"}."""
 Words = str | Path | Vocabulary | Sequence[str | Sequence[str]] | Mapping[str, Any]
-"""Own words for all benchmarks, or a dict from the name of a benchmark to own words.
+"""The user's class names for all benchmarks, or a dict: name of a benchmark → the user's class names.
 
-Own words are a file, a Vocabulary, a list of names, or a dict with fields of WordList."""
+Class names are passed as a file, a Vocabulary, a list of names, or a dict with fields of WordList."""
 _DOCUMENT_END = "...\n"
 
 
@@ -62,7 +62,10 @@ def _configs(source: Source, overrides: Overrides, keys: Mapping[str, Any]) -> d
 
 
 def _default_folder(source: Source, configs: Mapping[str, RunConfig]) -> str:
-    """Return a path in runs/ that names the config, the benchmarks, the selection of images, and the own words.
+    """Return the output folder of runs for which no folder is given, such as "runs/san_tiny-scenes-seen-first-3".
+
+    The folder's name begins with the names of the config and of the benchmarks. If the config has a `split`, `ids`, a
+    `limit` or a `vocabulary`, further parts follow. `_named` returns the part for an entry of `vocabulary`.
 
     Raises OvssError if the source has no name.
     """
@@ -77,10 +80,10 @@ def _default_folder(source: Source, configs: Mapping[str, RunConfig]) -> str:
 
 
 def _named(words: str | WordList) -> str:
-    """Return a short name of the own words, as a part of the default folder's name.
+    """Return a short name for the user's class names, as a part of the default folder's name.
 
-    If `words` is the path of a file, return the path's stem. If `words` is a WordList, return the first 8 hex digits of
-    the WordList's sha256.
+    `words` has the class names. If `words` is the path of a file, return the path's stem. If `words` is a WordList,
+    return the first 8 hex digits of the WordList's sha256.
     """
     return Path(words).stem if isinstance(words, str) else words.sha256[:8]
 

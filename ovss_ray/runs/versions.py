@@ -18,11 +18,15 @@ STAMPS = ("image_stamp", "truth_stamp")
 MATCHED, UNKNOWN, FAILED, STALE = range(4)
 """Ranks of the records of one image, best first. Only the best record is valid. A STALE record is never valid.
 
-MATCHED: a usable record without an error, with a digest of the photograph or the label file.
-UNKNOWN: a usable record without an error and without digests. An earlier version of ovss_ray wrote the record.
+MATCHED: a record without an error, with a digest of the photograph or the label file. The record is not STALE.
+UNKNOWN: a record without an error and without digests. The record is not STALE. An earlier version of ovss_ray wrote
+the record.
 FAILED: a record with an error.
-STALE: an unusable record without an error (see compact.resolved). For example, the label file has changed since the
-record was written."""
+STALE: a record without an error. The photograph or the label file counts as changed since the record was written (see
+`stale`).
+
+A compact file has no records, but each of its images is ranked like a record. If a compact file is unusable, the rank
+of all its images is STALE (see compact.resolved)."""
 RANK, PART = 61, 32
 """Bit positions in a key (see `keys`) at which the rank begins, and at which the part file's number begins."""
 NO_RECORD = np.iinfo(np.int64).max
@@ -57,10 +61,10 @@ def stale(known: pa.Table, manifest: pa.Table | None, place: np.ndarray) -> np.n
 
 
 def changed(manifest: pa.Table | None) -> list[str]:
-    """Return the columns in DIGESTS for which at least one image of the manifest has a digest.
+    """Return the names of the columns in DIGESTS in which the manifest has at least one digest.
 
-    If `manifest` is None, return no names. A missing digest is "". The manifest has digests only of files that may have
-    changed since a record was written (see changes.py). So most manifests have no digests.
+    If `manifest` is None, return []. A missing digest is "". The manifest has digests only of files that may have
+    changed since a record was written (see changes.py). So the result is [] for most manifests.
     """
     if manifest is None:
         return []

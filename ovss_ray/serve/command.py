@@ -233,10 +233,10 @@ def _answering() -> DeploymentHandle | None:
 
 
 def _missing(news: News) -> Sequence[str]:
-    """Return the status lines to print after the HTTP process did not answer.
+    """Return lines that report the loss of the HTTP process. Call this function if the HTTP process did not answer.
 
-    If an HTTP process still runs, or the HTTP deployment does not exist, return no lines. Lines that `news` returned
-    earlier are not returned again.
+    A line reports that the HTTP process was lost, or why no new HTTP process starts. If nothing has changed since the
+    previous call, return no lines. If an HTTP process runs, or the HTTP deployment does not exist, return no lines.
     """
     http = _http()
     if http is None or _runs(http):

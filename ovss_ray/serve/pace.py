@@ -32,7 +32,10 @@ class Pace:
         return images * self.fixed + self.each * pixels / 1e6
 
     def now(self) -> "Pace":
-        """Return the pace with the present factor, which approaches 1 while no large batch comes (see HALF)."""
+        """Return the pace at the present time: `factor` moves towards 1 while no batch updates `factor`.
+
+        HALF seconds after the latest update, `factor` has moved halfway to 1.
+        """
         age = time.monotonic() - self.when
         return replace(self, factor=1 + (self.factor - 1) * 0.5 ** (age / HALF))
 

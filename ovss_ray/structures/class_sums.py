@@ -65,11 +65,11 @@ def percent(part: np.ndarray, whole: np.ndarray, where: np.ndarray | None = None
 def widened(values: np.ndarray, of_all: np.ndarray, number: np.ndarray | int) -> np.ndarray:
     """Return the values of bootstrap resamples with a larger spread around `of_all`, the value over all images.
 
-    The differences between `values` and `of_all` are multiplied by √(m / (m − 1)). m is the number of
-    photographs `number`. If `number` is below 2, m is 2.
+    The differences between `values` and `of_all` are multiplied by √(m / (m − 1)). m is the number of photographs, in
+    the parameter `number`. If there are fewer than 2 photographs, m is 2.
 
-    `values` (R,) has a value for each resample. `of_all` and `number` each have a single value. For values of
-    labels, the shapes are: `values` (R, L), `of_all` (L,) or (1, L), and `number` (L,).
+    If there is one value per resample, `values` is (R,), and `of_all` and `number` each have a single value. If there
+    is one value per resample and label, `values` is (R, L). Then `of_all` is (L,) or (1, L), and `number` is (L,).
 
     The factor corrects the narrowness bias of the bootstrap. Source: Hesterberg, "What Teachers Should Know About the
     Bootstrap", The American Statistician, 2015.

@@ -17,7 +17,8 @@ COUNTED: a valid instance.
 CROWD: a group of objects (`iscrowd`). Detections inside a crowd are not false positives.
 INVALID: an instance that is marked as ignored, or has no valid mask, area or box.
 
-Only mask AP evaluates INVALID instances, because pycocotools evaluates INVALID instances, too.
+Mask AP evaluates INVALID instances in the same way as COUNTED instances, because pycocotools does so. No other metric
+evaluates INVALID instances.
 """
 
 

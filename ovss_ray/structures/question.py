@@ -52,9 +52,13 @@ class Question:
         `scores` (R, K) are logits. The best class is the candidate with the largest logit. If several candidates have
         the largest logit, the first of them is the best class. The probability is a softmax over the candidates.
 
-        If no group in `groups` has labels, all classes are candidates. If any group has labels, a class is a candidate
-        if a group contains the label of the class. A class that counts as no label is always a candidate, and its label
-        is NONE.
+        The benchmark's groups of labels, such as "things", are in `groups`. If there are no groups, or all groups are
+        empty, all classes are candidates. Otherwise, a class is a candidate in two cases:
+
+        - A group contains the label of the class.
+        - The class counts as no label.
+
+        The label of a class that counts as no label is NONE.
         """
         if not len(scores):
             return np.empty(0, np.uint16), np.empty(0)

@@ -40,9 +40,9 @@ class Training(Settings):
     undecayed: Literal["vectors", "norms", "norm_layers", "nothing"] = "vectors"
     """kinds of parameters without weight decay
 
-    vectors: parameters of at most one dimension, position embeddings and query embeddings. norms: parameters of
-    normalisation layers, tables of position biases, and weights of nn.Embedding, as in detectron2. norm_layers:
-    parameters of normalisation layers, as in mmengine. nothing: all parameters have weight decay.
+    vectors: parameters of at most one dimension, and embeddings such as `pos_embed`, `query_embed` and `level_embed`.
+    norms: parameters of normalisation layers, tables of position biases, and weights of nn.Embedding, as in detectron2.
+    norm_layers: parameters of normalisation layers, as in mmengine. nothing: all parameters have weight decay.
     """
     clip_norm: float | None = Field(default=1.0, gt=0)
     """largest norm of the gradient of all parameters; larger gradients are scaled down; None: no limit"""
@@ -61,7 +61,7 @@ class Training(Settings):
     falls: tuple[float, ...] = ()
     """fractions of `steps` at which the learning rate is divided by 10, for `decay: falls`"""
     cooldown: float = Field(default=0.25, ge=0, le=1)
-    """length of the final linear fall to zero, as a fraction of the steps, for `decay: line`"""
+    """fraction of the steps, at the end, in which the learning rate falls linearly to zero; only for `decay: line`"""
     start: str | None = None
     """checkpoint.pt of the same recipe and variant, with initial weights; None: the recipe initialises the network"""
     seed: int = 0

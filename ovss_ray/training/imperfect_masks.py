@@ -9,7 +9,7 @@ SMALLEST = 100
 MOST = 5
 """Largest distance in pixels by which a mask is grown, shrunk or shifted"""
 LEAST = 0.3
-"""Minimum size of a part to which a mask is reduced, as a fraction of the region's pixels"""
+"""Minimum size of the kept part if a mask is cut in two, as a fraction of the mask's pixels"""
 
 
 def imperfect(drawn: np.random.Generator, numbers: np.ndarray, region: int) -> np.ndarray:

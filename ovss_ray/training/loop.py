@@ -193,7 +193,12 @@ def groups(model: nn.Module, config: Training) -> list[dict[str, Any]]:
 
 
 def _embedded(model: nn.Module) -> set[str]:
-    """Return the names of parameters of at most one dimension, of position embeddings and of query embeddings."""
+    """Return the names of parameters that have at most one dimension, or are embeddings.
+
+    An embedding is a parameter with "_embed" in the last part of its name, such as `adapter.pos_embed`. A parameter
+    with "positional_embedding" in its name is an embedding, too. `query_embed.weight`, the weight of an nn.Embedding,
+    is no embedding: the last part of its name is `weight`.
+    """
     return {
         name
         for name, value in model.named_parameters()

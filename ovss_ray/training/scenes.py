@@ -45,7 +45,8 @@ def batch(
 
     The things are drawn from `datasets.scenes.TRAINED`. `things` is the range of the number of things in a scene, end
     exclusive. A thing gets the colour None with probability `unnamed`, and the pattern None with the same probability.
-    Thing explains None. If `width` is None, one random width in WIDTHS is used for the whole batch.
+    None stands for a random value that is not part of the thing's name. If `width` is None, one random width in WIDTHS
+    is used for the whole batch.
     """
     drawn = np.random.default_rng([seed, step])
     wide = width or int(drawn.choice(WIDTHS))
@@ -61,9 +62,10 @@ def _scene(drawn: np.random.Generator, things: tuple[int, int], unnamed: float, 
 
 
 def _estranged(drawn: np.random.Generator, thing: Thing, unnamed: float) -> Thing:
-    """Return `thing`, in which colour and pattern are replaced by None at random. Thing explains None.
+    """Return `thing`, in which colour and pattern are replaced by None at random.
 
-    The colour is replaced with probability `unnamed`. Independently, the pattern is replaced with the same probability.
+    None stands for a random value that is not part of the thing's name. The colour is replaced with probability
+    `unnamed`. Independently, the pattern is replaced with the same probability.
     """
     if drawn.random() < unnamed:
         thing = replace(thing, colour=None)

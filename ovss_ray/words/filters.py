@@ -63,9 +63,9 @@ def _longest(listed: Sequence[str]) -> tuple[str, int]:
 def by_autoseg(tagged: Iterable[Sequence[tuple[str, str]]]) -> dict[str, int]:
     """Return noun → number of occurrences, for the nouns that the filter of AutoSeg's BBoost keeps.
 
-    `tagged` has (word, tag) of each caption's tokens. `autoseg_nouns` finds the lemmas. A lemma is kept under three
-    conditions. WordNet contains the lemma, the lemma has at least three letters, and neither NO_OBJECTS nor COLOURS
-    contains the lemma.
+    `tagged` has (word, tag) of each caption's tokens. The nouns are the lemmas that `autoseg_nouns` returns. A lemma is
+    kept under three conditions. WordNet contains the lemma, the lemma has at least three letters, and neither
+    NO_OBJECTS nor COLOURS contains the lemma.
     """
     # WordNet's lemmas are in lower case, so lemmas with capitals are dropped
     return {

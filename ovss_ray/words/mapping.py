@@ -1,6 +1,6 @@
 """Mappings of free words to the classes of a benchmark, by the option `--mapping NAME[:option]` of `ovss report`.
 
-A word is mapped to the class that the second column describes. If there is no such class, the word stays unmapped.
+Each line below has a mapping, and the class to which it maps a word. Without such a class, the word stays unmapped.
 
     exact           class with the name of the word; case and outer blanks are ignored
     lemma           as exact, else the class with the same lemma of a noun, such as "leaf" for "leaves"
@@ -79,9 +79,10 @@ def parse(text: str) -> Mapping:
 
 
 def _load(part: str, text: str) -> tuple[Rule, str]:
-    """Return the rule of one mapping, and its text in `Mapping.stamps`. Without a file, this text is "".
+    """Return the rule of one mapping, and the mapping's stamp (see `Mapping.stamps`).
 
-    `part` is the mapping, such as "wordnet:wup". `text` is the whole option, for error messages.
+    `part` is the mapping, such as "wordnet:wup". For exact, lemma, wordnet and wordnet:wup, the stamp is "". `text` is
+    the whole option, for error messages.
     """
     name, _, option = part.partition(":")
     option, minimum = _threshold(option, text)
@@ -158,11 +159,11 @@ def _senses(name: str) -> dict[int, int]:
 
 
 def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[int, str] | None:
-    """Return (class index, rule) of the matching class with the lowest cost. If no class matches, return None.
+    """Return the index of the class that fits a word best, and "synonym" or "hypernym"; None if no class fits.
 
-    `senses` has the senses of a word, and `classes` has the senses of each class (see `_senses`). A class
-    matches by the rule "synonym" if a sense of the class is also a sense of the word. The rule "hypernym" needs a sense
-    of the class that is more general than a sense of the word. A comment below defines the cost.
+    `senses` has the senses of the word, and `classes` has the senses of each class (see `_senses`). A class fits as
+    "synonym" if a sense of the class is also a sense of the word. A class fits as "hypernym" if a sense of the class is
+    more general than a sense of the word. The best class has the lowest cost. A comment below defines the cost.
     """
     # cost of a class: 2 · steps up + rank of the word's sense + rank of the class's sense; the first class wins ties
     costs = (
@@ -245,7 +246,7 @@ def _rows(file: str, content: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _table(file: str, rows: Iterator[tuple[str, str]]) -> Rule:
-    """Return the rule of a table. Raises OvssError for a word with two classes."""
+    """Return the Rule that maps a word to the word's class in `rows`. Raises OvssError for a word with two classes."""
     classes: dict[str, str] = {}
     for word, name in rows:
         if classes.setdefault(folded(word), name) != name:

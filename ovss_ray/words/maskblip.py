@@ -14,12 +14,14 @@ FEWEST = 3
 
 
 def settle(words: Sequence[str], segment: Callable[[Sequence[str]], np.ndarray]) -> tuple[list[str], np.ndarray]:
-    """Return the remaining words, and a label map (H, W) of indices into the remaining words.
+    """Drop words with too many or too few pixels. Return the remaining words, and their label map (H, W).
 
-    `segment` returns the label map of a list of words. If a word has more than 95 % of the pixels, a round of the loop
-    drops this word only. Otherwise, the round drops all words with less than 1 % of the pixels. There is one exception,
-    as in the official code: words without pixels at the end of the list are kept. The loop ends if fewer than three
-    words remain. The loop also ends if a round would drop no word or all words.
+    The values of the label map are indices into the remaining words. `segment` returns the label map of a list of
+    words. If a word has more than 95 % of the pixels, a round of the loop drops this word only. Otherwise, the round
+    drops all words with less than 1 % of the pixels. As in the official code, there is one exception. A word without
+    pixels is kept if no later word in the list has pixels.
+
+    The loop ends if fewer than three words remain. The loop also ends if a round would drop no word or all words.
     """
     kept = list(words)
     labels = segment(kept)

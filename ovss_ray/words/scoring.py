@@ -41,10 +41,10 @@ def pixels(record: Record, labels: int) -> np.ndarray:
 
 
 def mapped(record: Record, label_of: Mapping[Word, int]) -> dict[str, np.ndarray]:
-    """Return a dict with the keys of Cells (see metrics/confusion.py): numbers of pixels with their two labels.
+    """Return numbers of pixels for pairs of true label and predicted label, as Cells (see metrics/confusion.py).
 
-    `label_of` is word → predicted label of the word's pixels. If a word has no label, the predicted label is NONE. A
-    pair of true label and predicted label may occur several times.
+    `label_of` is word → predicted label of the word's pixels. For a word without a label, `label_of` has NONE. Pixels
+    without a word also have the predicted label NONE. A pair of labels may occur several times.
     """
     table = np.full(NONE + 1, NONE, np.uint16)
     table[: len(record["classes"])] = [label_of[word] for word in names(record)]
@@ -85,7 +85,7 @@ class Recall:
 
 @dataclass(frozen=True, eq=False)
 class UpperBounds:
-    """Scores that assign a label to each word by the overlap of words and truth. Names of words have no effect.
+    """Scores for which each word's overlap with the truth determines the word's label. Names of words have no effect.
 
     The scores are upper bounds. They are not comparable with the mIoU of runs in which words are mapped by name.
     """
@@ -97,7 +97,11 @@ class UpperBounds:
     labels. The last column counts pixels without a word.
     """
     best: int = 0
-    """sum of the best IoU of each image (see `_best`), in units of 1 / UNIT"""
+    """sum of one value per image, in units of 1 / UNIT
+
+    The value of an image is the mean over the image's true labels, without background. For each label,
+    the mean includes the highest IoU of the label and a word of the image.
+    """
     images: int = 0
     """number of images whose truth has a label other than background"""
     cells: Mapping[tuple[int, Word], int] = field(default_factory=dict)
@@ -107,7 +111,8 @@ class UpperBounds:
     def of(cls, records: Sequence[Record], labels: int, background: int | None = None) -> "UpperBounds":
         """Return the scores of all records of a benchmark with `labels` labels.
 
-        The best IoU leaves out the label with the index `background`.
+        The score `best_iou` (see `result`) leaves out the label with the index `background`. If `background` is None,
+        no label is left out.
         """
         counts, best, images = np.zeros((labels, labels + 1), np.int64), 0, 0
         cells: dict[tuple[int, Word], int] = {}

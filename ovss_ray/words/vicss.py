@@ -87,9 +87,9 @@ class Judge:
             self._soften(total.ratios[2:], present, truth, shared, np.maximum(similar, 0))
 
     def _table(self, record: Record) -> np.ndarray:
-        """Return n[g, w] of an image, (K, W + 1) int64. The rows are in the order of `classes`.
+        """Return the number of pixels n[g, w] of each class and word of an image, (K, W + 1) int64.
 
-        The last column counts pixels without a word.
+        W is the number of words. The rows are in the order of `classes`. The last column counts pixels without a word.
         """
         table = pixels(record, len(self.labels))
         is_background = np.array([folded(name) == BACKGROUND for name in self.labels])
@@ -100,8 +100,8 @@ class Judge:
     ) -> None:
         """Compute the IoU of each class in `present` for one image, and add the IoUs to `ratios` (K,) in place.
 
-        `truth` (K,) is T[g]. `shared` (K, W) is n[g, w]. `classes` (W,) has the index of the class that replaces each
-        word.
+        `truth` (K,) is T[g]. `shared` (K, W) is n[g, w]. The module's docstring defines T[g] and n[g, w]. `classes`
+        (W,) has the index of the class that replaces each word.
         """
         for g in present:
             of_class = shared[:, classes == g]
@@ -113,8 +113,8 @@ class Judge:
     ) -> None:
         """Add an image's soft IoU and soft recall of each class in `present` to `ratios` (2, K).
 
-        `truth` (K,) is T[g]. `shared` (K, W) is n[g, w]. `similar` (W, K) has c(g, w) at [w, g], in units of
-        1 / SIMILARITY_UNIT.
+        The module's docstring defines soft IoU, soft recall, T[g], n[g, w] and c(g, w). `truth` (K,) is T[g]. `shared`
+        (K, W) is n[g, w]. `similar` (W, K) has c(g, w) at [w, g], in units of 1 / SIMILARITY_UNIT.
         """
         exact, of_word = similar.astype(object), shared.sum(axis=0).astype(object)  # integers of any size
         for g in present:

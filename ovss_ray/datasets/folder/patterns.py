@@ -73,7 +73,11 @@ class _Place:
     uri: str
     trail: Trail
     named: tuple[str, ...] = ()
-    """names of the folders on the path that match a wildcard or a step that varies (see `Step.varies`)"""
+    """names of the folders on the path `uri` that distinguish files with equal stems, from the top
+
+    Such a folder fits a part of a pattern. This part has wildcards, or is not the same in all patterns. For example,
+    the patterns `day/*/*.jpg` and `night/*/*.jpg` give the folder `day/a` the names ("day", "a").
+    """
 
 
 class Search:

@@ -35,9 +35,10 @@ class Side:
     example: str = ""
     """stem of a fitting file, the first in alphabetical order"""
     others: Counter[str] = field(default_factory=Counter)
-    """numbers of files that fit a pattern if extensions are ignored; the keys are the extensions of the files
+    """extension → number of files with this extension that fit a pattern, or would fit with another extension
 
-    The numbers are complete only if `fitting` is 0.
+    Counting stops at the first file that fits a pattern and has a supported extension. So the numbers are complete only
+    if `fitting` is 0.
     """
     ignored: list[Fault] = field(default_factory=list)
     """notes on links that were ignored, added by `files`"""

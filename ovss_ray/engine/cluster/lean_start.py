@@ -23,9 +23,9 @@ During the block, a call of such a function only returns an ImportError. A key o
 module, and the name of a class or submodule in this module. The value has the names of functions in this class or
 submodule."""
 PERIOD = 0.1
-"""Minimum seconds between two sums of the used CPUs and memory.
+"""Minimum seconds before Ray Data sums up the used CPUs and memory again in the same step of its loop.
 
-The minimum applies to two sums that Ray Data makes in the same step of its loop (see Seldom)."""
+The first sum of each step is never skipped (see Seldom)."""
 
 
 @contextmanager

@@ -62,9 +62,9 @@ class Placed:
         return not any(stage.kind().gpu for stage in self.stages)
 
     def computing(self) -> AbstractContextManager[None]:
-        """Return a context manager, in which a worker builds and calls its stages.
+        """Return a context manager that sets torch's number of threads to `threads` during its `with` block.
 
-        It sets torch's number of threads; for a light pool, it does nothing.
+        Workers build and call their stages in such a block. If no stage of the pool can use a GPU, nothing is set.
         """
         if self.light:
             return nullcontext()
@@ -111,7 +111,10 @@ def fused(pools: Sequence[Pool], size: Size) -> list[Pool]:
 
 
 def _spare(pool: Pool) -> bool:
-    """Return whether a pool may be merged: no stage can use a GPU, and all settings have their default values."""
+    """Return whether a pool may be merged into a neighbouring pool.
+
+    It may be merged if no stage can use a GPU, and all settings have their default values.
+    """
     placed = pool.resources or pool.labels or pool.accelerator
     return is_light(pool) and not placed and {pool.workers, pool.gpus, pool.batch} == {"auto"}
 
@@ -159,8 +162,8 @@ def workers_in_memory(pools: Sequence[Pool], size: Size, weights: float) -> floa
 def weights_of(sources: Iterable[Sequence[Path]]) -> int:
     """Return the bytes of the weights of all stages. `sources`: files of each stage.
 
-    A stage with more than NETWORK_FILES files is left out, since these files are assumed to be label maps. A worker
-    of a light pool is assumed to load no weights. Every other worker is assumed to load the weights of all stages.
+    A stage with more than NETWORK_FILES files is left out, since these files are assumed to be label maps. Callers use
+    the sum as the bytes of one worker's weights, as if one worker held all stages.
     """
     return sum(
         file.stat().st_size for stage_files in sources if len(stage_files) <= NETWORK_FILES for file in stage_files

@@ -88,7 +88,9 @@ BEFORE_IMPORT = {
 # If `uv run` started this program, Ray would otherwise send the current folder, with all data, to the workers. Ray
 # would also start each worker with `uv run`.
 LOCAL_BEFORE_IMPORT = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-"""Environment variables that are also set before Ray is imported if the cluster is local: name → value."""
+"""Environment variables for local clusters only, which are set before Ray is imported: name → value.
+
+These variables are set in addition to BEFORE_IMPORT. The cluster is local if RAY_ADDRESS is missing or "local"."""
 TRIES = ("RAY_gcs_server_port_wait_time_s", "3")
 """Name and value of an environment variable. This value makes Ray try 3 times to connect to a cluster, not 20 times."""
 DAEMONS = ("gcs_server", "raylet")

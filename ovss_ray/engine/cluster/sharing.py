@@ -25,9 +25,11 @@ class Share:
 def shared(pools: Sequence[Pool], size: Size, reserve: float, fitting: float) -> list[Share]:
     """Return the share of each pool. `pools`: the pools of a run that use GPUs.
 
-    Pools with `gpus: auto` get equal parts of each GPU. A part decides only on which GPU a worker is placed. The worker
-    may compute on this GPU at any time. `reserve`: number of CPUs to leave free for other work, such as decoding
-    images. `fitting`: maximum number of workers per pool that fit into the memory of the cluster.
+    Pools with `gpus: auto` get equal parts of each GPU. Ray uses these parts only to select a GPU for each worker. The
+    parts do not limit how much a worker computes on its GPU.
+
+    `reserve`: number of CPUs to leave free for other work, such as decoding images. `fitting`: maximum number of
+    workers per pool that fit into the memory of the cluster.
     """
     shares: list[Share] = []
     for part in _parts(pools):

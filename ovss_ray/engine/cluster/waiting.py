@@ -23,7 +23,11 @@ REPEAT = 30.0
 SHARE = 0.01
 """CPUs that the placement group of `_spread` reserves on each node"""
 CPU_NODE, GPU_NODE = Node(cpus=64), Node(cpus=64, gpus=1)
-"""Imaginary nodes. `_goal` adds one of them to a cluster without GPUs, to compute which nodes to request."""
+"""Imaginary nodes: CPU_NODE has no GPU, and GPU_NODE has one GPU.
+
+`_goal` computes which nodes to request. If the cluster has no GPU, `_goal` assumes that the cluster has one more node.
+The additional node is GPU_NODE if a stage should get a GPU, else CPU_NODE. If the cluster has a GPU, `_goal` assumes no
+additional node."""
 
 
 def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) -> None:

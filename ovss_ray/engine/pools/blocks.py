@@ -16,13 +16,15 @@ from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
 
 FEW = 4
-"""Number of further workers that allow one more batch per block.
+"""Divisor of the number of workers: a block has at most workers / FEW batches, rounded up.
 
-With 1 to 4 workers, each block is a single batch. With 5 to 8 workers, a block has at most 2 batches. With 9 to 12
-workers, a block has at most 3 batches. All pools count like the largest pool. For example, two pools that start with 2
-and 8 workers count as 2 × 8 = 16 workers."""
+For example, with 4 workers, each block is a single batch. With 5 to 8 workers, a block has at most 2 batches. The
+number of workers is the initial number in the largest pool, times the number of pools. For example, three pools that
+start with 2, 4 and 8 workers count as 3 × 8 = 24 workers."""
 MOST = 64
-"""Maximum number of images in a block of several batches; 64 photographs of 512 × 683 pixels have 67 MB"""
+"""Maximum number of images in a block that consists of several batches.
+
+A block that is a single batch may have more images. 64 decoded photographs of 512 × 683 pixels take 67 MB."""
 # 20 photographs of 2048 × 1024 pixels have 126 MB. Ray Data splits larger blocks, and a worker has to join the parts.
 BYTES = 128e6
 """Maximum bytes of the decoded photographs in a block of several batches"""
@@ -36,7 +38,10 @@ SAMPLE = 8
 """Number of photographs whose sizes are read before a run, to estimate the largest photograph of the run"""
 # Larger blocks waste time: workers idle longer at the end of a run, and a dead worker's whole block is computed again.
 SHARE = 32
-"""Minimum number of blocks per worker in a whole run, if a block has several batches"""
+"""Minimum number of blocks per worker that must remain when batches are joined into larger blocks.
+
+For example, 8 workers need at least 8 × 32 = 256 blocks. So blocks of 2 batches need a run of at least 512 batches. In
+a shorter run, each block is a single batch. If a run has several pools, only the workers of the largest pool count."""
 LIMIT = 10_000
 """Maximum number of blocks of a run, since the driver process holds all of them"""
 

@@ -18,7 +18,11 @@ RUN = "run"
 
 @dataclass(frozen=True)
 class Kind:
-    """Description of a metric, and its labels besides RUN. A counter can only grow; a gauge may take any value."""
+    """Definition of a Prometheus metric: help text, names of labels, and whether the metric is a counter or a gauge.
+
+    Every metric also has the label "run", which `labels` leaves out. A counter can only grow. A gauge may take any
+    value.
+    """
 
     text: str
     labels: tuple[str, ...] = ()

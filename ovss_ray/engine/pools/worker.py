@@ -89,10 +89,11 @@ class Worker:
         return _joined(done) if len(done) > 1 else done[0]
 
     def _begin_together(self, names: list[str]) -> bool | None:
-        """Register the images of a block of several batches in the ledger with one message.
+        """Register all images of a block in the ledger with one message, or return None without a message.
 
-        `names`: names of the images. If the block is a single batch, or if the pool is not light, register nothing, and
-        return None. If a worker has died while processing one of the images, return False. Otherwise, return True.
+        `names`: names of the images. Send no message if the block is a single batch. Also send no message if a stage of
+        the pool can use a GPU. After a message, return False if a worker has died while processing one of the images,
+        else True.
         """
         if len(names) <= self.pool.batch or not self.pool.light:
             return None
@@ -101,8 +102,8 @@ class Worker:
     def _settled(self, batch: Batch, good: bool, again: bool = False) -> Batch:
         """Run the stages on a batch, and return the resulting columns.
 
-        `good`: True if at least one image of the previous batch has no error. `again`: True if the images of this batch
-        are already registered.
+        `good`: True if at least one image of the previous batch has no error. `again`: True if `_begin_together` has
+        already registered the images of this batch in the ledger.
         """
         names = execution.names(batch)
         suspects = self._begin(names, alone=again, good=good)
@@ -151,9 +152,10 @@ class Worker:
 
 
 class Recorder(Worker):
-    """Worker of the last pool. If `write` is None, the worker returns records.
+    """Worker of the last pool. This worker makes a record of each image.
 
-    Otherwise, the function `write` writes the records, and the worker returns the receipts of the written files.
+    `write`: None, or a function that writes a table of records. The function returns the receipts of the written files.
+    If `write` is None, the worker returns the records. Otherwise, the worker calls `write`, and returns the receipts.
     """
 
     def __init__(self, write: Callable[[pa.Table], pa.Table] | None, **arguments: Any) -> None:

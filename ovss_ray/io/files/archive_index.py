@@ -55,7 +55,7 @@ class Index:
     def find(self, path: str) -> Member | None:
         """Return the file at a path; None if the archive lacks the file.
 
-        Raises OvssError if the file is encrypted, or cannot be read without unpacking the archive for another reason.
+        Raises OvssError for a file that cannot be read without unpacking the archive, such as an encrypted file.
         """
         folder, _, name = path.rpartition("/")
         rows = self._rows("SELECT place FROM members WHERE folder = ? AND name = ?", folder, name)

@@ -29,7 +29,7 @@ class Shown:
 
 
 def read(data: bytes, name: str) -> Shown | None:
-    """Return the palette of a label file with the used indices, or None if the file has no palette.
+    """Return a label file's palette, and the palette indices that occur in its pixels; None without a palette.
 
     Raises OvssError for a damaged, lossy or ambiguous file (see `label_files.stored`).
     """

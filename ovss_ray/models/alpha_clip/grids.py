@@ -58,7 +58,12 @@ def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _layouts(grids: Sequence[int], shifted: bool) -> Iterator[tuple[int, int, int]]:
-    """Yield (g, shift along y, shift along x) for each grid and its shifts; shifts are in half cells."""
+    """Yield three integers for each grid, and for each copy of the grid that is shifted by half a cell.
+
+    The first integer is the number g of cells per axis of the unshifted grid. The second integer is 1 for a shift along
+    y, else 0. The third integer is 1 for a shift along x, else 0. `grids` has the number g of each grid. If `shifted`
+    is False or g is 1, a grid has no shifted copies.
+    """
     shifts = SHIFTS if shifted else (0,)
     for g in grids:
         yield from ((g, down, right) for down, right in product(shifts, shifts) if g > max(down, right))

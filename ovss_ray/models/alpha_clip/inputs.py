@@ -107,7 +107,10 @@ class Viewer:
         return View(picture, (self._alpha(box, mask, seen) - ALPHA_MEAN) / ALPHA_STD)
 
     def compose(self, area: Area, box: Area, mask: Tensor) -> Tensor:
-        """Return a region's input image before the resize, cut to `area`: (3, h, w) in 0..1. `area` contains `box`."""
+        """Return a region's image at the photograph's resolution, cut to the rectangle `area`: (3, h, w) in 0..1.
+
+        `area` contains the region's box `box`. `mask` is the region's mask inside `box`, (h, w) bool.
+        """
         pixels = area.of(self.background).clone()
         inner = box.inside(area).of(pixels)
         inner.copy_(torch.where(mask, box.of(self.image), inner))

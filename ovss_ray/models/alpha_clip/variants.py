@@ -21,10 +21,10 @@ class Variant(ClipSizes):
     base: str
     """for an AlphaCLIP: name of the CLIP whose text tower it uses; empty for a plain CLIP"""
     seen: int = 0
-    """number of patches along a side of the input; 0: the input has `grid` patches along a side
+    """number of patches along a side of the input; 0: the same number as in the position embedding
 
-    `grid` is the number of patches along a side of the position embedding. If `seen` is not 0, the position embedding
-    is resized from `grid` × `grid` to `seen` × `seen` patches.
+    The position embedding has `grid` × `grid` patches. If `seen` is not 0, the position embedding is resized to
+    `seen` × `seen` patches.
     """
     partial: bool = False
     """True: the AlphaCLIP's checkpoint has only those tensors of the image tower that AlphaCLIP's training changed

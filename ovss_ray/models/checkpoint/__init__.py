@@ -91,9 +91,10 @@ def read_clip(path: Path) -> tuple[State, State]:
 
 
 def _of_san(state: State) -> State:
-    """Return the CLIP inside a SAN, with CLIP's names.
+    """Return the state dict of the CLIP inside a SAN, with CLIP's parameter names.
 
-    The blocks of HEAD follow the blocks of EXTRACTOR. If EXTRACTOR has 9 blocks, block 0 of HEAD becomes block 9.
+    In a SAN, the first blocks of CLIP's image tower have the prefix EXTRACTOR. The last blocks have the prefix HEAD.
+    Both parts number their blocks from 0. If EXTRACTOR has 9 blocks, block 0 of HEAD becomes block 9 of CLIP.
     """
     shallow = len({name.split(".")[2] for name in state if name.startswith(EXTRACTOR + ".resblocks.")})
     clip = {}

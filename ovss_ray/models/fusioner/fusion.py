@@ -34,9 +34,10 @@ class Fusion(nn.Module):
         return self.visual_proj(F.normalize(tokens, dim=-1))
 
     def forward(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Return patches (B, N, C) and classes (B, k, C) after joint attention, in which classes influence each other.
+        """Return the features of patches (B, N, C) and of classes (B, k, C) after attention over both.
 
-        The parameter `visual` (B, N, C) is a result of the method `visual`. `text` (B, k, D) are text embeddings.
+        Patches and classes all attend to each other, so the features of a class depend on the other classes. The
+        parameter `visual` (B, N, C) is the result of Fusion.visual. `text` (B, k, D) are text embeddings.
         """
         x = torch.cat([visual, self.text_proj(text) + self.cls_emb], 1)
         for block in self.blocks:

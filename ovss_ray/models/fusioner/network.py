@@ -173,8 +173,8 @@ class Fusioner(nn.Module):
         """Return the prediction for a photograph: uint8 RGB (H, W, 3), grey (H, W) or RGBA (H, W, 4).
 
         The k classes are all `names` but the background. The classes of one call influence each other's logits; the
-        paper has one class per call. Raises ValueError for other arrays. Raises OvssError for an unknown `data_set` or
-        `resolution`, and if k is 0. Raises OvssError if the logits need too much memory (see Layout.check).
+        paper has one class per call. Raises ValueError for any other `image`. Raises OvssError if k is 0, or for an
+        unknown `data_set` or `resolution`. Raises OvssError if the logits need too much memory (see Layout.check).
 
         If `resolution` is original, the keys are text_embedding (k, D), logits (k, H, W) and pred (k, H, W) uint8.
         pred[c] is 1 at pixels where class c has the highest logit and this logit is positive, else 0. If `resolution`

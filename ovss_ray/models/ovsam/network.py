@@ -34,7 +34,7 @@ from ovss_ray.structures.recent import Recent
 from ovss_ray.structures.vocabulary import Vocabulary
 
 TOWERS = ()
-"""Submodules whose linear layers the precision int8 replaces: none, so Ovsam cannot be loaded with int8"""
+"""Submodules whose linear layers compute with 8-bit integers at precision int8: none, so `load` refuses int8"""
 BATCH = 32
 """Maximum number of prompts in one pass of the decoder or of the attention pool"""
 DEMO_ROI = 7

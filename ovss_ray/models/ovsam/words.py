@@ -72,8 +72,9 @@ def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: i
     for a class without a label. `groups` maps the name of a group to the label indices of the group.
 
     - If `groups` lacks "base" or "novel", all classes are novel, as in the official code.
-    - If `groups` has "base" and "novel", a class with a label is in each group with the label index. A class without a
-      label is novel. A class whose label index is in neither group is neither base nor novel.
+    - Otherwise, the base classes are the classes with a label index in the group "base". The novel classes are the
+      classes with a label index in the group "novel", and the classes without a label. All other classes are neither
+      base nor novel.
     """
     if not {"base", "novel"} <= groups.keys():
         return torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)

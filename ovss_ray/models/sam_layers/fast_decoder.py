@@ -54,7 +54,7 @@ class FastDecoder:
     def __init__(
         self, prompts: PromptEncoder, decoder: MaskHead, first: nn.Embedding, masks: int, fit: nn.Module | None = None
     ) -> None:
-        """Share the weights of a network.
+        """Keep the modules of a network. The FastDecoder and the network share the weights of these modules.
 
         `first.weight` (1, D) is the learned token that MaskHead.decode gets as its parameter `first`. `masks` is M:
         only the last M masks of the decoder are computed. `fit` is the layer that predicts the IoU of masks. If `fit`

@@ -15,9 +15,9 @@ from ovss_ray.models.sam_layers.sizes import Size
 from ovss_ray.structures.masks.regions import Box
 
 EDGE = 20
-"""Maximum distance in pixels at which `cut_off` considers two sides to be near each other
+"""Maximum distance in pixels at which a mask's box is near a side of the crop or image
 
-One side is that of a mask's box. The other side is that of the crop or of the image."""
+The function `cut_off` compares each side of the box with the same side of the crop and of the image."""
 
 
 class Options(BaseModel):
@@ -58,7 +58,9 @@ class Settings:
     crop_n_layers: int = 0
     """number of layers of crops after layer 0, which is the whole image; layer n has 4ⁿ crops"""
     crop_nms_thresh: float = 0.7
-    """IoU of two boxes from different crops above which only the mask of the smaller crop is kept"""
+    """IoU of two masks' boxes above which only the mask from the smaller crop is kept
+
+    If an image has several crops, the masks of all crops are compared with each other."""
     crop_overlap_ratio: float = 512 / 1500
     """overlap of neighbouring crops in layer 1, as a fraction of the image's shorter side
 

@@ -34,7 +34,9 @@ DEVIATIONS = 2.0
 CALIBRATED = "lightweight_transformer.layers.{}.norm2.bias"
 """Name of the last norm's bias in QueryTransformer. {} is the number of the last layer"""
 CROPS = 4
-"""Maximum number of crops of each random image, from which `_recentre` computes the mean embedding of crops"""
+"""Maximum number of crops that the function `_recentre` takes from one random image
+
+`_recentre` makes several random images, and computes one mean embedding of the crops from all these images."""
 TRAINING_CLASSES = 171
 """Number of classes in COCO-Stuff, the training set of SCAN"""
 

@@ -80,10 +80,10 @@ def named_of_crops(logits: Tensor, clip_logits: Tensor, valid: Tensor, weight: f
 
 
 def with_void(mixed: Tensor, logits: Tensor) -> Tensor:
-    """Return the fused scores `mixed` (Q, K), with the scores of each query normalised to the sum 1 - p.
+    """Return the fused scores `mixed` (Q, K), normalised for each query to the sum 1 - P("void").
 
-    p is the query's probability of "void", from `logits` (Q, K + 1). The official code normalises scores only for
-    ADE20K-847 and PASCAL-Context-459.
+    P("void") is the query's probability of "void", from `logits` (Q, K + 1). The official code normalises scores only
+    for ADE20K-847 and PASCAL-Context-459.
     """
     void = logits.softmax(-1)[:, -1:]
     classes = mixed.log().softmax(-1) * (1 - void)

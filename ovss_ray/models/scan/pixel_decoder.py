@@ -23,7 +23,10 @@ TEMPERATURE = 10_000
 
 
 class PixelDecoder(nn.Module):
-    """The decoder from the backbone's maps to three levels for attention, and to features for the masks."""
+    """A network that converts the backbone's four maps into one map of mask features and three maps called levels.
+
+    The masked decoder attends to the levels, and computes masks from the mask features.
+    """
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()

@@ -21,12 +21,16 @@ from ovss_ray.models.clip import After
 
 @dataclass(frozen=True)
 class Shift:
-    """The tokens to replace in the regions of one image. On an axis blocks · V, regions vary faster than blocks."""
+    """The tokens that the contextual shift replaces in the regions of one image, after each of several CLIP blocks.
+
+    An axis blocks · V has one element for each pair of a block and a region. The V regions of the first block come
+    first, then the V regions of the second block, and so on.
+    """
 
     populations: np.ndarray
     """(blocks · V,) int64: number of background tokens of the region"""
     counts: np.ndarray
-    """(blocks · V,) int64: number of tokens of the region that are replaced after the block"""
+    """(blocks · V,) int64: for each block and region, number of the region's tokens replaced after the block"""
     indices: np.ndarray
     """(sum of counts,) int64: positions of the replaced tokens, in the order of `counts`
 
@@ -66,10 +70,10 @@ def replay(foreground: np.ndarray, blocks: int, ratio: float, indices: Sequence[
     flat = np.asarray(indices, np.int64)
     if flat.shape != (counts.sum(),) or (flat < 0).any() or (flat >= np.repeat(populations, counts)).any():
         raise OvssError(
-            f"shift_indices of shape {flat.shape} do not fit this image: {len(foreground)} regions and {blocks} blocks "
-            f"need {counts.sum()} indices in one dimension. Each index must be at least 0, and below the number of "
-            "background tokens of its region. Pass shift.indices of a result with the same image and options, or pass "
-            "None"
+            f"shift_indices of shape {flat.shape} do not fit this image: {len(foreground)} regions and {blocks} CLIP "
+            f"blocks need the shape ({counts.sum()},). Each index must be at least 0, and below the number of "
+            'background tokens of its region. Pass "shift.indices" of an earlier prediction with the same image and '
+            "options, or pass None"
         )
     return _shift(foreground, blocks, populations, counts, flat)
 

@@ -92,9 +92,10 @@ def relative_position_index(side: int, device: torch.device | None = None) -> Te
 
 
 def edge_masks(side: int, shift: int, device: torch.device) -> Tensor:
-    """Return attention masks, (4, L, L) float32: ELSEWHERE for two tokens from opposite edges of the map, else 0.
+    """Return attention masks (4, L, L) float32: negative for two tokens from opposite edges of the map, otherwise 0.
 
-    The first axis is the kind of window, in the order of Windows.sizes.
+    All negative values are equal to the constant ELSEWHERE. The first axis is the kind of window, in the order of
+    Windows.sizes.
     """
     # The cyclic shift moves tokens to the opposite edge, into windows of the last row or column.
     moved = torch.arange(side, device=device) >= side - shift

@@ -24,9 +24,10 @@ __all__ = ["Geometry", "label_map", "probabilities"]
 CPU_BLOCK, GPU_BLOCK = 1 << 21, 1 << 28
 """Default values of `block_bytes` in `label_map`: 2 MB on a CPU, 256 MB on a GPU"""
 FEW = 100
-"""Minimum number of classes for which `label_map` skips classes that cannot be the best, if `prune` is None
+"""Minimum number of classes for which the parameter `prune` of `label_map` is True by default
 
-With fewer classes, the search for such classes would take more time than it saves."""
+If `prune` is True, `label_map` searches for classes that it can skip. With fewer than FEW classes, the search would
+take more time than it saves."""
 
 
 def label_map(
@@ -62,10 +63,10 @@ def label_map(
 
 
 def _bytes_per_tile(queries: int, geometry: Geometry, sigmoid: Sigmoid) -> int:
-    """Return the number of bytes that `label_map` counts for one tile when it divides `block_bytes` among tiles.
+    """Return twice the size in bytes of a tile's mask probabilities, which are float32.
 
-    The result is twice the size of the tile's mask probabilities (float32). So the mask probabilities of a block of
-    several tiles take at most half of `block_bytes`.
+    If the result is n, a block has at most `block_bytes` / n tiles, but at least one tile. `block_bytes` is a parameter
+    of `label_map`. So the mask probabilities of a block with several tiles take at most half of `block_bytes`.
     """
     # "resized" also needs the mask probabilities of the resized photograph. The larger of the two arrays counts.
     (height, width), (tall, wide) = geometry.original, geometry.resized

@@ -153,7 +153,10 @@ def _of_logits(mask_logits: Tensor, geometry: Geometry) -> Tiles:
 
 
 def _resize(cells: int, geometry: Geometry, axis: int) -> Tensor:
-    """Return a matrix (pixels, cells) on the CPU that resizes an axis from mask cells to pixels of whole tiles."""
+    """Return the matrix (16 · n, cells) that resizes one axis of a mask to the pixels of n tiles.
+
+    `cells` is the number of mask cells along the axis, and n is the number of tiles. The matrix is on the CPU.
+    """
     identity = torch.eye(cells)[None]
     padded = F.interpolate(identity, geometry.padded[axis], mode="linear", align_corners=False)
     cropped = padded[..., : geometry.resized[axis]]
@@ -214,7 +217,8 @@ class _Axis(NamedTuple):
     second: _Samples
     """resize from the resized photograph to the pixels of the tiles
 
-    A pixel of the resized photograph has the same index in the padded input.
+    The resized photograph is the upper left part of the padded input. So pixel i of the resized photograph is pixel i
+    of the padded input.
     """
 
     def cells(self) -> Cells:

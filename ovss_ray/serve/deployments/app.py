@@ -63,9 +63,9 @@ HEALTH: dict[str, Any] = {
 
 Serve replaces a replica after three failed checks."""
 LATE = 2  # after twice `limits.seconds`, all requests of a batch have timed out
-"""Factor in the time after which a batch without progress counts as hung.
+"""Multiple of `limits.seconds` after which a batch without progress counts as hung.
 
-This time is LATE · `limits.seconds` or the config's `deadline`, whichever is shorter."""
+If the config's `deadline` is shorter than LATE · `limits.seconds`, the batch counts as hung after the `deadline`."""
 SERVE_RUN = "serve"
 """File name in sys.argv[0] if the command `serve run` calls `build`"""
 LOOK = 2.0

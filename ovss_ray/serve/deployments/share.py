@@ -59,14 +59,15 @@ def _batched(pool: Pool) -> Pool:
 
 
 def _parted(pools: list[Pool], gpus: float) -> list[Pool]:
-    """Return the pools. A pool that has `gpus: auto` and a stage for GPUs gets a number in place of "auto".
+    """Return the pools. In pools with a stage for GPUs, a number of GPUs per worker replaces `gpus: auto`.
 
-    The number is the number of GPUs per worker, equal for all these pools. `gpus`: number of GPUs of the cluster.
+    The parameter `gpus` is the number of GPUs of the cluster. n is the number of pools that have both `gpus: auto` and
+    a stage for GPUs. All other pools remain unchanged.
 
-    - If `gpus` is 0, all pools remain unchanged.
-    - If the cluster has at least one GPU for each of these pools, the number is 1.0.
-    - If the cluster has fewer GPUs, the pools share GPUs, and the number is a fraction such as 0.5. Then a pool that
-      shares a GPU gets one worker in place of `workers: auto`.
+    - If the cluster has no GPU, the n pools remain unchanged, too.
+    - If the cluster has at least n GPUs, each of the n pools gets 1.0 GPUs per worker.
+    - If the cluster has fewer than n GPUs, the n pools share the GPUs. For example, if n is 2 and the cluster has one
+      GPU, both pools get 0.5 GPUs per worker. If one of the n pools has `workers: auto`, the pool gets `workers: 1`.
     """
     free = [pool for pool in pools if pool.gpus == "auto" and any(stage.kind().gpu for stage in pool.stages)]
     if not gpus:

@@ -217,7 +217,8 @@ class Desk:
     async def warm(self) -> None:
         """Run every model on a test image every `limits.retry` seconds until all succeed. Then set `ready`.
 
-        If the image fails, `unready` becomes an error message with the models' names.
+        If a model reports an error for the test image, `unready` becomes an error message. The message has the names of
+        all models that reported an error.
         """
         while not self.ready:
             try:

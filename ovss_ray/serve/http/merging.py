@@ -91,8 +91,9 @@ def _named(words: Vocabulary) -> dict[str, list[int]]:
 
     The class ("road, route", "way") has the names "road, route", "way", "road" and "route".
 
-    If a name is the first synonym of some classes, the list for this name has only these classes.
-    Example: class 0 is ("car",), and class 1 is ("vehicle", "car"). The list for the name "car" is [0].
+    The displayed name of a class is the first name in its tuple. If a name is the displayed name of some classes, the
+    list for this name has only these classes. Example: class 0 is ("car",), and class 1 is ("vehicle", "car"). The list
+    for the name "car" is [0].
     """
     first: dict[str, list[int]] = {}
     others: dict[str, list[int]] = {}

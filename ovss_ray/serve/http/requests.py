@@ -29,9 +29,9 @@ BASE = TypeAdapter(list[str])
 LISTS = TypeAdapter(list[str | Annotated[list[str], Field(min_length=1)]])
 """Validator for a JSON list of classes. A class is a name, or a list of synonyms."""
 BRACKETS = ("[]", "{}")
-"""Pairs of brackets. A field `classes` in brackets must be a JSON list, so a field `classes` in {} is refused"""
+"""Brackets that mark the text of a field `classes` as JSON. Only a JSON list is valid, so text in {} is refused"""
 SEPARATORS = re.compile("[,;|]")
-"""Characters that make the only field `classes` of a request ambiguous. `door, bell` may be one name or two names"""
+"""Characters that make the text of a field `classes` ambiguous: `door, bell` may be one class name or two."""
 TEMPLATES = 32
 """Maximum number of templates; each class is embedded with each of them"""
 SEVERAL = ("classes", "templates")

@@ -70,9 +70,10 @@ def headings(metric: str, of: str) -> dict[str, str]:
 
 
 def paired(boxes: np.ndarray, scores: np.ndarray, detector_scores: np.ndarray) -> None:
-    """Raise OvssError unless each box of a detector has one mask and one row of scores.
+    """Raise OvssError unless `boxes`, `scores` and `detector_scores` of an image have the same length.
 
-    `boxes` (R, 4) and `scores` (R, K) belong to the masks, `detector_scores` (N,) to the boxes of the detector.
+    `detector_scores` (N,) has one score per box of the detector. Each of these N boxes must have one mask and one row
+    of scores. `boxes` (R, 4) are the bounding boxes of the R masks. `scores` (R, K) are the class scores of the masks.
     """
     if not len(boxes) == len(scores) == len(detector_scores):
         raise OvssError(
@@ -160,8 +161,9 @@ def _matches(ious: np.ndarray, counts: np.ndarray, crowd: np.ndarray, threshold:
     `ious` (D, G) are the IoUs of masks and instances. `crowd` (G,) bool is True for crowds. `counts` (G,) bool is True
     for instances that are evaluated. The evaluated instances must precede the instances that are not evaluated.
 
-    A mask matches an instance with an IoU of at least `threshold`. Only a crowd can be matched with several masks. A
-    mask is matched with an instance that is not evaluated only if no evaluated instance can be matched.
+    A mask matches an instance with an IoU of at least `threshold`. Only a crowd can be matched with several masks.
+    Evaluated instances have precedence over the other instances. A mask is matched with one of the other instances only
+    if no evaluated instance can be matched.
     """
     # as in COCOeval: of several instances with the largest IoU, the last is matched; a crowd is matched several times
     taken = np.zeros(len(counts), bool)

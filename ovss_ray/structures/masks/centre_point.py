@@ -18,12 +18,15 @@ from ovss_ray.structures.masks.regions import box_of
 # value is reached in the last iteration, and has the smallest sum of this iteration. A sum depends only on the numbers
 # of neighbours at the distances 1 and √2. So this module compares the ranks of sums, which are integers.
 _EDGE, _CORNER = (np.exp(-distance / 0.35) for distance in (1.0, np.sqrt(2.0)))
-"""Terms exp(−d / h) of the sum in kornia's transform. The term _EDGE has d = 1, and the term _CORNER has d = √2."""
+"""Weights exp(−d / 0.35) of a pixel's neighbours at the distance d: _EDGE for d = 1, and _CORNER for d = √2.
+
+In kornia's transform, the value of a pixel depends on the sum of such weights."""
 _SUMS = np.array([[edges * _EDGE + corners * _CORNER for corners in range(5)] for edges in range(5)])
 _RANKS = np.unique(_SUMS, return_inverse=True)[1].reshape(5, 5)
-"""(5, 5) int: ranks of all sums in kornia's transform. The smallest sum has rank 0.
+"""(5, 5) int: entry [e, c] is the rank of e · _EDGE + c · _CORNER among all 25 such sums.
 
-The sum of entry [e, c] has e terms _EDGE and c terms _CORNER. e and c are 0 to 4."""
+The smallest sum has rank 0. e is a number of edge neighbours, and c is a number of corner neighbours. Both numbers are
+0 to 4."""
 
 
 def centre_point(mask: np.ndarray) -> tuple[int, int]:

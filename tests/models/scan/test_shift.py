@@ -42,7 +42,7 @@ def test_draws_that_are_replayed_replace_the_same_tokens() -> None:
 @pytest.mark.parametrize("change", [lambda v: v[:-1], lambda v: v + 16, lambda v: v - 16, lambda v: v[None]])
 def test_draws_of_another_image_are_refused(change: object) -> None:
     drawn = shift.draw(FOREGROUND, 3, 0.3, random.Random(7))
-    with pytest.raises(OvssError, match=rf"shift_indices .*5 regions and 3 blocks need {len(drawn.indices)} indices"):
+    with pytest.raises(OvssError, match=rf"shift_indices .*5 regions and 3 CLIP blocks .*\({len(drawn.indices)},\)"):
         shift.replay(FOREGROUND, 3, 0.3, change(drawn.indices))  # type: ignore[operator]
 
 

@@ -39,7 +39,7 @@ def write(folder: RunFolder, uri: str) -> str:
     if gives_words(config):
         raise OvssError(
             f"--coco-rle: the label maps of {folder.uri} have indices into the words of each image, not category ids. "
-            "Pass a run without a stage that finds words, such as `tags` or `given_words`"
+            "Pass a run without stages that find words. For example, the stages `tags` and `given_words` find words"
         )
     listed = manifests.load(folder.manifest(names[0]), ["image_id", "image_uri"])
     saved = saved_maps(folder, names[0])

@@ -29,7 +29,7 @@ PAPER_ORDER = {
 }
 """Benchmark → heading of its column in the tables of open-vocabulary papers. The papers' columns have this order."""
 INSTANCES = {"instance_iou": "IoU", "instance_accuracy": "acc.", "instance_ap": "AP", "instance_ap_lvis": "AP (LVIS)"}
-"""Metric of benchmarks of instances → heading, in the order of the papers' columns."""
+"""Metric that scores instances → its heading in LaTeX tables. A benchmark's columns have the order of this list."""
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 """First characters of a formula in a spreadsheet."""
 DAGGER = r"$^\dagger$"

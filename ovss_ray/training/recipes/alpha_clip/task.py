@@ -112,8 +112,8 @@ def begin(base: Path, config: Config) -> AlphaClip:
 def naming(model: AlphaClip, look: Look, count: int) -> dict[str, float]:
     """Return the accuracies in percent with which `model` classifies ground-truth regions of validation scenes.
 
-    `look` has the options for the crop and the masking of a region. `count` sets the number of scenes. For the
-    meaning of `count` and the keys of the result, see captions.tally.
+    `look` has the options for the crop and the masking of a region. captions.tally explains `count` and the keys of
+    the result.
     """
     vocabulary = Vocabulary.of(captions.NAMES)
 

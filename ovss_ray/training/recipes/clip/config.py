@@ -26,4 +26,8 @@ class Config(Training):
     heads: float = 1.0
     """weight of the losses of the attribute heads, which classify early feature maps"""
     attribute_steps: int = Field(default=0, ge=0)
-    """number of steps at the start that train only the stem and the attribute head of the stem"""
+    """number of steps at the start that train neither the blocks of the image tower nor the text tower
+
+    These steps train only the layers before the first block, and an attribute head on these layers. The head classifies
+    pattern, colour and shape of each patch.
+    """

@@ -76,7 +76,10 @@ class Clip(nn.Module):
         return embeddings, torch.stack(read)
 
     def first(self, images: Tensor) -> Tensor:
-        """Return the first head's logits per patch (1, B, h, w, attributes), without running the transformer."""
+        """Return the logits (1, B, h, w, attributes) of the first attribute head, for images (B, 3, H, W) uint8.
+
+        The first head classifies the patch embeddings, before the first transformer block. No block is run.
+        """
         x, size = self.clip_visual_extractor.embed(self.shrunk(images))
         return self.heads["0"](x[:, 1:].unflatten(1, size))[None]
 
@@ -150,7 +153,12 @@ class Task:
         return read, regions, prompts
 
     def losses(self, outputs: tuple[Tensor, Tensor, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return CLIP's loss over captions, the cross-entropy of each attribute, and the losses of the heads."""
+        """Return CLIP's losses over captions (see captions.contrastive), and two classification losses per attribute.
+
+        The attributes are pattern, colour and shape. For example, `pattern` is the loss of the regions' embeddings.
+        `early_pattern` is the loss of the attribute heads, summed over the heads and multiplied by Config.heads. In the
+        first `attribute_steps` steps, only the losses of the heads are returned.
+        """
         read, regions, prompts = outputs
         attributes, kinds = batch["attributes"], ("pattern", "colour", "shape")
         early = torch.stack([self._early(head.float(), batch) for head in read]).sum(0)
@@ -212,8 +220,8 @@ def _stack(images: Sequence[np.ndarray]) -> Tensor:
 def naming(model: Clip, cell: int, count: int) -> dict[str, float]:
     """Return the accuracies in percent with which `model` classifies ground-truth regions of validation scenes.
 
-    A region is classified among 330 names. `cell` is the side of a patch, in pixels of the scene. `count` sets the
-    number of scenes. For the meaning of `count` and the keys of the result, see captions.tally.
+    A region is classified among 330 names. `cell` is the side of a patch, in pixels of the scene. captions.tally
+    explains `count` and the keys of the result.
     """
     device = model.ov_classifier.logit_scale.device
     words = text.embed(model.ov_classifier, NAMES, TEMPLATES).float()

@@ -90,11 +90,12 @@ class Photographs:
         return [self._usable(number) for number in range(step * count, (step + 1) * count)]
 
     def _usable(self, number: int) -> Sample:
-        """Return a sample of photograph `number`, counted over all epochs.
+        """Return a sample of the photograph at place `number` in the sequence of all epochs.
 
-        If photograph `number` has no usable instance, return a sample of a random photograph. A usable instance has the
-        status COUNTED, and at least `smallest` pixels after the augmentation. The class of a usable instance is one of
-        the trained classes (see Config.data).
+        With 100 photographs, place 100 is the first photograph of the second epoch. If the photograph has no usable
+        instance, return a sample of a random photograph. A usable instance has the status COUNTED, and at least
+        `smallest` pixels after the augmentation. The class of a usable instance is one of the trained classes (see
+        Config.data).
         """
         drawn = np.random.default_rng([self.config.seed, number, 2])
         for _ in range(TRIED):
@@ -164,7 +165,13 @@ def stacked(samples: list[Sample], config: Config, pixels: int, drawn: np.random
 
 
 def _prompts(sample: Sample, config: Config, drawn: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Return points, labels, frames and instance indices of the prompts of a sample (see `stacked`)."""
+    """Return the random prompts of a sample as four arrays, with one row per prompt:
+
+    - two points per prompt, as in the entry `points` of `stacked`
+    - SAM's label of each point, as in the entry `labels` of `stacked`
+    - tight box of the mask of the prompted instance, as in the entry `frames` of `stacked`
+    - index of the prompted instance in the sample, int64
+    """
     count = len(sample.masks)
     numbers = np.resize(drawn.permutation(count), config.prompts)
     tight = np.array([regions.box_of(mask) for mask in sample.masks], np.float32)

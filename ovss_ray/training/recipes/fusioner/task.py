@@ -80,7 +80,10 @@ class Task:
         ]
 
     def settings(self, step: int) -> list[dict[str, float]]:
-        """Return the learning rates of the three groups in a step, and the weight decay of the first group."""
+        """Return the optimizer settings for a step: one dict per parameter group, in the order of `groups`.
+
+        Each dict has the learning rate `lr`. The first dict also has `weight_decay`.
+        """
         config = self.config
         if step < config.warmup:
             rate = config.rate * step / max(1, config.warmup - 1)

@@ -41,7 +41,7 @@ SMALLEST = 100
 """Minimum number of visible pixels of a region for a prompt"""
 
 Answers = Sequence[tuple[Tensor, Tensor]]
-"""Answers to P prompts, the first answer first. An answer is a pair: mask logits (P, 4, h, w), predicted IoU (P, 4)"""
+"""Successive answers, each to all P prompts. An answer is a pair: mask logits (P, 4, h, w), predicted IoU (P, 4)"""
 
 
 class Task:

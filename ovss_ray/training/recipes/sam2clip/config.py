@@ -41,9 +41,10 @@ class Config(Training):
     things: tuple[int, int] = (4, 9)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.3, ge=0, le=1)
-    """probability that a drawn thing has a random colour, and a name without a colour, such as "striped star"
+    """probability that a drawn thing's name lacks the colour; "striped star" is such a name
 
-    Independently of the colour, the thing has a random pattern with the same probability. The name then has no pattern.
+    Independently of the colour, the name lacks the pattern with the same probability. A colour that the name lacks is a
+    random RGB value. A pattern that the name lacks is a random pattern without a name.
     """
 
     @model_validator(mode="after")

@@ -17,8 +17,8 @@ from ovss_ray.training.recipes.sam2clip.config import Config
 class Photographs:
     """Photographs of a benchmark, with SAM's stored features if Config.targets is set.
 
-    If Config.targets is set, the photographs without features in this folder are left out. If Config.targets is None,
-    all photographs of the benchmark are used, without stored features.
+    Config.targets is a folder of features. Photographs without features in this folder are left out. If Config.targets
+    is None, all photographs of the benchmark are used, without stored features.
     """
 
     def __init__(self, config: Config) -> None:

@@ -1,8 +1,8 @@
 """Training of SCAN's mask network and calibration (Liu et al., CVPR 2024, arXiv 2312.04089, §3.2 and §4.1).
 
-Both CLIPs are frozen. The losses are those of Mask2Former. Supervised outputs are outputs of the decoder that have a
-loss (see Config.auxiliary). The official recipe is configs/train_scan_vitL.yaml. The recipe of the small network is
-configs/train_scan_tiny.yaml.
+SCAN has two CLIPs: one classifies regions, and the other encodes whole photographs. Both CLIPs are frozen. The losses
+are those of Mask2Former. Supervised outputs are outputs of the decoder that have a loss (see Config.auxiliary). The
+official recipe is configs/train_scan_vitL.yaml. The recipe of the small network is configs/train_scan_tiny.yaml.
 
 Dimensions: B images, H W pixels, Q queries, D features.
 """

@@ -49,8 +49,9 @@ class RegionClip(nn.Module):
         """Return unit-norm embeddings (R, D) float32 of regions.
 
         `crops` (R, 3, n, n) and `photographs` (B, 3, n, n) are normalised. `which` (R,) is the index of each region's
-        photograph. `replaced` is (R, number of blocks in Variant.replaced, T) bool. If `replaced[r, i, t]` is True,
-        patch token t of region r is replaced after CLIP's block number Variant.replaced[i].
+        photograph. The class token of a region's photograph replaces some patch tokens of the region. `replaced` is
+        (R, number of blocks in Variant.replaced, T) bool. If `replaced[r, i, t]` is True, patch token t of region r is
+        replaced after CLIP's block number Variant.replaced[i].
         """
         blocks = self.variant.replaced
         with torch.no_grad():
