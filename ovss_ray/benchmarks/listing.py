@@ -210,10 +210,10 @@ def paired_by_list(photographs: str, truths: str, ids: str, endings: Collection[
 def paired_files(every: Iterable[File]) -> Paired:
     """Return pairs of photographs and label files, sorted by id. Raises OvssError if two images have the same id.
 
-    A photograph and a label file of the same stem form a pair, whose id is the stem. A stem is repeated if two
-    photographs or two label files have it. If any stem is repeated, the files of every pair must also have equal paths
-    (see File.path). For a repeated stem, the path is the id, such as "a/0" for images/a/0.jpg and labels/a/0.png. For
-    other stems, the id is still the stem, and a path without a folder fits any path.
+    A photograph and a label file of the same stem form a pair, whose id is the stem. If any stem is repeated (in two
+    photographs or in two label files), paths count too (see File.path). Files of a repeated stem form a pair if their
+    paths are equal. The id is the path, such as "a/0" for images/a/0.jpg and labels/a/0.png. Files of any other stem
+    form a pair if their paths are equal, or if a path has no folder. The id is the stem.
 
     The remaining files form pairs if their names differ only in case or Unicode form.
     """
@@ -285,9 +285,9 @@ def _folded(name: str) -> str:
 def _close(lonely: Rows[Any], left: dict[int, LeftOut]) -> Iterator[tuple[str, str, str, str]]:
     """Yield the fields of an Item for each pair of files whose names differ only in case or Unicode form.
 
-    `lonely`: unpaired files, as rows (result of `_folded`, index in KINDS, name, address). A usable photograph and a
-    usable label file form a pair if they alone have the same result of `_folded`. Each file that stays unpaired is
-    counted in `left`. `left[i]` is the LeftOut of the files of kind KINDS[i].
+    `lonely`: unpaired files, as rows (folded name, index in KINDS, name, address). The folded name is the result of
+    `_folded`. A usable photograph and a usable label file form a pair if no third file has the same folded name. All
+    other files are added to the counts in `left`, with one LeftOut per index in KINDS.
     """
     for _, group in groupby(lonely.in_order("fold, kind, name"), itemgetter(0)):
         similar = list(group)

@@ -46,11 +46,11 @@ GAIN = 2.5
 WINS = 0.8
 """Minimum share of images in which an alternative fits better than the unchanged labels, to report a fault."""
 TOGETHER = 6
-"""Minimum number of images for a second rule: FITS_TOGETHER, GAIN_TOGETHER, WINS_TOGETHER replace FITS, GAIN, WINS."""
+"""Second rule to report a fault: n ≥ TOGETHER, and FITS_TOGETHER, GAIN_TOGETHER, WINS_TOGETHER are reached."""
 FITS_TOGETHER = 1.5
 """Second rule (see TOGETHER), standard deviations: minimum mean fit of an alternative to report a fault."""
 GAIN_TOGETHER = 6.0
-"""Minimum of √n · (mean of n clipped gains) in the second rule: see TOGETHER, STEADY. Unit: standard deviations."""
+"""Second rule (see TOGETHER), standard deviations: minimum of √n · (mean of n gains, each clipped to ± STEADY)."""
 WINS_TOGETHER = 0.7
 """Second rule (see TOGETHER): minimum share of images in which an alternative fits better than unchanged labels."""
 STEADY = 6.0
@@ -58,7 +58,7 @@ STEADY = 6.0
 LEAST_SHIFT = 10
 """Minimum shift to report, in pixels of the file. The shift must also reach 4 pixels of reduced images."""
 SHIFT_GAIN = 2.0
-"""Standard deviations: used instead of GAIN in the test for a shift of all label maps by equally many pixels."""
+"""Standard deviations: used instead of GAIN in the test for a shift that is the same in all label maps."""
 SHIFT_TOGETHER = 8.0
 """Standard deviations: used instead of GAIN_TOGETHER in the test for a shift of all label maps (see SHIFT_GAIN)."""
 STRANGERS = 24
@@ -93,7 +93,7 @@ class Edges:
 
 @dataclass(frozen=True)
 class Alternative:
-    """Comparison of changed labels, such as flipped labels, with the unchanged labels: the fits of n images to both."""
+    """Change of labels, such as a flip, and the fits of changed and of unchanged labels to n photographs."""
 
     description: str
     cause: str
@@ -292,7 +292,7 @@ def _strangers(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Ite
 
 
 def _all_alike(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Fault]:
-    """Yield a fault if all label maps are equal, unless they fit: median fit ≥ FITS, and no fit ≥ median fit + FITS."""
+    """Yield a fault if all label maps are equal and fit badly: median fit < FITS or largest fit ≥ median fit + FITS."""
     unlike = np.median(baseline) < FITS or baseline.max() - np.median(baseline) >= FITS
     if len(traced) >= ALL_ALIKE and unlike and len({edges.labels.tobytes() for _, edges in traced}) == 1:
         message = f"the same labels in all {len(traced)} label files, and they do not fit the photographs"

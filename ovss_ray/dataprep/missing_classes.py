@@ -20,11 +20,11 @@ from ovss_ray.structures.findings import Fault
 BULK = 0.05
 """Minimum share of ignored pixels to suspect that they belong to a class that never occurs."""
 MOST = 0.2
-"""Minimum share of ignored pixels to report a shift of the labels by one as certain: for 1 or 2 label files.
+"""Minimum share of ignored pixels in 1 or 2 label files to be certain that labels are shifted by one.
 
-MOST is used only if the first class never occurs, and the name of the first class is in REST. With 1 or 2 label files,
-the shift is certain if the share of ignored pixels is at least MOST. With 3 or more label files (ENOUGH), the shift is
-certain if any pixel is ignored. Otherwise, the shift is reported as possible: `Fault.sure` is False.
+In 3 or more label files (see ENOUGH), a single ignored pixel is sufficient. With fewer ignored pixels, the shift is
+reported as possible: `Fault.sure` is False. These rules apply only if the first class never occurs, and the name of the
+first class is in REST.
 
 If positions and colours of labels indicate the shift, the shift is always certain (see `PlausibilityTest.moved`).
 """

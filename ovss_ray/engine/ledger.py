@@ -118,8 +118,11 @@ class Ledger:
         `stop`: the reason why the run should stop, or "". If a worker has died while processing an image, the image has
         a verdict. The verdict is the reason to skip the image, or "" to process the image separately.
 
-        `alone`: True if the worker has already registered these images. Their starts are then not counted again (see
-        Status.redone). `good`: True if at least one of the worker's previous images has no error.
+        `alone`: True if the worker has already registered these images, for example as part of a batch. If `alone` is
+        False, each image adds 1 to the number of starts of the worker's pool. Otherwise, no start is counted.
+        Status.redone is computed from the numbers of starts.
+
+        `good`: True if at least one of the worker's previous images has no error.
         """
         notes = self._of(worker)
         notes.images = tuple(images)

@@ -1,4 +1,4 @@
-"""Listeners of a run's progress. They count images and deaths, but print nothing.
+"""Listeners of a run's progress. They count finished images and lost workers, but print nothing.
 
 The listener that prints to a terminal is in engine/display.py.
 """

@@ -60,10 +60,10 @@ class Table:
     group_counts: Mapping[str, str] = field(default_factory=dict)
     """key of `of_group()` → noun after the value in the report, such as "classes"; the value must be an integer"""
     Resampled: Callable[[ClassSums, ClassSums], Any] | None = None
-    """class `Resampled(sums, of_all)` for bootstrap intervals; allowed only in MAIN and in metrics derived from MAIN
+    """class `Resampled(sums, of_all)` for bootstrap intervals; only for "confusion", and for metrics derived from it
 
-    `sums` has a row of sums for each of R resamples. `of_all` has one row: the sums over all images. Method: `result()`
-    → {key: (R,) array}. Optional: `of_group(labels)` → {key: (R,) array}, `per_label()` → {key: (R, L) array}."""
+    `sums` has a row of sums for each resample. `of_all` has one row: the sums over all images. The class has `result()`
+    → {key: (R,) array}. Optionally, `of_group(labels)` → {key: (R,) array}, `per_label()` → {key: (R, L) array}."""
     on_request: bool = False
     """True: the metric is computed only on request
 

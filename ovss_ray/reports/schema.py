@@ -162,7 +162,7 @@ class PublishedFigure(Part):
     kind: str
     where: str
     metric: str | None
-    """name of the run's metric for `convention` (see comparison.METRICS), such as "miou"; None if there is none"""
+    """name of the metric in the report, such as "miou"; None if `convention` is no key of comparison.METRICS"""
     measured: Percent
     difference: Percent
     """measured minus published value, in percentage points; None if the values are not comparable"""

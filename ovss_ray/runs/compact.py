@@ -54,8 +54,9 @@ def resolved(
     """Return (unusable, replaced): two arrays (n,) bool, with a value per record and per image of a compact file.
 
     A record is unusable if it is stale. A compact file is unusable if one of its images is stale or not in the
-    manifest. A compact file is also unusable if an earlier usable compact file has one of its images. In an unusable
-    compact file, all images are unusable. A record is replaced if a usable compact file has the record's image.
+    manifest. If two compact files share an image, and the first (by `file`) is usable, the second is unusable. In an
+    unusable compact file, all images are unusable. A record is replaced if a usable compact file has the record's
+    image.
 
     `whole` (n,) bool: True for an image of a compact file, False for a record. `file` (n,), ascending: index of the
     file with the record or image, in the list of all record files and compact files. `image` (n,): row of the image in

@@ -141,7 +141,7 @@ class Settled:
     together: int = 0
     """number of images in `due` whose photograph and label file are unchanged, but whose compact file is unusable"""
     compact: tuple[str, ...] = ()
-    """addresses of the compact files in `parts` (see compact.py); for each of these, `parts` has the row indices [0]"""
+    """addresses of the compact files in `parts` (see compact.py); a compact file has only one row, with the index 0"""
 
 
 def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -> Settled:
@@ -188,7 +188,7 @@ def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part)
     """Return a table of the part files `uris`: a row per record, and a row per image of a compact file. Columns:
 
     - `image_id`
-    - `image_digest` and `truth_digest`, each if the manifest has at least one digest in its column of the same name
+    - `image_digest`, only if the manifest's column `image_digest` has at least one digest; likewise `truth_digest`
     - `place`, int64: 2³² · (index of the part file in `uris`) + (number of the row within its part file)
     - `good`, bool: True if the record has no error
     - `digested`, bool: True if the record has at least one digest
@@ -201,14 +201,14 @@ def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part)
 
 
 def _placed(number: int, content: pa.Table) -> pa.Table:
-    """Add the columns `place` and `whole` to `content`, the table of part file `number`. See `_all` for the rows."""
+    """Add the columns `place` and `whole` (see `_all`) to part file `number`. A compact file gets a row per image."""
     part, whole = compact.per_image(content), np.full(1, compact.is_compact(content))
     place = number << versions.PART | np.arange(len(part))
     return part.append_column("place", pa.array(place)).append_column("whole", pa.array(whole.repeat(len(part))))
 
 
 def _facts(part: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the rows of `part` with the columns of `schema` (see `_all`). `part` has the columns of `_placed`."""
+    """Convert the rows of `part` to `schema`, the schema of the result of `_all`. `part` joins results of `_placed`."""
     columns = {name: mapped_tables.filled(part, name) for name in ("image_id", *DIGESTS) if name in schema.names}
     columns |= {"place": part["place"], "good": pc.equal(part["error"], "")}
     columns |= {"digested": versions.digested(part), "whole": part["whole"]}

@@ -40,7 +40,7 @@ class Training(Settings):
     undecayed: Literal["vectors", "norms", "norm_layers", "nothing"] = "vectors"
     """kinds of parameters without weight decay
 
-    vectors: parameters of at most one dimension, and embeddings such as `pos_embed`, `query_embed` and `level_embed`.
+    vectors: parameters of at most one dimension, and embeddings such as `pos_embed`, but not weights of nn.Embedding.
     norms: parameters of normalisation layers, tables of position biases, and weights of nn.Embedding, as in detectron2.
     norm_layers: parameters of normalisation layers, as in mmengine. nothing: all parameters have weight decay.
     """

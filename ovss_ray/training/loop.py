@@ -193,11 +193,11 @@ def groups(model: nn.Module, config: Training) -> list[dict[str, Any]]:
 
 
 def _embedded(model: nn.Module) -> set[str]:
-    """Return the names of parameters that have at most one dimension, or are embeddings.
+    """Return the names of parameters that have at most one dimension, or are embeddings according to their name.
 
-    An embedding is a parameter with "_embed" in the last part of its name, such as `adapter.pos_embed`. A parameter
-    with "positional_embedding" in its name is an embedding, too. `query_embed.weight`, the weight of an nn.Embedding,
-    is no embedding: the last part of its name is `weight`.
+    A parameter counts as an embedding if the last part of its name contains "_embed", such as `adapter.pos_embed`. Any
+    name with "positional_embedding" also counts. The parameter `query_embed.weight` of an nn.Embedding does not count,
+    because the last part of this name is `weight`.
     """
     return {
         name

@@ -97,10 +97,10 @@ class UpperBounds:
     labels. The last column counts pixels without a word.
     """
     best: int = 0
-    """sum of one value per image, in units of 1 / UNIT
+    """sum of one mean IoU per image, in units of 1 / UNIT
 
-    The value of an image is the mean over the image's true labels, without background. For each label,
-    the mean includes the highest IoU of the label and a word of the image.
+    The mean is over the true labels of the image, without background. The IoU of a label is the label's highest IoU
+    with any word of the same image.
     """
     images: int = 0
     """number of images whose truth has a label other than background"""

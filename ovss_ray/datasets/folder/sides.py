@@ -35,10 +35,10 @@ class Side:
     example: str = ""
     """stem of a fitting file, the first in alphabetical order"""
     others: Counter[str] = field(default_factory=Counter)
-    """extension → number of files with this extension that fit a pattern, or would fit with another extension
+    """extension → number of files with this extension that fit a pattern if the pattern's extension is ignored
 
-    Counting stops at the first file that fits a pattern and has a supported extension. So the numbers are complete only
-    if `fitting` is 0.
+    For example, if the pattern is `*.png`, the file `a.gif` is counted too. If `fitting` is 0, all such files are
+    counted. Otherwise, counting stopped at a file that is included in `fitting`.
     """
     ignored: list[Fault] = field(default_factory=list)
     """notes on links that were ignored, added by `files`"""

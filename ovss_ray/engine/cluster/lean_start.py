@@ -25,7 +25,7 @@ submodule."""
 PERIOD = 0.1
 """Minimum seconds before Ray Data sums up the used CPUs and memory again in the same step of its loop.
 
-The first sum of each step is never skipped (see Seldom)."""
+PERIOD does not apply to the first sum of each step: Ray Data always makes this sum (see Seldom)."""
 
 
 @contextmanager

@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 def failures(*more: type[Exception]) -> tuple[type[Exception], ...]:
-    """Return exceptions of failed requests: OSError, NotImplementedError, `more`, and those of imported libraries."""
+    """Return types of failure: OSError, NotImplementedError, `more`, and those in _LIBRARIES from imported modules."""
     loaded = [getattr(sys.modules.get(module), name, None) for module, name in _LIBRARIES]
     return (OSError, NotImplementedError, *more, *(failure for failure in loaded if failure is not None))
 

@@ -68,10 +68,10 @@ def mask(classes: Classes, names: Sequence[str], count: int) -> Tensor:
 def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
     """Return two masks of the K classes, (K,) bool each: base classes, and novel classes.
 
-    A label index is a value in the benchmark's ground truth. `index` (K,) has the label index of each class, or NONE
-    for a class without a label. `groups` maps the name of a group to the label indices of the group.
+    `count` is K. A label index is a value in the benchmark's ground truth. `index` (K,) has the label index of each
+    class, or NONE for a class without a label. `groups` maps the name of a group to the label indices of the group.
 
-    - If `groups` lacks "base" or "novel", all classes are novel, as in the official code.
+    - If `groups` lacks "base" or "novel", all classes are novel, as in the official code. `index` is then not used.
     - Otherwise, the base classes are the classes with a label index in the group "base". The novel classes are the
       classes with a label index in the group "novel", and the classes without a label. All other classes are neither
       base nor novel.

@@ -66,12 +66,12 @@ class Cells:
         head = torch.arange(heads, device=device).repeat_interleave(len(sizes) * POINTS)
         # The maps are those of the first image, with borders. `_corners` adds the place of the point and the image.
         self.around = corners * heads + head[:, None]
-        """(N·S·P, 4) int64: for each point, four row numbers of the array `table` in the method `summed`
+        """(N·S·P, 4) int64: row numbers of the 2 × 2 cells around each point, if all points were at the top left
 
-        A row of `table` has the values of one cell for one head. The four rows of a point are for the point's head.
-        The cells are the top left 2 × 2 cells of the point's map in the first image. The border is part of the map.
-        For each token of each image, `_corners` adds one number to the four row numbers of a point. The sums are the
-        row numbers of the 2 × 2 cells around the point.
+        The rows are those of the array `table` in the method `summed`. A row has the values of one cell for one head.
+        The four rows of a point are for the point's head. "Top left" means the top left 2 × 2 cells of the point's map
+        in the first image. The border is part of the map. `_corners` adds one number to the four row numbers of a
+        point. This number depends on the actual place and image of the point.
         """
 
     def sampled(self, values: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:

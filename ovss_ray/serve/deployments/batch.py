@@ -31,9 +31,9 @@ PROMPTERS = {"sam": "sam_prompt", "ovsam_everything": "ovsam_prompt"}
 """Stage that proposes regions → stage that replaces it if a request has a prompt (points or a box)"""
 
 LARGER = 8
-"""Number of copies of SPECIMEN along each side of the larger of the two test images in `pace`.
+"""Factor by which the larger test image in `pace` is higher and wider than the smaller test image.
 
-The smaller test image is SPECIMEN itself. The larger test image has 0.8 megapixels."""
+The smaller image is SPECIMEN. The larger image is a grid of 8 × 8 copies of SPECIMEN, and has 0.8 megapixels."""
 COLD = 15.0
 """Seconds. If the last run in `warm` takes longer, `pace` is not called, since the call would delay the start"""
 SLOW = 3.0

@@ -74,6 +74,6 @@ def vocabulary(listed: Sequence[Word], templates: Sequence[str]) -> Vocabulary |
 
 
 def unnamed(image: np.ndarray) -> Row:
-    """Return the row of an image (H, W, 3) without words: no pixel has a class."""
+    """Return the answer for an image (H, W, 3) in which the model found no words: no pixel has a class."""
     labels: Any = np.full(image.shape[:2], NONE, np.uint16)
     return {"prediction": labels, "seconds": {}, "error": ""}

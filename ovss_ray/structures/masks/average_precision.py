@@ -72,8 +72,9 @@ def headings(metric: str, of: str) -> dict[str, str]:
 def paired(boxes: np.ndarray, scores: np.ndarray, detector_scores: np.ndarray) -> None:
     """Raise OvssError unless `boxes`, `scores` and `detector_scores` of an image have the same length.
 
-    `detector_scores` (N,) has one score per box of the detector. Each of these N boxes must have one mask and one row
-    of scores. `boxes` (R, 4) are the bounding boxes of the R masks. `scores` (R, K) are the class scores of the masks.
+    The prompts of the evaluated method are boxes of a detector. `detector_scores` (N,) has one score per prompt. The
+    method must predict one mask and one row of class scores for each prompt. `boxes` (N, 4) has the bounding box of
+    each predicted mask. `scores` (N, K) has the class scores of each predicted mask.
     """
     if not len(boxes) == len(scores) == len(detector_scores):
         raise OvssError(

@@ -153,11 +153,16 @@ class Task:
         return read, regions, prompts
 
     def losses(self, outputs: tuple[Tensor, Tensor, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return CLIP's losses over captions (see captions.contrastive), and two classification losses per attribute.
+        """Return the losses of captions.contrastive, and two classification losses for each of three attributes.
 
-        The attributes are pattern, colour and shape. For example, `pattern` is the loss of the regions' embeddings.
-        `early_pattern` is the loss of the attribute heads, summed over the heads and multiplied by Config.heads. In the
-        first `attribute_steps` steps, only the losses of the heads are returned.
+        The attributes are pattern, colour and shape. For example, the two losses for the pattern are:
+
+        - `pattern`: CLIP classifies the pattern of each region. A logit is the cosine of the region's embedding and the
+          embedding of a pattern's prompt, multiplied by CLIP's scale.
+        - `early_pattern`: The attribute heads classify the pattern of each patch and each region. The loss is summed
+          over the heads and multiplied by Config.heads.
+
+        In the first `attribute_steps` steps, only `early_pattern`, `early_colour` and `early_shape` are returned.
         """
         read, regions, prompts = outputs
         attributes, kinds = batch["attributes"], ("pattern", "colour", "shape")

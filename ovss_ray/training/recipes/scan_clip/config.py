@@ -20,7 +20,7 @@ class Config(Training):
     data_root: str | None = None
     """folder of the table's images and masks; None: the folder of the table"""
     batch: int = Field(ge=1)
-    """drawn scenes per step, or rows of the table per step"""
+    """number of scenes per training step; if `data` is a table: number of rows per training step"""
     replace_ratio: float = Field(default=0.15, ge=0, le=1)
     """fraction of a crop's background tokens that the contextual shift replaces by a token of the whole photograph
 
