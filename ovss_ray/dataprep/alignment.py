@@ -98,9 +98,9 @@ class Alternative:
     description: str
     cause: str
     fits: np.ndarray
-    """(n,) float64: fits with transformed labels, in standard deviations"""
+    """(n,) float64: fit of the changed labels to each photograph, in standard deviations"""
     baseline: np.ndarray
-    """(n,) float64: fits of the same images with unchanged labels, in standard deviations"""
+    """(n,) float64: fit of the unchanged labels to each photograph, in standard deviations"""
     least: float = GAIN
     least_together: float = GAIN_TOGETHER
 

@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 def failures(*more: type[Exception]) -> tuple[type[Exception], ...]:
-    """Return types of failure: OSError, NotImplementedError, `more`, and those in _LIBRARIES from imported modules."""
+    """Return the types of the exceptions that a failed request may raise. `more`: further types of this request."""
     loaded = [getattr(sys.modules.get(module), name, None) for module, name in _LIBRARIES]
     return (OSError, NotImplementedError, *more, *(failure for failure in loaded if failure is not None))
 

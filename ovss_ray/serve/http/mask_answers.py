@@ -101,10 +101,10 @@ def everything(
     - `image`: sha256 of the image
     - `top`: maximum number of classes per region
     - `most`: maximum number of regions on all pages together
+    - `ranked`: number of regions in the ranking of each class; 0: the answer has no rankings
     - `page`: slice that selects the regions of one page for the answer
 
-    If `ranked` is not 0, the answer also has a ranking for each class. The ranking lists the `ranked` regions with the
-    highest probability of the class, from all pages together.
+    The ranking of a class has the regions with the highest probability of the class, from all pages together.
     """
     areas = _areas(row)
     order = [i for i in np.argsort(-areas, kind="stable").tolist() if areas[i]]
