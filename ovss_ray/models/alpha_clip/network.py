@@ -91,8 +91,8 @@ class AlphaClip(nn.Module):
     def viewer(self, image: np.ndarray, look: Look) -> Viewer:
         """Return a Viewer, which builds the network's inputs for the regions of an image.
 
-        `image` is (H, W, 3) uint8 RGB, grey or RGBA. Raises ValueError for an image of another shape or dtype (see
-        photograph.rgb).
+        `image` is uint8: RGB (H, W, 3), RGBA (H, W, 4) or grey (H, W). Raises ValueError for an image of another shape
+        or dtype (see photograph.rgb).
         """
         return Viewer(rgb(image), look, self.variant.pixels, self.device)
 
@@ -120,8 +120,8 @@ class AlphaClip(nn.Module):
     def embed_photographs(self, images: Iterable[np.ndarray], batch: int = BATCH) -> Tensor:
         """Return a plain CLIP's unit-norm embeddings (N, D) float32 of N photographs.
 
-        Each photograph is (H, W, 3) uint8 RGB, grey or RGBA. Raises ValueError for a photograph of another shape or
-        dtype (see photograph.rgb). Raises OvssError for an AlphaCLIP.
+        Each photograph is uint8: RGB (H, W, 3), RGBA (H, W, 4) or grey (H, W). Raises ValueError for a photograph of
+        another shape or dtype (see photograph.rgb). Raises OvssError for an AlphaCLIP.
         """
         size = self.variant.pixels
         pictures = [whole_picture(rgb(image), size, self.device) for image in images]
@@ -144,8 +144,8 @@ class AlphaClip(nn.Module):
     ) -> Tensor:  # fmt: skip
         """Return logits (R, K) float32 of regions for classes: cosine similarity · CLIP's logit scale.
 
-        `image` is (H, W, 3) uint8 RGB, grey or RGBA. `masks` (R, H, W) bool are the regions. `options` are fields of
-        Look and Naming, such as context="crop".
+        `image` is uint8: RGB (H, W, 3), RGBA (H, W, 4) or grey (H, W). `masks` (R, H, W) bool are the regions.
+        `options` are fields of Look and Naming, such as context="crop".
 
         Raises OvssError for an invalid option, or for masks of another shape or dtype. Raises ValueError for an image
         of another shape or dtype (see photograph.rgb).

@@ -122,7 +122,9 @@ def prompts(points: Numbers | None, labels: Numbers | None, corners: Numbers | N
     if corners is not None:
         rectangles = scaled_boxes(corners, where)
     if places is not None and rectangles is not None and len(places) != len(rectangles):
-        raise OvssError(f"{len(places)} prompts have points and {len(rectangles)} have boxes; pass one box per prompt")
+        raise OvssError(
+            f"points are for {len(places)} prompts, but boxes for {len(rectangles)}. Pass a point and a box per prompt"
+        )
     return Prompts.of(places, signs, rectangles)
 
 

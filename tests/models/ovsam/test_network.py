@@ -263,7 +263,7 @@ def test_the_box_of_a_mask_has_exclusive_ends_and_an_empty_mask_has_none() -> No
         ({}, "empty prompt; pass points, boxes, or both"),
         ({"points": [1, 2]}, r"points: expected finite numbers of shape \(P, 2\) or \(P, n, 2\), found .* \(2,\)"),
         ({"boxes": [[1, 2, 3]]}, r"boxes: expected finite numbers of shape \(P, 4\)"),
-        ({"points": [[1, 2]], "boxes": [[0, 0, 4, 4]] * 2}, "1 prompts have points and 2 have boxes"),
+        ({"points": [[1, 2]], "boxes": [[0, 0, 4, 4]] * 2}, "points are for 1 prompts, but boxes for 2"),
         ({"points": [[1, 2]], "labels": [2]}, "labels: expected 0 or 1 per point"),
         ({"points": [[1, 2], [3, 4]], "labels": [1, 0, 1]}, r"of shape \(2, 1\), found an array of shape \(3,\)"),
         ({"points": [[[1, 2]] * 2] * 2, "labels": [[1, 0], [1]]}, "0 or 1 for each of the 2 points of a prompt, found"),
