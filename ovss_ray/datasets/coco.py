@@ -24,7 +24,8 @@ coco:instances_48_17   the open-vocabulary split of OVR-CNN: 48 base and 17 nove
                 the 65 classes are evaluated. Zareian et al., CVPR 2021.
 
 Groups of things (iscrowd) and invalid annotations are not counted as instances (see benchmarks/coco_json.py). In both
-benchmarks of instances, the label map has the class of the smallest thing at each pixel; other pixels are ignored.
+benchmarks of instances, the label of a pixel is the class of the smallest thing there. Pixels without a thing are
+ignored.
 
 Paper of the images: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.
 """

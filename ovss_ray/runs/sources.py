@@ -21,9 +21,9 @@ Source = str | Path | Mapping[str, Any] | RunConfig
 Overrides = Sequence[str] | Mapping[str, Any]
 """Changes of a config: a list such as ["san.precision=bf16"], or a mapping such as {"san.precision": "bf16"}."""
 Words = str | Path | Vocabulary | Sequence[str | Sequence[str]] | Mapping[str, Any]
-"""The user's class names for all benchmarks, or a dict: name of a benchmark → the user's class names.
+"""The user's class names for all benchmarks; or a dict from names of benchmarks to the class names for each.
 
-Class names are passed as a file, a Vocabulary, a list of names, or a dict with fields of WordList."""
+Class names are a file, a Vocabulary, a list of names, or a dict such as {"names": ["car"]} with fields of WordList."""
 _DOCUMENT_END = "...\n"
 
 

@@ -96,8 +96,8 @@ def matrix(partial: Partial, confusions: Sequence[Confusion], most: int) -> tupl
     Rows stand for true labels, and columns for predicted labels. The labels of the rows are the true and predicted
     labels of `confusions`, in ascending order. A confusion is skipped if its labels would raise the number of rows
     above `most`. The columns have the same labels as the rows. If no class was predicted for some pixels of the rows,
-    a last column counts these pixels. In the list of column labels, this column has the value L, if the benchmark has
-    the labels 0 to L − 1. Values (rows, columns) float64 are percent of all pixels of the row's label.
+    a last column counts these pixels. If the benchmark has the labels 0 to L − 1, this column has the label L. Values
+    (rows, columns) float64 are percent of all pixels of the row's label.
     """
     n = len(partial.counts)
     labels: dict[int, None] = {}
