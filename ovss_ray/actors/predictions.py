@@ -292,7 +292,7 @@ def _mask(entry: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
     if not isinstance(encoded, dict) or not {"size", "counts"} <= set(encoded):
         raise ValueError(f"the mask of {entry['file_name']} is not RLE (size, counts); polygons are not supported")
     if len(encoded["size"]) != 2 or not all(type(side) is int and side > 0 for side in encoded["size"]):
-        raise ValueError(f"size of {entry['file_name']} is {encoded['size']}; expected two positive integers")
+        raise ValueError(f"{entry['file_name']} has the size {encoded['size']}; expected two positive integers")
     category = entry["category_id"]
     if isinstance(category, bool) or int(category) != float(category):
         raise ValueError(f"category_id of {entry['file_name']} is {category!r}, not an integer")

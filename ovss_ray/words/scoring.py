@@ -97,10 +97,10 @@ class UpperBounds:
     labels. The last column counts pixels without a word.
     """
     best: int = 0
-    """sum of one mean IoU per image, in units of 1 / UNIT
+    """sum over the images of the image's mean IoU, in units of 1 / UNIT
 
-    The mean is over the true labels of the image, without background. The IoU of a label is the label's highest IoU
-    with any word of the same image.
+    The IoU of a true label is the highest IoU of the label with any word of the image. The mean IoU of an image is over
+    the image's true labels, without background.
     """
     images: int = 0
     """number of images whose truth has a label other than background"""
