@@ -79,5 +79,5 @@ class Partial(label_counts.LabelCounts):
         return {"boundary_iou_detectron2": self.iou(self.union > 0)}
 
     def result(self) -> dict[str, float]:
-        """Return the mean over the labels with an IoU, in percent; NaN without such labels."""
+        """Return the mean IoU of the labels that have an IoU, in percent; NaN if no label has an IoU."""
         return {"boundary_miou_detectron2": label_counts.mean(self.per_label()["boundary_iou_detectron2"])}

@@ -53,7 +53,7 @@ class Cells:
         self.sizes, self.heads = sizes, heads
         sides = torch.tensor([[w, h] for h, w in sizes], device=device)
         self.sides = sides.repeat_interleave(POINTS, 0).repeat(heads, 1)
-        """(N·S·P, 2) int64: for each point, w and h of the map of the point's scale"""
+        """(N·S·P, 2) int64: for each point, width and height of the map in which the point lies"""
         centres = torch.cat([cell_centres(size, device) for size in sizes])
         self.places = centres[:, None] * self.sides - 0.5
         """(T, N·S·P, 2) float32: x and y of each token in each point's map, in cells; 0 is the first cell's centre"""
