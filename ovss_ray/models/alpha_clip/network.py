@@ -125,7 +125,8 @@ class AlphaClip(nn.Module):
         """
         size = self.variant.pixels
         pictures = [whole_picture(rgb(image), size, self.device) for image in images]
-        return self.embed_pictures(torch.stack(pictures) if pictures else torch.empty(0, 3, size, size), batch)
+        empty = torch.empty(0, 3, size, size, device=self.device)
+        return self.embed_pictures(torch.stack(pictures) if pictures else empty, batch)
 
     @runtime.in_full_precision
     def classifier(self, vocabulary: Vocabulary, naming: Naming) -> Classifier:

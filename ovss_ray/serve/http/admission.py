@@ -231,5 +231,6 @@ class Desk:
                 for name, error in errors.items():
                     LOG.error("not ready: %s: %s", name, error)
             except HTTPException as failure:
+                self.unready = LOADING
                 LOG.warning("not ready yet: %s", failure.detail)
             await asyncio.sleep(self.limits.retry)
