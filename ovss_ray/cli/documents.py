@@ -105,7 +105,7 @@ def leaderboard(
     reports = {boards.short(run.rstrip("/"), [of.rstrip("/") for of in runs]): Report.load(run) for run in runs}
     names = boards.benchmarks(reports)
     if benchmark is not None and benchmark not in names:
-        raise UnknownName("value of --benchmark", benchmark, names)
+        raise UnknownName("--benchmark value", benchmark, names)
     listed = {name: boards.rows(name, reports) for name in names if benchmark in (None, name)}
     for name, rows in listed.items():
         terminal.console().print(_table(name, boards.HEADINGS, boards.cells(rows), boards.CONVENTIONS))

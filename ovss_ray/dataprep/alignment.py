@@ -4,7 +4,7 @@ A fault is reported if an alternative fits the photographs clearly better than t
 
 - alternative: the labels after a change that would undo a common error, such as a flip or a shift
 - agreement: sum of the edge strengths at the label boundaries, after the labels are shifted by some rows and columns
-- fit at a shift t: (agreement − m) / s. m, s: mean, deviation of the agreement at shifts more than NEAR pixels from t
+- fit at a shift: (agreement at this shift − mean) / standard deviation, both over all shifts that are not near (NEAR)
 - gain: fit of an alternative minus fit of the unchanged labels, both at shift 0
 
 Dimensions: n images, h w pixels of a reduced image, d shifts along each axis
@@ -38,33 +38,33 @@ NEAR = 6
 SURROUNDINGS = 24
 """Reduced pixels: an edge strength is normalised by mean and deviation in a square of this side around its pixel."""
 FITS = 3.5
-"""Standard deviations: minimum median fit of an alternative. A fault is reported if FITS, GAIN and WINS are reached."""
+"""Minimum median fit of an alternative. A fault is reported if FITS, GAIN and WINS are all reached."""
 FITS_SHIFTED = 5.0
-"""Standard deviations: minimum total fit to try a shift of all labels. Total fit at a shift: sum of n fits / √n."""
+"""Minimum total fit at a shift. Smaller shifts of all labels are not tried. Total fit: sum of n fits / √n."""
 GAIN = 2.5
-"""Standard deviations: minimum total gain to report a fault. Total gain: (median gain of n images) · √n."""
+"""Minimum total gain of an alternative to report a fault. Total gain: (median gain of n images) · √n."""
 WINS = 0.8
 """Minimum share of images in which an alternative fits better than the unchanged labels, to report a fault."""
 TOGETHER = 6
 """Second rule to report a fault: n ≥ TOGETHER, and FITS_TOGETHER, GAIN_TOGETHER, WINS_TOGETHER are reached."""
 FITS_TOGETHER = 1.5
-"""Second rule (see TOGETHER), standard deviations: minimum mean fit of an alternative to report a fault."""
+"""Second rule (see TOGETHER): minimum mean fit of an alternative to report a fault."""
 GAIN_TOGETHER = 6.0
-"""Second rule (see TOGETHER), standard deviations: minimum of √n · (mean of n gains, each clipped to ± STEADY)."""
+"""Second rule (see TOGETHER): minimum of √n · (mean of n gains, each clipped to ± STEADY) to report a fault."""
 WINS_TOGETHER = 0.7
 """Second rule (see TOGETHER): minimum share of images in which an alternative fits better than unchanged labels."""
 STEADY = 6.0
-"""Standard deviations: each gain in fit over unchanged labels is clipped to ± STEADY. So no image decides alone."""
+"""Limit of an image's gain in the second rule: each gain is clipped to ± STEADY, so that no image decides alone."""
 LEAST_SHIFT = 10
-"""Minimum shift to report, in pixels of the file. The shift must also reach 4 pixels of reduced images."""
+"""Smallest shift that is reported, in pixels of the label file."""
 SHIFT_GAIN = 2.0
-"""Standard deviations: used instead of GAIN in the test for a shift that is the same in all label maps."""
+"""Replacement for GAIN in the test for a shift that is the same in all label maps."""
 SHIFT_TOGETHER = 8.0
-"""Standard deviations: used instead of GAIN_TOGETHER in the test for a shift of all label maps (see SHIFT_GAIN)."""
+"""Replacement for GAIN_TOGETHER in the test for a shift that is the same in all label maps."""
 STRANGERS = 24
 """Maximum number of images in the test for swapped files, which compares each photograph with other images' labels."""
 STRANGER_FITS = 6.0
-"""Standard deviations: minimum fit between a photograph and another image's labels to report swapped files."""
+"""Minimum fit of another image's labels to a photograph. If it is reached, the files count as swapped."""
 SEVERAL = 0.15
 """Minimum share of swapped photographs to report a fault. Swapped: another image's labels fit clearly better."""
 ALL_ALIKE = 3
@@ -72,7 +72,7 @@ ALL_ALIKE = 3
 MANY = 8
 """Minimum number of images to report that label boundaries follow no edges."""
 NOTHING = 1.0
-"""Minimum median fit of the unchanged labels, in standard deviations. Boundaries with a smaller fit follow no edges."""
+"""Minimum median fit of the unchanged labels. Boundaries with a smaller fit follow no edges."""
 
 
 @dataclass(frozen=True)

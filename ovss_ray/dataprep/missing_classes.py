@@ -20,11 +20,11 @@ from ovss_ray.structures.findings import Fault
 BULK = 0.05
 """Minimum share of ignored pixels to suspect that they belong to a class that never occurs."""
 MOST = 0.2
-"""Minimum share of ignored pixels in 1 or 2 label files to be certain that labels are shifted by one.
+"""Minimum share of ignored pixels, in one or two label files, to be certain that labels are shifted by one.
 
-In 3 or more label files (see ENOUGH), a single ignored pixel is sufficient. With fewer ignored pixels, the shift is
-reported as possible: `Fault.sure` is False. These rules apply only if the first class never occurs, and the name of the
-first class is in REST.
+MOST is used if the first class, such as "background" (see REST), never occurs. Its pixels are then perhaps the ignored
+pixels. In 3 or more label files, a single ignored pixel is sufficient. With fewer ignored pixels, the shift is reported
+as possible: `Fault.sure` is False.
 
 If positions and colours of labels indicate the shift, the shift is always certain (see `PlausibilityTest.moved`).
 """

@@ -61,7 +61,7 @@ Votes for and votes against the labels are counted. With fewer votes, `Fault.sur
 CLEARER = 4
 """Minimum lead, in votes, of shifted labels over unchanged labels to report a shift (see `PlausibilityTest.moved`)."""
 ALIKE = 3
-"""Maximum number of possible mistakes, such as a shift by one, in the message of a fault."""
+"""Maximum number of possible causes of a fault, such as a shift by one, that the fault's message lists."""
 BAD = 0.5
 """The labels are judged implausible if at most this share of the votes is for them."""
 GOOD = 0.75
@@ -145,11 +145,11 @@ class PlausibilityTest:
     def _image_votes(self, stats: ClassStats, classes: np.ndarray) -> np.ndarray:
         """Return the votes of one image as a bool array.
 
-        The votes test the assumption that pixels of the label `stats.labels[j]` show the class `classes[j]`. A vote is
-        True if the position or the colour of a label is usual for this class, else False. A class without a usual
-        position and colour has no vote.
+        The votes test the assumption that pixels of the label `stats.labels[j]` show the class `classes[j]`. A class
+        with a usual position, such as "sky", gives one vote: whether the label has this position. A class with a usual
+        colour gives one vote: whether the label has this colour. Other classes give no vote.
 
-        `classes`: (n,) int64, indices of classes. -1 means that the label shows none of the K classes, and has no vote.
+        `classes`: (n,) int64, indices of classes. For -1, no class is assumed, and there is no vote.
         """
         named = classes >= 0
         place, green = np.where(named, self.place[classes], 0), np.where(named, self.green[classes], False)
@@ -194,11 +194,11 @@ class PlausibilityTest:
     def _others(
         self, looks: Sequence[ClassStats], unchanged: np.ndarray, orders: Mapping[str, Sequence[int]]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield the description of each possible mistake in the labels, and an array (K,) int64, common mistakes first.
+        """Yield possible mistakes in the labels, common ones first: description, and meaning of each label, (K,) int64.
 
-        In labels with the mistake, pixels of label i show the class whose index is element i of the array. Element i is
-        -1 if these pixels show none of the K classes. `unchanged`: the array of correct labels, whose element i is i.
-        `orders`: see `verdict`.
+        If the labels have the mistake, pixels of label i show the class whose index is element i of the meaning. -1
+        means none of the K classes. `unchanged`: the meaning of labels without a mistake, 0 to K − 1. `orders`: see
+        `verdict`.
         """
         yield "the labels were not shifted by one (0 is still 'other')", unchanged - 1
         yield (

@@ -92,7 +92,7 @@ class Derived(Table):
     Result: Callable[..., Any]
     """class that computes the values; arguments: the other metric's sum, and a further input if `needs` is not empty"""
     needs: str = ""
-    """name of a further input: "relations" (file of --relations), FOLD (number of measured episodes), or "" (none)"""
+    """name of a further input: "relations" or the constant FOLD; "" if there is no further input"""
 
     @property
     def option(self) -> str:

@@ -120,9 +120,8 @@ def collect(
     """Write the non-zero cells of the table to three arrays. Then clear the table and the marks `touched`.
 
     For K labels, cells in row K (IGNORE) are left out. `truths` gets the row of each cell. `predictions` gets the
-    column of each cell, but NONE instead of column K. `pixels` gets the number of pixels of each cell. If `distinct`
-    returns n, each of the three arrays needs n + 1 elements. The first n elements are the result. The last element is
-    only working space.
+    column of each cell, but NONE instead of column K. `pixels` gets the number of pixels of each cell. For n cells, as
+    the function `distinct` counts them, each array needs n + 1 elements. The last element is only working space.
     """
     labels = table.shape[0] - 1
     n = np.uintp(0)  # unsigned: a signed index is tested each time for being negative

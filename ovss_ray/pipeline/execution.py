@@ -169,7 +169,11 @@ def _merge(batch: Batch, done: Batch, good: np.ndarray, writes: Sequence[str]) -
 
 
 def _timed(batch: Batch, seconds: Mapping[str, float], shares: np.ndarray) -> np.ndarray:
-    """Return a batch's column `seconds` after a stage. Row i gets the fraction `shares[i]` of the stage's times."""
+    """Return the batch's column of times per image, with the times of a stage added.
+
+    `seconds`: name of a time → seconds that the stage needed for the whole batch. `shares[i]` is the fraction of these
+    seconds that is added to row i.
+    """
     before = batch.get("seconds", column({} for _ in shares))
     return column(
         {**(old or {}), **{name: (old or {}).get(name, 0.0) + float(s * share) for name, s in seconds.items()}}

@@ -125,20 +125,19 @@ def shifted(values: np.ndarray, reported: float) -> Ends | None:
 
 
 def _known(values: Mapping[str, np.ndarray], whole: Mapping[str, np.ndarray]) -> dict[str, Ends]:
-    """Return key of a metric, such as "miou" → interval of the metric. A key without an interval is left out.
+    """Return the interval for each key of a metric, such as "miou". A key without an interval is left out.
 
-    For each key, `values` has the metric's values in R resamples, (R,). For each key, `whole` has the metric's value
-    over all images, (1,).
+    `values`: key → values in R resamples, (R,). `whole`: key → value over all images, (1,).
     """
     intervals = {key: centred(of_key, float(whole[key][0])) for key, of_key in values.items()}
     return {key: ends for key, ends in intervals.items() if ends is not None}
 
 
 def _per_label(values: Mapping[str, np.ndarray], whole: Mapping[str, np.ndarray]) -> dict[str, list[Ends | None]]:
-    """Return key of a metric, such as "iou" → interval of each label; None for a label without an interval.
+    """Return the intervals of the L labels for each key of a metric, such as "iou"; None: no interval for this label.
 
-    For each key, `values` has the values of L labels in R resamples, (R, L). For each key, `whole` has the values of
-    the labels over all images, (1, L).
+    `values`: key → values of the labels in R resamples, (R, L). `whole`: key → values of the labels over all images,
+    (1, L).
     """
     return {
         key: [centred(of_label, float(of_all)) for of_label, of_all in zip(of_key.T, whole[key][0], strict=True)]

@@ -158,9 +158,10 @@ def draws(units: int, resamples: int, seed: int = SEED) -> Iterator[np.ndarray]:
 
 
 def _clusters(ids: pa.ChunkedArray, listed: pa.Table) -> np.ndarray:
-    """Return the index of each image's photograph, (n,) int64, counted from 0 in the order of the images.
+    """Return a number for each image, (n,) int64. Images that are made from the same photograph have the same number.
 
-    Images with the same non-empty `image_uri` in the manifest `listed` share a photograph.
+    These images have the same non-empty `image_uri` in the manifest `listed`. The numbers are counted from 0, in the
+    order of the images.
     """
     addresses = listed["image_uri"].take(pc.index_in(ids, listed["image_id"])).to_pylist()
     keys = [("uri", uri) if uri else ("id", name) for uri, name in zip(addresses, ids.to_pylist(), strict=True)]

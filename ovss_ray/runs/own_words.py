@@ -50,7 +50,7 @@ def _entries(vocabulary: Mapping[str, str | WordList], benchmarks: Sequence[str]
     for key, entry in vocabulary.items():
         names = () if key == word_list.EVERY else tuple(map(catalog.absolute, catalog.expanded([key])))
         if unknown := [name for name in names if name not in benchmarks]:
-            raise UnknownName("benchmark of --vocabulary", unknown[0], benchmarks)
+            raise UnknownName("--vocabulary benchmark", unknown[0], benchmarks)
         entries |= dict.fromkeys(names, entry)
     return entries
 
@@ -222,9 +222,9 @@ def _target(target: str | int, where: str, places: Places, benchmark: Benchmark)
 
 
 def _label(names: Names, places: Places) -> int | None:
-    """Return the index of the label that has a name of the class. If no label fits, return None.
+    """Return the index of the label that one of the user's names of a class denotes; None if no name denotes a label.
 
-    The first name in `names` that belongs to a label is used. Raises OvssError if this name belongs to several labels.
+    The first such name in `names` is used. Raises OvssError if it denotes several labels.
     """
     name = next((name for name in _spelled(names) if _folded(name) in places), None)
     if name is None:

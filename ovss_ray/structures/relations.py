@@ -56,7 +56,7 @@ class Relations:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of `pairs`, in hex digits. Two files with the same pairs have the same SHA-256 in any file format."""
+        """SHA-256 of `pairs`, in hex digits. It does not depend on the file format from which the pairs were read."""
         return hashlib.sha256(repr(self.pairs).encode()).hexdigest()
 
 

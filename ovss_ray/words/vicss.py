@@ -132,7 +132,7 @@ class Sums:
     """
 
     counts: np.ndarray
-    """(K, K) int64: counts[truth, prediction] of `hard`, in pixels"""
+    """(K, K) int64: number of pixels of each class in the truth (rows) and each class in the prediction (columns)"""
     ratios: np.ndarray
     """(4, K) object: value of each metric in OF_IMAGES for each class, summed over images, in units of 1 / UNIT"""
     pairs: np.ndarray

@@ -205,7 +205,7 @@ def test_files_of_the_command_are_for_one_benchmark_or_for_all_others(tmp_path: 
     words = {"*": WordList(names=("sky",)), "cityscapes:19": WordList(names=("road", "sky"))}
     resolved = own_words.resolve(words, cards)
     assert {name: len(own.index) for name, own in resolved.items()} == {"cityscapes:19": 2, "scenes:seen": 1}
-    with pytest.raises(OvssError, match=r"benchmark of --vocabulary 'camvid'.*Known: cityscapes:19, scenes:seen"):
+    with pytest.raises(OvssError, match=r"--vocabulary benchmark 'camvid'.*Known: cityscapes:19, scenes:seen"):
         own_words.resolve({"camvid": file}, cards)
 
 

@@ -40,8 +40,9 @@ colours          only for rgb: a mapping from the name or index of a class to [r
 title, domain, licence    texts for the report; optional
 
 The image id is a file's name without suffix and extension. A photograph and a label file with the same image id form a
-pair. If several photographs have the same id, the names of the folders that match wildcards precede the id:
-`seq1/0000`. If a file matches both `images` and `labels`, the file belongs to the key with the longer suffix.
+pair. If several photographs have the same id, the names of folders are put before the id, such as `seq1/0000`. These
+are the folders that a wildcard of the pattern matches. If a file matches both `images` and `labels`, the file belongs
+to the key with the longer suffix.
 
 An image fails if a pixel has a label value or colour that is neither a class nor ignored.
 """

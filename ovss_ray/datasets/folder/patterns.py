@@ -58,7 +58,7 @@ class Step:
 
     text: str
     varies: bool = False
-    """True if the patterns of the search differ in this step; `Match.folders` then lists the folder of this step"""
+    """True if another pattern of the same search has a different text in this step"""
 
     @property
     def wild(self) -> bool:
@@ -135,7 +135,7 @@ class Search:
         return new
 
     def _folders(self, place: _Place, step: Step) -> Iterator[_Place]:
-        """Yield the subfolders of a folder that fit a step."""
+        """Yield the folders that lie in `place` and fit a step of a pattern."""
         if _literal(place, step):
             named = (*place.named, step.text) if step.varies else place.named
             address = files.join(place.uri, step.text)

@@ -176,7 +176,7 @@ class Ovsam(nn.Module):
         - `base`: base classes, by index or name; default: none. `novel`: novel classes; default: all except `base`.
         - `path`: the mode, see inputs.PATHS. A result of `embed` keeps the mode of `embed`.
         - `clip_boxes` (P, 4): boxes for CLIP, in pixels of the image; default: `boxes`, else the masks' tight boxes.
-        - `official`: if False, boxes for CLIP are scaled to the network's input; if True, they are not, as officially.
+        - `official`: if True, boxes for CLIP are not scaled to the network's input, as in the official code.
 
         The result has these keys:
         - neck (1, embed, g, g), low_res_masks (P, 1, 4 g, 4 g); rois (P, 5) and roi_levels (P,) as from `regions`.

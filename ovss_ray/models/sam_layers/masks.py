@@ -109,9 +109,12 @@ def packed(
 ) -> list[list[np.ndarray]]:
     """Return the packed bits of the selected masks: one list per image, with one array uint8 per selected mask.
 
-    An array has one bit for each pixel in the mask's box. Each argument has one element per image. The element of
-    `images` is a sequence of Measured with M masks in total. The element of `boxes` (M, 4) int64 has the boxes
-    of all M masks. The element of `selected` (m,) int64 has the indices of the selected masks, among all M masks.
+    An array has one bit for each pixel in the mask's box. Each argument has one element per image. For an image with
+    M masks, this element is:
+
+    - in `images`: a sequence of Measured, which together contain the M masks
+    - in `boxes`: the boxes of the M masks, (M, 4) int64
+    - in `selected`: the indices of the selected masks, (m,) int64
     """
     device = next((part.bits.device for parts in images for part in parts if isinstance(part.bits, Tensor)), None)
     if device is None:

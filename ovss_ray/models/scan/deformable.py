@@ -56,7 +56,7 @@ class Cells:
         """(N·S·P, 2) int64: for each point, width and height of the map in which the point lies"""
         centres = torch.cat([cell_centres(size, device) for size in sizes])
         self.places = centres[:, None] * self.sides - 0.5
-        """(T, N·S·P, 2) float32: x and y of each token in each point's map, in cells; 0 is the first cell's centre"""
+        """(T, N·S·P, 2) float32: x and y of each token, in cells of each point's map; the first cell's centre is 0"""
         bordered = (sides + 2).prod(1)
         self.count = bordered.sum()
         """number R of cells in all maps, including a border of one cell around each map"""
@@ -66,12 +66,11 @@ class Cells:
         head = torch.arange(heads, device=device).repeat_interleave(len(sizes) * POINTS)
         # The maps are those of the first image, with borders. `_corners` adds the place of the point and the image.
         self.around = corners * heads + head[:, None]
-        """(N·S·P, 4) int64: row numbers of the 2 × 2 cells around each point, if all points were at the top left
+        """(N·S·P, 4) int64: row numbers of the 2 × 2 cells at the top left corner of each point's map
 
         The rows are those of the array `table` in the method `summed`. A row has the values of one cell for one head.
-        The four rows of a point are for the point's head. "Top left" means the top left 2 × 2 cells of the point's map
-        in the first image. The border is part of the map. `_corners` adds one number to the four row numbers of a
-        point. This number depends on the actual place and image of the point.
+        The map is the map of the first image, including the border. To get the row numbers of the cells around a point,
+        `_corners` adds the point's offset to these four numbers.
         """
 
     def sampled(self, values: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:

@@ -44,9 +44,9 @@ class Windows:
         self.places = places[:-1]
         """(B·h·w,) int64: position of each token in the flattened `order`"""
         self.masks = edge_masks(side, shift, device) if shift else torch.zeros((1, 1, 1), device=device)
-        """(kinds, L, L) float32: values added to the attention logits in the windows of each kind
+        """(4, L, L) float32: values added to the attention logits, for each of the four kinds of windows in `sizes`
 
-        If `shift` is 0, the array is a single zero of shape (1, 1, 1).
+        If `shift` is 0, all windows are of one kind. The array is then a zero of shape (1, 1, 1).
         """
         self.distances = relative_position_index(side, device)
 

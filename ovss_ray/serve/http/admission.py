@@ -151,9 +151,9 @@ class Desk:
             await asyncio.sleep(0.05)
 
     def pixels_now(self, model: Model, kind: Kind) -> int:
-        """Return the number of pixels of the largest image that a model can at present process in `limits.seconds`.
+        """Return how many pixels an image may have, so that the model answers within `limits.seconds`.
 
-        The result is at most `limits.pixels`.
+        The result depends on the current load, and is at most `limits.pixels`.
         """
         return self.watch.pixels(model.pools, kind, self.limits.seconds, self.limits.pixels)
 

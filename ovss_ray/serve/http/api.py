@@ -206,7 +206,7 @@ def _segmented(
     """Return the response of /v1/segment. Call this function in a thread.
 
     `result`: row with the label map. `words`: classes of the label map. If the model found no words, `result` and
-    `words` are None. `bare`: whether the response is a PNG. `listed`: value of the field `words` of the answer.
+    `words` are None. `bare`: whether the response is a PNG. `listed`: the words that the JSON answer lists, if any.
     Raises HTTPException 422 if all polygons together have more than `corners` corners.
     """
     result = result or own_words.unnamed(image)

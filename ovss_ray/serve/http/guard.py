@@ -155,7 +155,8 @@ class Guard:
         """Return the quota of a request's API key. If no API key is needed, or the key has no quota, return None.
 
         Raises HTTPException 400 for a missing, repeated or malformed Host header, and 401 for a missing or wrong API
-        key. If the service has no API key, HTTPException 403 is raised for the requests that Guard refuses.
+        key. A service without an API key accepts only requests from its own machine; for others, HTTPException 403 is
+        raised.
         """
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")

@@ -91,9 +91,9 @@ def record(
     """Return the record of an image. The record has all FIELDS except `image`.
 
     `true` has the T instances. `true_areas` (T,) has the area of each instance in pixels. `crowd` (T,) bool is True
-    for crowds. `detected` has the R predicted masks. `ranks` (R,) has the score of each mask. `listed` has the indices
-    of the masks to evaluate. For each label, at most `most` masks in `listed` are evaluated. The masks with the lowest
-    scores are left out.
+    for crowds. `detected` has the R predicted masks. `ranks` (R,) has their scores, by which they are ranked. `listed`
+    has the indices of the masks to evaluate. For each label, only the `most` masks with the highest scores are
+    evaluated.
     """
     counts = np.array([[low <= area <= high for low, high in AREAS] for area in true_areas], bool)
     counts = counts.reshape(-1, len(AREAS))

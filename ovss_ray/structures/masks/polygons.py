@@ -83,8 +83,7 @@ def _corners(labels: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.nd
 
     The corners are sorted by class, then by y, then by x. A corner belongs to the outline of one class. The arrays are:
 
-    - (n, 2): class of each corner, and flat index in `labels` of a pixel. The pixel has this class and touches this
-      corner
+    - (n, 2): class of each corner, and flat index in `labels` of the pixel of this class at the corner
     - (n,): x of each corner
     - (n,): y of each corner
     - (n,): index of the next corner on the same outline

@@ -29,7 +29,7 @@ from ovss_ray.training.recipes.sam2clip.config import Config
 from ovss_ray.training.recipes.sam2clip.photographs import Photographs
 
 FITTED = 24
-"""Number of drawn scenes for the least-squares fit of the neck's first convolutions (see `_fit`)"""
+"""Number of synthetic scenes for the least-squares fit of the neck's first convolutions (see `_fit`)"""
 
 
 class Student(nn.Module):

@@ -41,6 +41,6 @@ class Config(Training):
     imperfect: float = Field(default=0.5, ge=0, le=1)
     """fraction of the drawn regions whose masks are distorted to resemble imperfect proposals"""
     negatives: int = Field(default=64, ge=0)
-    """number of random class names per step with which the drawn regions are compared, besides the regions' names"""
+    """number of random class names per step: wrong answers for the regions, added to the names of the step's regions"""
     attributes: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """weights of the classification losses for pattern, colour and shape of drawn things"""
