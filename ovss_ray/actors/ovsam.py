@@ -78,7 +78,7 @@ class Stage(WithNames, stage.Stage):
     def columns(cls, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the columns that the stage reads and writes.
 
-        The columns with annotated boxes are read only if `official` is True, or if `clip_boxes` is truth.
+        The columns with annotated boxes are read only if `official` is True, or if `clip_boxes` is "truth".
         """
         needs_truth = options.get("official") or options.get("clip_boxes") == "truth"
         return ((*cls.reads, *TRUTH) if needs_truth else cls.reads), cls.writes
@@ -105,7 +105,7 @@ class Stage(WithNames, stage.Stage):
         self.model = network.load(config.variant, self.files(config), config.resolved_device(), config.precision)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Segment and name the objects at all prompts. Up to `batch` images share a forward pass.
+        """Segment and name the objects at all prompts of the images. Several images share a forward pass.
 
         If the option `exact` is True, each image has a separate forward pass. Repeated runs on the same hardware then
         give bit-identical results.

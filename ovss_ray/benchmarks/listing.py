@@ -178,7 +178,7 @@ CAUSES = dict(
         strict=True,
     )
 )
-"""Usual cause of each of KINDS except the first two. The usual cause of these two is INCOMPLETE."""
+"""Kind of file in KINDS → usual cause. Kinds that are not in this mapping have the usual cause INCOMPLETE."""
 INCOMPLETE = "an incomplete copy, or files of another data set in the same folder"
 """Usual cause of photographs without a label file, and of label files without a photograph."""
 FILE = "stem, path, side, uri, near"

@@ -22,21 +22,21 @@ from ovss_ray.dataprep.symmetries import MIRRORED, STORED, UPRIGHT, Symmetry
 from ovss_ray.structures.findings import Fault
 
 LONGEST = 512
-"""pixels: images are reduced until no side is longer than this."""
+"""Longest side, in pixels, of a reduced image. Larger images are reduced to this size for the test."""
 SHORTEST = 64
-"""pixels: reduced images with a side below this are not tested."""
+"""Minimum length, in pixels, of both sides of a reduced image. Images with a shorter side are not tested."""
 LEAST = 30
 """Minimum number of boundary pixels in a reduced label map. Images with fewer boundary pixels are not tested."""
 FLAT = 0.01
 """Minimum standard deviation of a photograph's edge strengths. Photographs with a smaller value are not tested."""
 REACH = 64
-"""Pixels of reduced images: the largest shift of the labels is min(REACH, a quarter of the shorter side)."""
+"""Largest shift of the labels, in pixels of reduced images. It is also at most a quarter of the shorter side."""
 SLACK = 1
 """Largest distance at which a label boundary agrees with an edge, in pixels of reduced images."""
 NEAR = 6
-"""Pixels of reduced images: a fit compares one shift with the shifts that are more than NEAR rows or columns away."""
+"""Largest difference, in pixels of reduced images, between a shift and the shifts that are near it (see fit)."""
 SURROUNDINGS = 24
-"""Reduced pixels: an edge strength is normalised by mean and deviation in a square of this side around its pixel."""
+"""Side, in pixels of reduced images, of the square around a pixel whose mean and deviation normalise its edge."""
 FITS = 3.5
 """Minimum median fit of an alternative. A fault is reported if FITS, GAIN and WINS are all reached."""
 FITS_SHIFTED = 5.0
@@ -165,7 +165,7 @@ def agreement(photograph: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def fit(agreed: np.ndarray, shift: tuple[int, int] = (0, 0)) -> float:
-    """Return in standard deviations how far `agreed` (d, d) near `shift` (rows, columns) exceeds its mean elsewhere."""
+    """Return the fit at a shift (rows, columns). `agreed` (d, d): agreement at each shift (see module's docstring)."""
     row, column = (middle + moved for middle, moved in zip((len(agreed) // 2,) * 2, shift, strict=True))
 
     def around(margin: int) -> tuple[slice, slice]:

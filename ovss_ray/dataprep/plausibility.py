@@ -49,14 +49,14 @@ STRIDE = 3
 VOTES = 3
 """Minimum number of votes; with fewer votes, the labels are not judged."""
 SOME = 8
-"""Minimum number of votes to report a fault as certain, if another order or shift of the labels fits better.
+"""Minimum number of votes to report a fault as certain. It applies if another order or shift of the labels fits better.
 
-Votes for and votes against the labels are counted. With fewer votes, `Fault.sure` is False.
+Both votes for and votes against the labels are counted. With fewer votes, `Fault.sure` is False.
 """
 MANY = 20
-"""Minimum number of votes to report a fault as certain, if no other order or shift of labels fits better.
+"""Minimum number of votes to report a fault as certain. It applies if no other order or shift of labels fits better.
 
-Votes for and votes against the labels are counted. With fewer votes, `Fault.sure` is False.
+Both votes for and votes against the labels are counted. With fewer votes, `Fault.sure` is False.
 """
 CLEARER = 4
 """Minimum lead, in votes, of shifted labels over unchanged labels to report a shift (see `PlausibilityTest.moved`)."""
@@ -194,11 +194,11 @@ class PlausibilityTest:
     def _others(
         self, looks: Sequence[ClassStats], unchanged: np.ndarray, orders: Mapping[str, Sequence[int]]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield possible mistakes in the labels, common ones first: description, and meaning of each label, (K,) int64.
+        """Yield possible mistakes in the labels, common ones first: description and `meaning`, (K,) int64.
 
-        If the labels have the mistake, pixels of label i show the class whose index is element i of the meaning. -1
-        means none of the K classes. `unchanged`: the meaning of labels without a mistake, 0 to K − 1. `orders`: see
-        `verdict`.
+        If the labels have the mistake, pixels of label i show the class with the index `meaning[i]`. The index -1
+        means none of the K classes. `unchanged`: the meaning of labels without a mistake, [0, 1, …]. `orders`:
+        see `verdict`.
         """
         yield "the labels were not shifted by one (0 is still 'other')", unchanged - 1
         yield (

@@ -10,7 +10,8 @@ Fold f has the classes f + 1, f + 5, … f + 77. The episodes are listed in `dat
 Weighting and Boosting for Few-Shot Segmentation", ICCV 2019.
 
 The folds have 35783, 17912, 14563 and 14315 episodes, in 26052, 15305, 13138 and 12640 photographs. Classes have the
-names of coco:object, such as "traffic light". Background also has the names of coco:object, such as "sky". A method
+names of coco:object, such as "traffic light". The background has several names, the same as in coco:object, such as
+"sky". A method
 that segments one class at a time gets "background" and Fusioner's name of the class, such as "trafficlight".
 
 This project evaluates each episode of a fold once. Published evaluations differ from ours in these points:

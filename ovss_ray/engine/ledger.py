@@ -13,13 +13,9 @@ from typing import Any
 
 # The cause is known if faulthandler left a trace: a missed deadline, a segmentation fault, or another fatal error.
 ENOUGH = 2
-"""Number of dead workers at which an image is skipped.
-
-Only workers that died with a known cause while processing this image are counted."""
+"""Number of workers with a known cause of death after which the image that they were processing is skipped."""
 ENOUGH_UNKNOWN = 3
-"""Number of dead workers at which an image is skipped.
-
-All workers that died while processing this image are counted, with or without a known cause."""
+"""Number of dead workers after which the image that they were processing is skipped, even if no cause is known."""
 
 UNKNOWN = "its process was killed, as happens for lack of memory"
 
@@ -118,9 +114,8 @@ class Ledger:
         `stop`: the reason why the run should stop, or "". If a worker has died while processing an image, the image has
         a verdict. The verdict is the reason to skip the image, or "" to process the image separately.
 
-        `alone`: True if the worker has already registered these images, for example as part of a batch. If `alone` is
-        False, each image adds 1 to the number of starts of the worker's pool. Otherwise, no start is counted.
-        Status.redone is computed from the numbers of starts.
+        `alone`: True if the worker has already registered these images, and now registers only some of them. If False,
+        each image adds 1 to the number of starts of the worker's pool, from which Status.redone is computed.
 
         `good`: True if at least one of the worker's previous images has no error.
         """

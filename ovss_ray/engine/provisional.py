@@ -28,7 +28,7 @@ from ovss_ray.structures.columns import NONE
 GROUPS = 64
 """Number of groups of photographs."""
 FEWEST = 10
-"""Minimum number of groups of photographs that contain a measured image. With fewer groups, there is no interval."""
+"""Minimum number of groups for a confidence interval. Groups without a measured image are not counted."""
 ERRORS = 2.0
 """Number of standard errors from the metric's value to each end of the interval. Two give about 95 % confidence."""
 MANY = 2.0**60  # the factor √(m / (m − 1)) of `widened` is then rounded to 1

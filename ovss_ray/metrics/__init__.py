@@ -189,20 +189,20 @@ def _option(name: str, needs: str) -> str:
 
 @cache
 def built_in() -> tuple[Metric, ...]:
-    """Return the measured metrics of this package, in the order of their tables."""
+    """Return the metrics of this package that are measured per image, in the order of their tables in reports."""
     return tuple(sorted(map(load, _known(derived=False)), key=lambda metric: metric.place))
 
 
 @cache
 def derived() -> tuple[Derived, ...]:
-    """Return the derived metrics of this package, in the order of their tables."""
+    """Return the derived metrics of this package, in the order of their tables in reports."""
     every = (Derived(**_defined(Derived, name)) for name in _known(derived=True))
     return tuple(sorted(every, key=lambda metric: metric.place))
 
 
 @cache
 def regular() -> tuple[Metric, ...]:
-    """Return the measured metrics of this package that need no entry in a config, in the order of their tables."""
+    """Return the metrics of `built_in` that need no entry in a config, in the same order."""
     return tuple(metric for metric in built_in() if not metric.on_request)
 
 
@@ -256,7 +256,7 @@ def columns(names: Iterable[str]) -> list[str]:
 def load_own(names: tuple[str, ...]) -> tuple[Metric, ...]:
     """Return the metrics that a config lists.
 
-    Raises OvssError if a metric of this package is not `on_request`, or if two metrics share a value's name.
+    Raises OvssError for a metric that every run measures, and for two metrics with values of the same name.
     """
     added = tuple(map(load, names))
     known = [metric for metric in (*built_in(), *derived()) if metric.name not in names]

@@ -17,11 +17,7 @@ from ovss_ray.structures.columns import IGNORE, NONE
 _CHUNK, _BLOCK, _GROUP = 2048, 8, 64
 # For a small table, a scan of all cells is faster than a mark for each pixel.
 _SMALL = 1 << 15
-"""Maximum number of cells of a small table.
-
-In a larger table, `count` sets the mark of each group of cells in which it counts pixels. In a small table, `count`
-skips some of these marks. The function `distinct` then sets the skipped marks.
-"""
+"""Maximum number of cells of a table for which `distinct` scans all cells. `count` then sets only some marks."""
 
 
 @cache

@@ -1,8 +1,8 @@
 """mIoU and related metrics in bootstrap resamples, defined as in confusion.py and vectorised over resamples.
 
 Resamples vary less than independent sets of photographs. To correct this, `class_sums.widened` increases the
-difference between a resample's value and the value over all images. This is done separately for each label. A mean over labels is
-computed from these widened values.
+difference between a resample's value and the value over all images. This is done separately for each label. A mean over
+labels is computed from these widened values.
 """
 
 from collections.abc import Sequence

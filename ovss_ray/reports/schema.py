@@ -157,7 +157,7 @@ class PublishedFigure(Part):
     """A published value of a metric, such as mIoU, and the value of the same metric that the run measured."""
 
     miou: float
-    """published value in percent, with the digits of the source; `convention` names the metric of the value"""
+    """published value in percent, with the digits of the source; mIoU or the metric that `convention` names"""
     convention: str
     kind: str
     where: str

@@ -51,7 +51,7 @@ class Blocks:
     """Sizes of the blocks in which images travel between pools."""
 
     images: int
-    """number of images in each block of several batches; 0 if each block is a single batch"""
+    """number of images in a block, if each block has several batches; 0 if each block is a single batch"""
     rows: int
     """number of manifest rows in each block that the first pool receives; a multiple of the first pool's batch"""
 

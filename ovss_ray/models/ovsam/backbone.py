@@ -104,10 +104,10 @@ def backbone(variant: Variant) -> Backbone | Tower:
 
 
 def resampling(channels: int, width: int, stride: int, patch: int) -> nn.Module:
-    """Return a convolution that changes the cells of a map from `stride` × `stride` to `patch` × `patch` pixels.
+    """Return a convolution from `channels` to `width` channels that multiplies a map's h and w by `stride` / `patch`.
 
-    The pixels are those of the network's input. Along both axes, the number of cells is multiplied by `stride` /
-    `patch`. The convolution has `channels` input channels and `width` output channels.
+    A cell of the input map covers `stride` × `stride` pixels of the network's image. A cell of the output map covers
+    `patch` × `patch` pixels.
     """
     if stride > patch:
         return nn.ConvTranspose2d(channels, width, stride // patch, stride // patch)

@@ -28,6 +28,6 @@ class Config(Training):
     answers: int = Field(default=3, ge=1)
     """maximum number of answers to a prompt in a step
 
-    If `answers` is 3, the steps 0 to 3 have 1, 2, 3 and 1 answers to each prompt. Between two answers, the prompt gets
-    one more click.
+    The number of answers increases by one from step to step. After the maximum, it is 1 again: 1, 2, 3, 1, 2, … for
+    `answers: 3`. Between two answers, the prompt gets one more click.
     """
