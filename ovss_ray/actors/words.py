@@ -58,10 +58,10 @@ class Stage(stage.Stage):
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """Return the files on which the tags depend. The function `files` of the tagger's module returns these files.
+        """Return the files that the option `tagger` needs: the result of the function `files` in the tagger's module.
 
         If `tagger` is "wordnet", or if the module has no function `files`, the result is (). Raises OvssError if the
-        tagger's module is missing, or if a library or model of the filter is missing.
+        tagger's module is missing, or if a library or model that extracts the words is missing.
         """
         if config.filter == "cased":
             cased.singular("words")

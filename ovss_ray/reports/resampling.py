@@ -87,7 +87,7 @@ class Cells:
 
     @cached_property
     def matrix(self) -> "csr_array":
-        """Sums over the images of each photograph, (3 L + 2, U) sparse int64, for L labels and U photographs.
+        """Sums for each photograph over the images made from it, (3 L + 2, U) sparse int64: L labels, U photographs.
 
         The rows are the fields of ClassSums, in this order: L rows `hits`, L rows `truth`, L rows `prediction`, a row
         `image_sum`, a row `images`.

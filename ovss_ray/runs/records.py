@@ -208,7 +208,7 @@ def _placed(number: int, content: pa.Table) -> pa.Table:
 
 
 def _facts(part: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Convert the rows of `part` to `schema`, the schema of the result of `_all`. `part` joins results of `_placed`."""
+    """Return the columns that `_all` describes, as a table with `schema`. `part`: one or more tables from `_placed`."""
     columns = {name: mapped_tables.filled(part, name) for name in ("image_id", *DIGESTS) if name in schema.names}
     columns |= {"place": part["place"], "good": pc.equal(part["error"], "")}
     columns |= {"digested": versions.digested(part), "whole": part["whole"]}

@@ -106,7 +106,7 @@ class News:
     def __init__(self) -> None:
         self._name, self._gone, self._cause = "", False, ""
         self._printed = 0
-        """number of lines that the current HTTP process has supplied, and that were already printed"""
+        """number of lines that were printed since the current HTTP process started"""
 
     def answered(self, name: str, dropped: int, lines: Sequence[str]) -> list[str]:
         """Return the lines that were not printed yet. Call this method each time the HTTP process answers.

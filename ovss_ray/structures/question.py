@@ -70,7 +70,7 @@ class Question:
 
     @cached_property
     def _table(self) -> np.ndarray | None:
-        """Table from class index to label index, (NONE + 1,) uint16; None if every class i counts as label i."""
+        """Array uint16 that has the label of class i at index i; None if every class i counts as label i."""
         if self.index == tuple(range(len(self.labels))):
             return None
         table = np.full(NONE + 1, NONE, np.uint16)

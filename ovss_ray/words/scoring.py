@@ -67,7 +67,7 @@ class Recall:
 
     @classmethod
     def of(cls, records: Iterable[Record], label_of: Mapping[Word, int]) -> "Recall":
-        """Return the recall over the pairs of all records."""
+        """Return the recall over all records. `label_of`: word → label to which the word is mapped."""
         total = cls()
         for record in records:
             truth = set(record["truth"])
@@ -79,7 +79,7 @@ class Recall:
 
     @property
     def percent(self) -> float:
-        """The recall in percent; NaN without a pair."""
+        """The recall in percent; NaN if `present` is 0."""
         return 100.0 * self.recalled / self.present if self.present else float("nan")
 
 

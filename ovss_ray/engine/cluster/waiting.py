@@ -112,10 +112,10 @@ def _slow(pools: Sequence[Pool], placed: Sequence[Placed], size: Size, weights: 
 
 
 def _goal(pools: Sequence[Pool], size: Size, weights: float, slow: bool) -> list[Placed]:
-    """Return the pools as placed on an imaginary cluster. The workers of these pools show which nodes to request.
+    """Return the pools as placed on the cluster that the run wants. Nodes for their workers are then requested.
 
-    If the real cluster has a GPU, the imaginary cluster has the same nodes. If the real cluster has no GPU, the
-    imaginary cluster has one more node. The additional node has a GPU if `slow` is True, or if a pool requires a GPU.
+    If the real cluster has a GPU, the wanted cluster has the same nodes. If the real cluster has no GPU, the wanted
+    cluster has one more node. This node has a GPU if a pool requires a GPU, or if `slow` is True (see `_slow`).
     """
     if size.gpus or slow or any(placement.uses_gpu(pool, size) for pool in pools):
         imagined = size if size.gpus else replace(size, nodes=(*size.nodes, GPU_NODE))
