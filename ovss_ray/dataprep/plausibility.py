@@ -54,7 +54,7 @@ SOME = 8
 This number is lower than MANY, since a better order is more evidence. With fewer votes, `Fault.sure` is False.
 """
 MANY = 20
-"""Minimum number of votes to report a fault as certain if no other order or shift of the labels fits better.
+"""Minimum number of votes to report a fault as certain if no other order or shift of labels fits better.
 
 If another order or shift fits better, SOME is the minimum. With fewer votes, `Fault.sure` is False.
 """
