@@ -130,8 +130,8 @@ class Stage(stage.Stage):
         Entry v is for the pixel value v: a class index, NONE for "no class", or _INVALID for an unknown value. The
         table ends at the largest value that means a class or "no class".
 
-        Raises OvssError if `category_ids` does not have one value per class. Raises OvssError if the option `none`
-        contains the value of a class. The only exception is the value 65534, the default of `none`.
+        Raises OvssError if `category_ids` does not have one value per class. Raises OvssError if a value in the option
+        `none` is also the value of a class. Only 65534, the default of `none`, may be both.
         """
         values = self.config.category_ids or range(self.config.offset, self.config.offset + classes)
         if len(values) != classes:

@@ -121,9 +121,7 @@ def read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     raw = parse(files.read(file), str(file))
     base, changes = raw.pop("extends", None), raw.pop("set", {})
     if not isinstance(changes, dict):
-        raise OvssError(
-            f"{file}: the value of `set` must be a mapping such as `alpha_clip.fit: center_crop`, found {changes!r}"
-        )
+        raise OvssError(f"{file}: set: expected a mapping such as `alpha_clip.fit: center_crop`, found {changes!r}")
     merged = raw if base is None else _over(read(file.parent / str(base), (*seen, file.resolve())), raw)
     for path, value in changes.items():
         merged = _change(merged, str(path), value, f"{file}: set: {path}")

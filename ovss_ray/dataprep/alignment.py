@@ -12,6 +12,7 @@ Dimensions: n images, h w pixels of a reduced image, d shifts along each axis
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -37,42 +38,41 @@ NEAR = 6
 """Largest difference, in pixels of reduced images, between a shift and the shifts that are near it (see fit)."""
 SURROUNDINGS = 24
 """Side, in pixels of reduced images, of the square around a pixel whose mean and deviation normalise its edge."""
-FITS = 3.5
-"""Minimum median fit of an alternative. A fault is reported if FITS, GAIN and WINS are all reached."""
 FITS_SHIFTED = 5.0
-"""Minimum total fit at a shift. Smaller shifts of all labels are not tried. Total fit: sum of n fits / √n."""
-GAIN = 2.5
-"""Minimum total gain of an alternative to report a fault. Total gain: (median gain of n images) · √n."""
-WINS = 0.8
-"""Minimum share of images in which an alternative fits better than the unchanged labels, to report a fault."""
+"""Minimum fit of a shift: √n times the mean fit of n images. A shift with a smaller fit is not an alternative."""
 TOGETHER = 6
-"""Second rule to report a fault: n ≥ TOGETHER, and FITS_TOGETHER, GAIN_TOGETHER, WINS_TOGETHER are reached."""
-FITS_TOGETHER = 1.5
-"""Second rule (see TOGETHER): minimum mean fit of an alternative to report a fault."""
-GAIN_TOGETHER = 6.0
-"""Second rule (see TOGETHER): minimum of √n · (mean of n gains, each clipped to ± STEADY) to report a fault."""
-WINS_TOGETHER = 0.7
-"""Second rule (see TOGETHER): minimum share of images in which an alternative fits better than unchanged labels."""
+"""Minimum number of images for the rule BY_MEAN."""
 STEADY = 6.0
-"""Limit of an image's gain in the second rule: each gain is clipped to ± STEADY, so that no image decides alone."""
+"""Limit of an image's gain in the rule BY_MEAN: gains are clipped to ± STEADY, so that no image decides alone."""
 LEAST_SHIFT = 10
 """Smallest shift that is reported, in pixels of the label file."""
-SHIFT_GAIN = 2.0
-"""Replacement for GAIN in the test for a shift that is the same in all label maps."""
-SHIFT_TOGETHER = 8.0
-"""Replacement for GAIN_TOGETHER in the test for a shift that is the same in all label maps."""
 STRANGERS = 24
 """Maximum number of images in the test for swapped files, which compares each photograph with other images' labels."""
 STRANGER_FITS = 6.0
 """Minimum fit of another image's labels to a photograph. If it is reached, the files count as swapped."""
 SEVERAL = 0.15
 """Minimum share of swapped photographs to report a fault. Swapped: another image's labels fit clearly better."""
-ALL_ALIKE = 3
-"""Minimum number of label files for the test whether all of them are equal."""
 MANY = 8
 """Minimum number of images to report that label boundaries follow no edges."""
 NOTHING = 1.0
 """Minimum median fit of the unchanged labels. Boundaries with a smaller fit follow no edges."""
+
+
+class Rule(NamedTuple):
+    """Minimum values at which an alternative is reported as a fault."""
+
+    fit: float
+    """minimum fit of the alternative to an average image"""
+    gain: float
+    """minimum of √n times the alternative's gain in an average image, for n images"""
+    wins: float
+    """minimum share of the images that the alternative fits better than the unchanged labels"""
+
+
+BY_MEDIAN = Rule(3.5, 2.5, 0.8)
+"""Rule in which the fit and the gain in an average image are medians over the images."""
+BY_MEAN = Rule(1.5, 6.0, 0.7)
+"""Rule in which the fit and the gain in an average image are means over the images."""
 
 
 @dataclass(frozen=True)
@@ -101,24 +101,23 @@ class Alternative:
     """(n,) float64: fit of the changed labels to each photograph, in standard deviations"""
     baseline: np.ndarray
     """(n,) float64: fit of the unchanged labels to each photograph, in standard deviations"""
-    least: float = GAIN
-    least_together: float = GAIN_TOGETHER
+    by_median: Rule = BY_MEDIAN
+    by_mean: Rule = BY_MEAN
 
     def holds(self) -> bool:
-        """Return whether the alternative fits clearly better than the unchanged labels (see FITS and TOGETHER)."""
-        number = len(self.fits)
-        if not number:
+        """Return whether the alternative fits clearly better than the unchanged labels, by one of the two rules."""
+        if not (number := len(self.fits)):
             return False
         gains = np.clip(self.fits - self.baseline, -STEADY, STEADY)
         wins = (gains > 0).mean()
-        clear = np.median(self.fits) >= FITS and self.gain * number**0.5 >= self.least
-        together = number >= TOGETHER and self.fits.mean() >= FITS_TOGETHER
-        steady = together and gains.mean() * number**0.5 >= self.least_together
-        return bool((clear and wins >= WINS) or (steady and wins >= WINS_TOGETHER))
+        by_median = np.median(self.fits), self.gain * number**0.5, wins
+        by_mean = self.fits.mean(), gains.mean() * number**0.5, wins
+        steady = number >= TOGETHER and np.greater_equal(by_mean, self.by_mean).all()
+        return bool(steady or np.greater_equal(by_median, self.by_median).all())
 
     @property
     def gain(self) -> float:
-        """Return the median over the images of `fits` − `baseline`. The unit is that of `fits`: standard deviations."""
+        """Return the median gain over the images, in standard deviations. An image's gain is `fits` − `baseline`."""
         return float(np.median(self.fits - self.baseline))
 
 
@@ -188,8 +187,9 @@ def verdict(traced: Sequence[tuple[int, Edges]]) -> Iterator[Fault]:
     if likely:
         best = max(likely, key=lambda alternative: alternative.gain)
         number = f"{len(best.fits)} photograph{'s' * (len(best.fits) > 1)}"
-        alternative_fit, usual = np.median(best.fits), np.median(best.baseline)
-        fits = f"a fit of {alternative_fit:.1f} standard deviations, and {usual:.1f} as they are"
+        fits = (
+            f"a fit of {np.median(best.fits):.1f} standard deviations, and {np.median(best.baseline):.1f} as they are"
+        )
         message = f"the labels are {best.description}: with that undone, boundaries lie on the edges in {number}"
         yield Fault(f"{message} ({fits})", cause=best.cause)
     else:
@@ -199,8 +199,7 @@ def verdict(traced: Sequence[tuple[int, Edges]]) -> Iterator[Fault]:
 
 def _mirrored(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Alternative]:
     """Yield alternatives: labels turned upright by the photographs' EXIF orientation, and labels mirrored or turned."""
-    turned = [at for at, (_, edges) in enumerate(traced) if edges.orientation in UPRIGHT]
-    undone = {at: UPRIGHT[traced[at][1].orientation] for at in turned}
+    undone = {at: UPRIGHT[edges.orientation] for at, (_, edges) in enumerate(traced) if edges.orientation in UPRIGHT}
     yield _alternative(STORED, "a labelling tool that ignores EXIF: turn the label files too", traced, baseline, undone)
     for error, undo in MIRRORED.items():
         cause = "labels written by code that mirrors or turns arrays, or photographs that were turned later"
@@ -250,7 +249,8 @@ def _shifted(
         cause = "cropping or padding of only the photograph or only the label file"
         # The peak is the shift that would correct the labels, so their error is the opposite shift.
         description = f"shifted by {_direction(-moved, 2 * stride)}"
-        yield Alternative(description, cause, fits, baseline[positions], SHIFT_GAIN, SHIFT_TOGETHER)
+        rules = BY_MEDIAN._replace(gain=2.0), BY_MEAN._replace(gain=8.0)
+        yield Alternative(description, cause, fits, baseline[positions], *rules)
 
 
 def _middle(surface: np.ndarray, reach: int) -> np.ndarray:
@@ -280,20 +280,19 @@ def _strangers(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Ite
         }
         there = max(strengths, key=lambda position: strengths[position], default=here)
         fits = fit(agreement(photographs[here], compared[there].labels))
-        if fits >= max(STRANGER_FITS, baseline[here] + GAIN):
+        if fits >= max(STRANGER_FITS, baseline[here] + BY_MEDIAN.gain):
             better.append((compared[there].address, edges.address))
     if len(better) >= max(2, SEVERAL * len(compared)):
         message = "labels belong to other photographs: the label file of {} fits {}".format(*better[0])
         yield Fault(message, cause="files that were renamed or sorted differently")
-    elif len(baseline) >= MANY and np.median(baseline) < NOTHING:
-        median = f"a median fit of {np.median(baseline):.1f}"
-        message = f"label boundaries follow no edges in {len(baseline)} photographs ({median})"
+    elif len(baseline) >= MANY and (median := np.median(baseline)) < NOTHING:
+        message = f"label boundaries follow no edges in {len(baseline)} photographs (a median fit of {median:.1f})"
         yield Fault(message, cause="labels of other photographs, or labels that are drawn very coarsely", sure=False)
 
 
 def _all_alike(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Fault]:
-    """Yield a fault if all label maps are equal and fit badly: median fit < FITS or largest fit ≥ median fit + FITS."""
-    unlike = np.median(baseline) < FITS or baseline.max() - np.median(baseline) >= FITS
-    if len(traced) >= ALL_ALIKE and unlike and len({edges.labels.tobytes() for _, edges in traced}) == 1:
+    """Yield a fault if all label maps, at least three, are equal and do not fit most photographs."""
+    unlike = np.median(baseline) < BY_MEDIAN.fit or baseline.max() - np.median(baseline) >= BY_MEDIAN.fit
+    if len(traced) >= 3 and unlike and len({edges.labels.tobytes() for _, edges in traced}) == 1:
         message = f"the same labels in all {len(traced)} label files, and they do not fit the photographs"
         yield Fault(message, cause="one label file that was copied or written over the others")

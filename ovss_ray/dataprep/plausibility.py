@@ -74,9 +74,9 @@ The difference is the share of votes for the suggestion minus the share of votes
 NEAR = 0.1
 """Maximum difference between two shares of votes that count as nearly equal.
 
-Such shares are compared to explain implausible labels by a mistake, such as a shift of the labels by one. For each
-possible mistake, the labels are corrected. The share of the mistake is the share of votes for the corrected labels.
-Some mistakes have the highest share or a nearly equal share. The most common of these mistakes is suggested.
+Implausible labels may be explained by a mistake, such as a shift of the labels by one. For each possible mistake, the
+labels are corrected. The share of the mistake is the share of votes for the corrected labels. The suggested mistake is
+the most common one whose share is nearly equal to the highest share.
 
 For example, a common mistake has the share 0.80, a rarer mistake 0.95, and the rarest mistake 1.00. The shares 0.95 and
 1.00 are nearly equal, so the mistake with the share 0.95 is suggested.
@@ -94,8 +94,8 @@ class ClassStats:
     green: np.ndarray
     """(n,) float64: greenness of each label minus greenness of the image
 
-    Greenness is the mean of (2 G - R - B) / (R + G + B + 1). If the excess redness of a label is above INFRARED, the
-    element of the label is NaN.
+    Greenness is the mean of (2 G - R - B) / (R + G + B + 1). If a label is so red that it may show plants in infrared
+    (see INFRARED), its element is NaN.
     """
 
 

@@ -169,7 +169,7 @@ class Running:
         self._changes += 1
 
     def _count_sums(self, name: str, part: pa.Table) -> None:
-        """Add the sums of a compact file of a benchmark."""
+        """Add the sums in a compact file to the current sums. `name`: benchmark. `part`: content of the file."""
         self.compact.add(name)
         for row in compact.sums(part, self.labels[name]):
             for metric, partial in row["partials"].items():

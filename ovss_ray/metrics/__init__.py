@@ -39,9 +39,9 @@ _RESERVED = {(_OF_CLASS, "name"): "the report", (_OF_GROUP, "labels"): "the repo
 class Table:
     """Attributes that measured and derived metrics have in common.
 
-    A class computes the metric's values: Metric.Partial for a measured metric, Derived.Result for a derived metric. The
-    class has the method `result()` → {key: value}. Optional methods of the class: `per_label()` → {key: (L,) array},
-    `of_group(labels)` → {key: value} for a group of labels, `counted()` → {key: integer}.
+    The values are computed by the class in the field `Metric.Partial` or `Derived.Result`. That class has the method
+    `result()` → {key: value}. Its optional methods are `per_label()` → {key: (L,) array}, `counted()` → {key: integer},
+    and `of_group(labels)` → {key: value} for a group of labels.
     """
 
     name: str
@@ -293,7 +293,7 @@ def refuse_unsearched(names: Iterable[str], federated: Mapping[str, bool]) -> No
 
 
 def _keys(metric: Table) -> list[tuple[str, str]]:
-    """Return the pairs (part of the report, key) of a metric's values. The part "" is the metric's own table."""
+    """Return (part of the report, key) for each value of a metric. The metric's own table is the part ""."""
     of_group = {**metric.group_headings, **metric.group_counts}
     kinds = {"": metric.headings, _OF_CLASS: metric.class_headings, _OF_GROUP: of_group, _COUNT: metric.counts}
     return [(kind, key) for kind, keys in kinds.items() for key in keys]

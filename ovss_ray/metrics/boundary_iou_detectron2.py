@@ -68,10 +68,10 @@ def _above_smallest(values: np.ndarray) -> np.ndarray:
 
 
 class Partial(label_counts.LabelCounts):
-    """Pixel counts of each label for detectron2's boundary IoU, summed over a set of images.
+    """Pixel counts for detectron2's boundary IoU, summed over a set of images.
 
-    A pixel is not counted for its label, but for a value v, which the module's docstring defines. For example,
-    `truth[5]` is the number of counted pixels with v = 5 in the truth. Addition is exact, associative and commutative.
+    The index of a count is not a label, but the value v that the module's docstring defines. For example, `truth[5]` is
+    the number of counted pixels with v = 5 in the truth. Addition is exact, associative and commutative.
     """
 
     def per_label(self) -> dict[str, np.ndarray]:

@@ -178,10 +178,10 @@ def embed(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tenso
 
 
 def _prompts_done(names: int, total: int, templates: int, prompts: int) -> None:
-    """Call the listener of the current `reported` block with two numbers: embedded names, and all `total` names.
+    """Report progress to the listener of the current `reported` block: (number of embedded names, `total`).
 
-    All prompts of `names` names are embedded. In addition, `prompts` prompts of further names are embedded. Each name
-    has `templates` prompts.
+    `names`: number of names whose prompts are all embedded. `prompts`: number of embedded prompts of other names. They
+    count as fractions of a name, which has `templates` prompts.
     """
     _LISTENER.get()(names + prompts / templates, total)
 

@@ -142,7 +142,7 @@ class Cells:
 def draws(units: int, resamples: int, seed: int = SEED) -> Iterator[np.ndarray]:
     """Yield blocks (units, B) int64: the number of times that each unit is drawn in each of B resamples.
 
-    A unit is a photograph with its images. Raises ValueError if there is no unit.
+    A unit is a photograph, together with all images that are made from it. Raises ValueError if there is no unit.
     """
     if units < 1:
         raise ValueError("a resample needs at least one photograph, but the number of photographs is below 1")

@@ -51,17 +51,18 @@ def per_image(part: pa.Table) -> pa.Table:
 def resolved(
     whole: np.ndarray, file: np.ndarray, image: np.ndarray, stale: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (unusable, replaced): two arrays (n,) bool, with a value per record and per image of a compact file.
+    """Return two arrays (n,) bool for n rows: whether the row is unusable, and whether a compact file replaces it.
+
+    A row is a record, or an image of a compact file. The arguments describe the rows:
+
+    - `whole` (n,) bool: True for an image of a compact file, False for a record
+    - `file` (n,), ascending: index of the row's file, in the list of all record files and compact files
+    - `image` (n,): index of the image in the manifest, or −1
+    - `stale` (n,) bool: True if the photograph or label file has changed since the row was written
 
     A record is unusable if it is stale. A compact file is unusable if one of its images is stale or not in the
-    manifest. If two compact files share an image, and the first (by `file`) is usable, the second is unusable. In an
-    unusable compact file, all images are unusable. A record is replaced if a usable compact file has the record's
-    image.
-
-    `whole` (n,) bool: True for an image of a compact file, False for a record. `file` (n,), ascending: index of the
-    file with the record or image, in the list of all record files and compact files. `image` (n,): row of the image in
-    the manifest, or −1. `stale` (n,) bool: True if the image's photograph or label file has changed since the record or
-    the compact file was written.
+    manifest. It is also unusable if an earlier usable compact file has one of its images. Then all of its images are
+    unusable. A record is replaced if a usable compact file has its image.
     """
     if not whole.any():
         return stale, whole

@@ -148,11 +148,11 @@ def _remove(uri: str, ended: dict[str, Any]) -> None:
 
 
 def _wait_for_end(uri: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """Wait until the command that holds the lease has ended. Return the lease of this command.
+    """Return the lease of a command that has ended. Raises OvssError if the command still runs.
 
     If it is unknown whether the command still runs, wait up to STALE seconds. If the lease file changes during the
     wait, the command still runs. If the lease file does not change, the command counts as ended. If the lease file is
-    deleted, return {}. Raises OvssError if the command still runs.
+    deleted, return {}.
     """
     # the times in the lease are not used, since the clocks of two machines may differ
     first, since = _read(uri), time.monotonic()

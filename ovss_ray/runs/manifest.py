@@ -149,7 +149,7 @@ def _size(benchmark: Benchmark, item: Item) -> tuple[int, int]:
 
 
 def _table(name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]]) -> pa.Table:
-    """Return the rows as a manifest. The columns WORDS are in memory, the other columns in a memory-mapped file."""
+    """Return the rows as a manifest. Columns in the list WORDS are in memory, others in a memory-mapped file."""
     words: dict[str, list[pa.Array]] = {column: [] for column in WORDS}
     table = mapped_tables.mapped(_PER_IMAGE, _parts(name, benchmark, rows, words))
     for column, chunks in words.items():

@@ -135,7 +135,7 @@ class Settled:
     changed: int = 0
     """number of images whose photograph or label file has changed since a record without an error was written"""
     due: int = 0
-    """number of images that have a record without an error, but no usable one. These images are scored again"""
+    """number of images that were scored without an error, but must be scored again, since no record is usable"""
     undigested: int = 0
     """number of valid records without errors and without file digests. An earlier version of ovss_ray wrote them"""
     together: int = 0

@@ -114,7 +114,7 @@ def _words(child: str, fathers: Any) -> list[str]:
 
 
 def _check_name(file: str | Path, name: str) -> None:
-    """Raise OvssError if the section `name` is not named like a benchmark. The run need not evaluate this benchmark."""
+    """Raise OvssError if there is no benchmark `name`. A benchmark that the run does not evaluate is allowed."""
     try:
         if not name.startswith("folder:"):
             catalog.load(name)

@@ -124,10 +124,10 @@ def contrastive(logits: Tensor, target: Tensor, shown: Tensor, positives: int) -
     """Return a dict of CLIP's losses: `to_name` from regions to captions, and `to_region` from captions to regions.
 
     `logits` are (R, C). `target` (R,) is the index of each region's caption. `shown` is (R, C) bool. If `shown[r, c]`
-    is False, region r is not compared with caption c. The first `positives` captions are the captions of the regions.
+    is False, region r is not compared with caption c. Only the first `positives` captions belong to regions.
 
-    `to_name` is the mean cross-entropy of the regions. `to_region` is half the mean loss of the first `positives`
-    captions. The loss of a caption is −log p. p is the total probability of the regions with this caption, in a softmax
+    `to_name` is the mean cross-entropy of the regions. `to_region` is half the mean loss of the captions that belong to
+    regions. The loss of a caption is −log p. p is the total probability of the regions with this caption, in a softmax
     over the regions.
     """
     logits = logits.masked_fill(~shown, -torch.inf)

@@ -112,9 +112,9 @@ def frequent(text: str, fewest: int = FEWEST) -> str:
 def top_k(text: str, k: int) -> str:
     """Return `text` with the k-th most frequent word only. If k is 0, return the whole text.
 
-    If the text has fewer than k different words, only the least frequent word is kept. The filter FrequencyTopK of
-    vicss has this fault: it should keep the k most frequent words. This function repeats the fault on purpose, so that
-    results are comparable with those of vicss.
+    If the text has fewer than k different words, keep only the least frequent word. The filter FrequencyTopK of vicss
+    does the same, although it should keep all k most frequent words. This function repeats that fault on purpose, so
+    that results are comparable with those of vicss.
     """
     return text if k == 0 else " ".join(word for word in text.split() if word == [*ranked(text.split())][:k][-1])
 

@@ -30,8 +30,8 @@ def by_nouns(captions: Iterable[str], tagger: Tagger = by_wordnet) -> dict[str, 
     """Return noun → number of occurrences. The nouns are lemmas of WordNet in lower case.
 
     The longest noun is used. For example, "traffic lights" counts as "traffic light", and not as "traffic". No noun
-    contains a function word. Nouns in cased.UNWANTED, such as "photo", are dropped. A noun of one word needs at least
-    three letters, and the tag of a noun from `tagger`.
+    contains a function word. Nouns in cased.UNWANTED, such as "photo", are dropped. A noun of one
+    word needs at least three letters, and `tagger` must tag it as a noun.
     """
     return ranked(word for caption in captions for word in _nouns(caption.lower(), tagger))
 

@@ -178,10 +178,10 @@ def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[i
 
 
 def _reached(classes: Sequence[dict[int, int]]) -> dict[int, tuple[int, int]]:
-    """Return synset → (distance, class index) for all senses of classes and all hypernyms of the senses.
+    """Return synset → (distance, class index): the class with the shortest path of hypernyms up to the synset.
 
-    The class is the nearest class below the synset. The distance is the number of steps from a sense of the nearest
-    class up to the synset.
+    A path begins at a sense of the class. The distance is the number of steps in the path. The synsets are all senses
+    of the classes, and all hypernyms of these senses.
     """
     reached: dict[int, tuple[int, int]] = {}
     for index, ranks in enumerate(classes):

@@ -132,11 +132,11 @@ def _other_numbers(described: Description, listed: Listed, values: Values) -> Ov
 def items(described: Description, base: str, root: str, split: str) -> Items:
     """List the images of a user's data set. Raises OvssError if there are no images.
 
-    Files are searched below `base`, which is the folder of the YAML file. If no file below `base` fits, files are
-    searched below the data root, `root`. Photographs and label files are searched independently.
+    The files of the keys `images`, `labels` and `table` are searched independently. Each search is below `base`, the
+    folder of the YAML file. If no file fits there, the search is below the data root, `root`.
 
-    If `root` is a range such as shards/{000..010}.tar, tables are searched only below `base`. Photographs and label
-    files are then searched only below the addresses in the range.
+    If `root` is a range of addresses such as shards/{000..010}.tar, photographs and label files are searched only
+    there. Tables are then searched only below `base`.
     """
     split_folder(split, {SPLIT: ""})
     roots = list(expanded(files.absolute(root)))

@@ -168,9 +168,8 @@ def _refuse_gaps(lines: Sequence[Line]) -> None:
     for line in lines:
         if not line.text.strip():
             raise OvssError(
-                f"{line.where} is empty. Remove the empty line. If the list has no label values, the label value of "
-                "each class below the removed line becomes lower by 1. If the label files use the previous label "
-                "values, also write these values in the YAML file of the data set, such as `values: [0, 2]`"
+                f"{line.where} is empty. Remove the empty line. If this changes the label values of the classes below "
+                "it, write the old values in the YAML file of the data set, such as `values: [0, 2]`"
             )
         if "\r" in line.text:
             raise OvssError(

@@ -31,7 +31,7 @@ _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """File that fits a pattern."""
+    """File that fits a pattern exactly, or apart from its extension."""
 
     uri: str
     stem: str
@@ -49,7 +49,7 @@ class Match:
     ending: str
     """extension of the file, in lower case, with its dot"""
     exact: bool
-    """True if the file fits; False if only its extension differs from the pattern"""
+    """True if the file fits exactly; False if its extension differs from the pattern"""
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ class _Place:
     uri: str
     trail: Trail
     named: tuple[str, ...] = ()
-    """names of the folders on the path `uri` that distinguish files with equal stems, from the top
+    """names that distinguish files with equal stems: folders on the path `uri`, the outermost first
 
-    Such a folder fits a part of a pattern. This part has wildcards, or is not the same in all patterns. For example,
-    the patterns `day/*/*.jpg` and `night/*/*.jpg` give the folder `day/a` the names ("day", "a").
+    The folder's step in a pattern has wildcards, or is not the same in all patterns. For example, the patterns
+    `day/*/*.jpg` and `night/*/*.jpg` give the folder `day/a` the names ("day", "a").
     """
 
 

@@ -31,10 +31,10 @@ def shown(uri: str | Path) -> str:
 def without_secrets(text: str) -> str:
     """Return `text` without the secrets of the URIs in the text.
 
-    From a web address, the user name, the password and the query are removed. From any other URI with a password, the
-    user name and the password are removed. If any other URI has no password, its user name is kept. If any other URI
-    has a query parameter that may hold a key (see `_KEY`), the parameter is removed. The rest of the line after the
-    parameter is also removed.
+    From a web address, the user name, the password and the query are removed. From other URIs, these parts are removed:
+
+    - a password and its user name; without a password, the user name is kept
+    - a query parameter that may hold a key (see `_KEY`), and the rest of the line after it
     """
     return _KEY.sub("", _QUERY.sub(r"\1", _USER.sub(r"\1\2", text)))
 

@@ -149,9 +149,9 @@ def _fill(base: sqlite3.Connection, archive: str) -> None:
 
 
 def _place_of(base: sqlite3.Connection, path: str) -> str:
-    """Return the place of the file `path`, the target of a hard link (see `_members`).
+    """Return the place of a hard link: the place of its target, the file `path` of the archive (see `_members`).
 
-    If the index lacks the file `path`, return a fault such as "it is a link to 'a/b.jpg'".
+    If the archive has no such file, return the fault "it is a link to 'a/b.jpg'" for the target `a/b.jpg`.
     """
     folder, _, name = path.rpartition("/")
     row = base.execute("SELECT place FROM members WHERE folder = ? AND name = ?", (folder, name)).fetchone()

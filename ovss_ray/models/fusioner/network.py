@@ -107,7 +107,7 @@ class Fusioner(nn.Module):
     ) -> Inputs:
         """Return the network's input for a photograph: uint8 RGB (H, W, 3), grey (H, W) or RGBA (H, W, 4).
 
-        If `resolution` is square_224, the photograph is resized to (n, n). If `resolution` is original, only a variant
+        `resolution`: with square_224, the photograph is resized to CLIP's square input. With original, only a variant
         with a nonzero `short_side` resizes the photograph. Raises ValueError for other arrays (see photograph.rgb).
         """
         image, layout = photograph.rgb(image), self.layout(image, resolution)

@@ -23,12 +23,12 @@ from ovss_ray.models.clip import After
 class Shift:
     """The tokens that the contextual shift replaces in the regions of one image, after each of several CLIP blocks.
 
-    An axis blocks · V has one element for each pair of a block and a region. The V regions of the first block come
-    first, then the V regions of the second block, and so on.
+    The image has V regions. An axis of size blocks · V has one element per region for the first block. The elements for
+    the second block follow, and so on.
     """
 
     populations: np.ndarray
-    """(blocks · V,) int64: number of background tokens of the region"""
+    """(blocks · V,) int64: for each block and region, number of the region's background tokens"""
     counts: np.ndarray
     """(blocks · V,) int64: for each block and region, number of the region's tokens replaced after the block"""
     indices: np.ndarray

@@ -30,7 +30,7 @@ def limit(protocol: Any, seconds: float) -> None:
 
     If the headers of the first request do not arrive, the connection is closed after `seconds`. After an answer, the
     connection stays open for the next request. If the headers of this request do not arrive, the connection is closed.
-    It is closed `seconds` to 2 · `seconds` after the answer.
+    This happens between `seconds` and 2 · `seconds` after the answer.
     """
     inherited = protocol.connection_made
 

@@ -188,9 +188,9 @@ def corrected(prompts: Prompts, logits: Tensor, truth: Tensor, cell: int) -> Pro
 def losses(masks: Tensor, fit: Tensor, truth: Tensor, first: bool) -> dict[str, Tensor]:
     """Return the losses of an answer: `focal` and `dice` of masks, and `iou` of the predicted IoU.
 
-    `masks` (P, 4, h, w) are logits. `fit` (P, 4) is the predicted IoU. `truth` (P, h, w) is from 0 to 1. If `first` is
-    True, `focal` and `dice` use the single mask and the best alternative mask; `iou` uses all masks. The best
-    alternative mask has the lowest sum of `focal` and `dice`. If `first` is False, all losses use the single mask.
+    `masks` (P, 4, h, w) are the logits of four masks per prompt. `fit` (P, 4) is their predicted IoU. `truth` (P, h, w)
+    is from 0 to 1. If `first` is False, all losses use only mask 0. If `first` is True, `iou` uses all four masks;
+    `focal` and `dice` use mask 0 and the best of the others. The best mask has the lowest sum of `focal` and `dice`.
     """
     # The paper does not train index 0 on first answers. Here it is trained, for users who request one mask per click.
     masks_used = 4 if first else 1
