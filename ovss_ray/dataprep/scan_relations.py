@@ -66,7 +66,7 @@ class Extract:
 
     @property
     def note(self) -> str:
-        """Sentence on repeated children; empty if there are none."""
+        """Remark on keys that occur twice in the table; empty if there are none."""
         if not self.repeated:
             return ""
         listed = ", ".join(map(str, self.repeated))

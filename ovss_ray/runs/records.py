@@ -141,7 +141,7 @@ class Settled:
     together: int = 0
     """number of images in `due` whose photograph and label file are unchanged, but whose compact file is unusable"""
     compact: tuple[str, ...] = ()
-    """addresses of the compact files in `parts` (see compact.py); a compact file has only one row, with the index 0"""
+    """addresses of those files in `parts` that are compact files (see compact.py)"""
 
 
 def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -> Settled:

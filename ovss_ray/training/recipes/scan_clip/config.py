@@ -35,8 +35,9 @@ class Config(Training):
     unnamed: float = Field(default=0.2, ge=0, le=1)
     """probability that a drawn thing's name lacks the colour; "striped star" is such a name
 
-    Independently of the colour, the name lacks the pattern with the same probability. A colour that the name lacks is a
-    random RGB value. A pattern that the name lacks is a random pattern without a name.
+    Independently of the colour, the name lacks the pattern with the same probability. If the
+    name lacks the colour, the thing has a random RGB colour. If the name lacks the pattern, the thing has a random
+    pattern without a name.
     """
     imperfect: float = Field(default=0.5, ge=0, le=1)
     """fraction of the drawn regions whose masks are distorted to resemble imperfect proposals"""
