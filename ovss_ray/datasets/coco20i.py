@@ -135,9 +135,9 @@ def _pairs(data: bytes, uri: str, known: Sequence[int]) -> list[tuple[str, int]]
         raise OvssError(f"{uri}: expected one list of photographs per class. Replace the file. {GET_LISTS}")
     if invalid := [number for number, names in lists.items() if names and number not in [value - 1 for value in known]]:
         raise OvssError(
-            f"{uri}: photographs are listed under the key {invalid[0]!r}. The keys of this list must be class numbers of "
-            "the fold, minus 1. Perhaps the file is the list of another fold. Replace the file. "
-            f"{GET_LISTS}"
+            f"{uri}: photographs are listed under the key {invalid[0]!r}. The keys of this list must be class numbers "
+            f"minus 1, here {', '.join(str(value - 1) for value in known)}. Perhaps the file is the list of another "
+            f"fold. Replace the file. {GET_LISTS}"
         )
     pairs = []
     for number, names in lists.items():

@@ -242,7 +242,7 @@ def _palette_is_its_indices(indices: np.ndarray, palette: np.ndarray, name: str)
 
 
 def _indices(samples: np.ndarray, name: str) -> np.ndarray:
-    """Return integer samples (H, W, C) as labels, (H, W) uint16. Signed or 32-bit samples become int32.
+    """Return integer samples (H, W, C) as labels (H, W): int32 for signed or 32-bit samples, otherwise uint16.
 
     Raises OvssError if the channels of a pixel are not equal, or if a label is above 2^31 - 1.
     """
