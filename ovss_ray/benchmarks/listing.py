@@ -210,12 +210,10 @@ def paired_by_list(photographs: str, truths: str, ids: str, endings: Collection[
 def paired_files(every: Iterable[File]) -> Paired:
     """Return pairs of photographs and label files, sorted by id. Raises OvssError if two images have the same id.
 
-    A photograph and a label file of the same stem form a pair, whose id is the stem. If any stem is repeated (in two
-    photographs or in two label files), paths count too (see File.path). Files of a repeated stem form a pair if their
-    paths are equal. The id is the path, such as "a/0" for images/a/0.jpg and labels/a/0.png. Files of any other stem
-    form a pair if their paths are equal, or if a path has no folder. The id is the stem.
-
-    The remaining files form pairs if their names differ only in case or Unicode form.
+    If no stem is repeated within photographs or label files, files of the same stem form a pair. The id is the stem.
+    Otherwise, paths are compared (see File.path). Files of a repeated stem form a pair if their paths are equal. The id
+    is the path, such as "a/0" for images/a/0.jpg and labels/a/0.png. Other stems need equal paths, or one path without
+    a folder. The id is the stem. Remaining files form pairs if their names differ only in case or Unicode form.
     """
     rows = every if isinstance(every, Rows) else Rows(File, FILE, every)
     by_path = rows.repeats("stem, side", "near = 0")

@@ -4,7 +4,7 @@ A fault is reported if an alternative fits the photographs clearly better than t
 
 - alternative: the labels after a change that would undo a common error, such as a flip or a shift
 - agreement: sum of the edge strengths at the label boundaries, after the labels are shifted by some rows and columns
-- fit at a shift: (agreement at this shift − mean) / standard deviation, both over all shifts that are not near (NEAR)
+- fit at a shift: (agreement − mean) / standard deviation; both are those of the agreement at distant shifts (see NEAR)
 - gain: fit of an alternative minus fit of the unchanged labels, both at shift 0
 
 Dimensions: n images, h w pixels of a reduced image, d shifts along each axis
@@ -35,7 +35,7 @@ REACH = 64
 SLACK = 1
 """Largest distance at which a label boundary agrees with an edge, in pixels of reduced images."""
 NEAR = 6
-"""Largest difference, in pixels of reduced images, between a shift and the shifts that are near it (see fit)."""
+"""Distance, in pixels of reduced images, above which a shift is distant from another shift, on either axis."""
 SURROUNDINGS = 24
 """Side, in pixels of reduced images, of the square around a pixel whose mean and deviation normalise its edge."""
 FITS_SHIFTED = 5.0
@@ -235,7 +235,7 @@ def _comparable(here: Edges, there: Edges) -> bool:
 def _shifted(
     traced: Sequence[tuple[int, Edges]], surfaces: Sequence[np.ndarray], baseline: np.ndarray
 ) -> Iterator[Alternative]:
-    """Yield an alternative if an equal shift may correct all labels. `surfaces`: agreement (d, d) of each image."""
+    """Yield an alternative if one shift may correct all label maps. `surfaces`: agreement (d, d) of each image."""
     strides = [edges.stride for _, edges in traced]
     stride = max(strides, key=strides.count)
     positions = [at for at, other in enumerate(strides) if other == stride]

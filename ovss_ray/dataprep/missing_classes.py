@@ -31,9 +31,8 @@ If positions and colours of labels indicate the shift, the shift is always certa
 FEW_CLASSES = 4
 """Maximum number of classes of a small benchmark.
 
-If only the last class never occurs, its pixels are perhaps ignored. This fault is certain only in a small benchmark.
-In a larger benchmark, `Fault.sure` is False. A larger benchmark also gets no advice on black-and-white masks (see
-`_ignoring`).
+A last class that never occurs is reported as a fault, since its pixels are perhaps ignored. In a larger benchmark,
+`Fault.sure` is then False, and the fault has no advice on black-and-white masks (see `_ignoring`).
 """
 ENOUGH = 3
 """Minimum number of label files without a class before its absence counts as a fault."""

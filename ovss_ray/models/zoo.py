@@ -140,8 +140,9 @@ def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...
     """Return the paths of a network's checkpoints, in the order of the family's function `checkpoints`.
 
     `paths` has the user's paths in the same order, and may be shorter. For a checkpoint without a path, or with the
-    path None, the published or shipped file is used. The file of the first checkpoint may contain other checkpoints.
-    These other checkpoints are left out, unless `paths` has a path for one of them.
+    path None, the published or shipped file is used. The first file may already contain the weights of other
+    checkpoints. The paths of these checkpoints are left out, unless `paths` has a path for one of them.
+
     Raises UnknownName and OvssError (see `find`).
     """
     family, inner = family_of(name)

@@ -23,8 +23,8 @@ def check(stages: Iterable[StageConfig], expected: Mapping[str, str], node: str)
                 raise OvssError(f"node {node}: {failure}") from failure
             if digest != expected[stage.use]:
                 raise OvssError(
-                    f"node {node} has other weights of {stage.use} than the machine where the command was started. "
+                    f"node {node} has other weights of {stage.use} than the machine where you started the command. "
                     f"SHA-256 of {', '.join(map(str, stage_files))}: {digest} on the node, {expected[stage.use]} on "
-                    "the machine of the command. Copy the files from the machine of the command to the node. Or set, "
-                    f"in the options of {stage.use}, a path or URI that all nodes can read"
+                    "your machine. Copy the files from your machine to the node. Or set, in the options of "
+                    f"{stage.use}, a path or URI that all nodes can read"
                 )

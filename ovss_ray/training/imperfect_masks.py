@@ -16,8 +16,10 @@ def imperfect(drawn: np.random.Generator, numbers: np.ndarray, region: int) -> n
     """Return a distorted mask (H, W) bool of a region, like an imperfect proposal.
 
     `numbers` (H, W) uint8 are the region indices of the pixels. At random, the mask is grown, shrunk, shifted, reduced
-    to a part, or merged with a random region. A mask is not merged with a region of at least half its size. Then, and
-    if the distorted mask has fewer than SMALLEST pixels, the exact mask is returned.
+    to a part, or merged with a random region.
+
+    If the distorted mask would have fewer than SMALLEST pixels, the exact mask is returned. The same applies if
+    the region to merge has at least half as many pixels as the mask.
     """
     mask, kind, pixels = numbers == region, drawn.integers(5), int(drawn.integers(1, MOST + 1))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))

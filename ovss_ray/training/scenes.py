@@ -86,8 +86,8 @@ def resized(scene: Scene, size: tuple[int, int]) -> Scene:
 def coverage(regions: np.ndarray, cell: int, count: int) -> np.ndarray:
     """Return the fraction of each cell that each region covers: (count, H / cell, W / cell) float32.
 
-    A cell is a square of `cell` × `cell` pixels. `regions` (H, W) uint8 has the region index of each pixel. Pixels with
-    an index of `count` or more belong to no region, such as the padding of an image.
+    A cell is a square of `cell` × `cell` pixels. `regions` (H, W) uint8 has the region index of each pixel. In the
+    padding of an image, the index is `count` or more. These pixels belong to no region.
     """
     height, width = regions.shape
     cells = regions.reshape(height // cell, cell, width // cell, cell)

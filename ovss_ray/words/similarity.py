@@ -1,7 +1,7 @@
 """Similarities of words and class names, from a JSON file or by a sentence encoder.
 
-A similarity is a cosine, stored as an integer in units of 2⁻³². The file is word → class name → similarity, such as
-{"taxi": {"car": 0.61, "road": 0.66}}. A missing pair counts as -1.
+A similarity is a cosine. The file is word → class name → similarity, such as {"taxi": {"car": 0.61, "road": 0.66}}. A
+missing pair counts as -1. In memory, similarities are integers in units of 2⁻³².
 """
 
 import hashlib

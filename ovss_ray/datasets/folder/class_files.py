@@ -228,8 +228,8 @@ def _of_table(cells: list[list[str]], lines: Sequence[Line], source: str) -> Lis
     named = [i for i in named if titles and titles[i].lower() == "name"] or named
     if len(named) != 1 or not rows:
         raise OvssError(
-            f"{lines[0].where} begins a table whose column of names is ambiguous. Give this column the title `name`, "
-            "or write only one class name per line"
+            f"{lines[0].where} begins a table, but it is ambiguous which column has the class names. Give the column "
+            "of class names the title `name`, or write only one class name per line"
         )
     numbered = [i for i in _titled(titles, NUMBERS | HEADINGS) if i not in texts or i in _titled(titles, NUMBERS)]
     if not titles and (len(cells[0]) != 4 or named[0] in (1, 2)):  # a name and three numbers: a colour

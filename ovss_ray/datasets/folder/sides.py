@@ -116,8 +116,8 @@ def items(photographs: Side, truths: Side, bases: Sequence[str]) -> Paired:
 
     Photographs are searched below the first folder of `bases` that contains fitting photographs. Label files are
     searched below the first folder of `bases` that contains fitting label files. Raises OvssError if there is no pair,
-    or if an image id is repeated. Raises OvssError if a file fits both `images` and `labels`, and both suffixes are
-    equally long.
+    or if an image id is repeated. Also raises OvssError for a file that fits both `images` and `labels`, if
+    image_suffix and label_suffix are equally long.
     """
     every = Rows(File, FILE, _both(photographs, truths, bases))
     suffixes = len(photographs.suffix), len(truths.suffix)

@@ -8,8 +8,9 @@ differ in their classes. Each benchmark has 256 scenes for validation and 1024 s
     scenes:held-out   the surfaces, and the 32 combinations that never occur in training
     scenes:all        the surfaces and all 320 combinations
     scenes:847        the classes and scenes of scenes:all, and 517 names of things that occur in no scene
-    scenes:instances  the classes and scenes of scenes:seen, with a mask per thing, for methods that are prompted.
-                      Things with fewer than 64 visible pixels are left out. In the label map, surfaces are ignored
+    scenes:instances  the classes and scenes of scenes:seen, with a mask per thing, for methods that are prompted
+
+In scenes:instances, things with fewer than 64 visible pixels are left out, and surfaces are ignored in the label map.
 
 Two benchmarks evaluate one class at a time:
 

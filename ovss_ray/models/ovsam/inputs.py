@@ -81,8 +81,9 @@ def placed(image: np.ndarray, path: Path, pixels: int) -> Placed:
 def network_input(image: np.ndarray, path: Path, pixels: int) -> Tensor:
     """Return the network's input (3, pixels, pixels) float32 for a photograph (H, W, 3) uint8 RGB.
 
-    Mode "evaluation" resizes with OpenCV, mode "demo" with Pillow's antialiased filter. The resized photograph is
-    normalised with ImageNet's mean and standard deviation, then zero-padded at the right and bottom.
+    If `path` is "evaluation", the photograph is resized with OpenCV. If `path` is "demo", it is resized with Pillow's
+    antialiased filter. The resized photograph is normalised with ImageNet's mean and standard deviation, then
+    zero-padded at the right and bottom.
     """
     height, width = placed(image, path, pixels).resized
     if path == "demo":
@@ -144,8 +145,8 @@ def _signs(labels: Numbers | None, shape: tuple[int, ...]) -> np.ndarray:
         ) from failure
     if array.shape not in (shape, (shape[0] * shape[1],)) or not np.isin(array, (0, 1)).all():
         raise OvssError(
-            f"labels: expected 0 or 1 per point, in an array (P, n) of shape {shape}, "
-            f"found an array of shape {array.shape}: {labels!r}"
+            f"labels: expected 0 or 1 per point, in an array of shape {shape}, found an array of shape {array.shape}: "
+            f"{labels!r}"
         )
     return array.reshape(shape).astype(np.int64)
 

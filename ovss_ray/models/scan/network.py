@@ -175,10 +175,10 @@ class Scan(Calibrated):
         return torch.cat(parts) if parts else torch.empty(0, self.variant.clip.embed, device=self.device)
 
     def _crops(self, cut: Cut) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield a crop (3, n, n), an array (blocks, T) bool, and class tokens (blocks, C) for each region.
+        """Yield three tensors for each region: a crop (3, n, n), bools (blocks, T), and class tokens (blocks, C).
 
-        Element [i, t] of the array is True if patch token t of the crop is replaced after block Variant.replaced[i].
-        The class tokens, which replace patch tokens, are those of the whole image.
+        Bool [i, t] is True if patch token t of the crop is replaced after block Variant.replaced[i]. Row i of the class
+        tokens replaces it. This row is the class token of the whole image after that block.
         """
         pixels, replaced = (value.to(self.device) for value in (cut.pixels, torch.from_numpy(cut.shift.replaced)))
         for crop, tokens in zip(regions.crops(pixels, cut.regions, self.variant.clip.pixels), replaced, strict=True):

@@ -275,8 +275,8 @@ def _listed(field: str, alone: bool) -> list[str]:
         except ValidationError as failure:
             raise HTTPException(
                 422,
-                f"classes: {field[:40]!r} is not a JSON list of names. {_advice(['sky', 'road'])}. If the brackets are "
-                f"part of a class name, pass JSON: classes={whole}",
+                f"classes: {field[:40]!r} is in brackets, but is not a JSON list of names. {_advice(['sky', 'road'])}. "
+                f"If the brackets are part of a class name, pass JSON: classes={whole}",
             ) from failure
         return [names if isinstance(names, str) else "\t".join(names) for names in listed]
     if alone and SEPARATORS.search(field):

@@ -85,7 +85,9 @@ def test_yaml_is_read_by_its_ending(tmp_path: Path, content: str, numbers: tuple
 
 
 def test_a_csv_without_a_plain_column_of_names_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OvssError, match=r"classes\.csv, line 1 begins a table whose column of names is ambiguous"):
+    with pytest.raises(
+        OvssError, match=r"classes\.csv, line 1 begins a table, but it is ambiguous which column has the class names"
+    ):
         read(tmp_path, "LabelName,DisplayName\n/m/0,road\n/m/1,sky\n", "classes.csv")
     with pytest.raises(OvssError, match=r"classes\.csv, line 1 begins a table whose lines have different numbers"):
         read(tmp_path, "a,road,x\nb,sky\n", "classes.csv")
@@ -115,7 +117,7 @@ def test_words_that_yaml_takes_for_values_stay_words(tmp_path: Path) -> None:
         ("road, sky, car\n", 1, "is the only line, and has several names"),
         ("road|sky", 1, "is the only line, and has several names"),
         ("road\tpath\nsky\theaven", 1, "contains a tab"),
-        ("3 \t4\n5 \t6\n", 1, "column of names is ambiguous"),
+        ("3 \t4\n5 \t6\n", 1, "ambiguous which column has the class names"),
         ("1\t3\t\n2\t5\n", 1, "has only numbers"),
         ("1\troad\n2\t\n", 2, "is empty"),
         ("2\nroad\nsky\n", 1, "the number of classes"),
@@ -128,8 +130,8 @@ def test_words_that_yaml_takes_for_values_stay_words(tmp_path: Path) -> None:
         ("classes=2\nnames=obj.names\n", 1, "a line of a program or of settings"),
         ("names:\n- road\n- sky\n", 1, "a line of a program or of settings"),
         ("- road\n- sky\n", 1, "is YAML"),
-        ("0,road,flat\n1,sky,sky\n", 1, "column of names is ambiguous"),
-        ("Farbe,Wert\nroad,1\nsky,2\n", 1, "column of names is ambiguous"),
+        ("0,road,flat\n1,sky,sky\n", 1, "ambiguous which column has the class names"),
+        ("Farbe,Wert\nroad,1\nsky,2\n", 1, "ambiguous which column has the class names"),
         ("id,name\n1,road\nx,sky\n", 3, "'x' where other lines have a label value"),
     ],
 )
