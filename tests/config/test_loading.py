@@ -64,7 +64,10 @@ def test_exact_is_written_into_the_stages_that_know_it(plain: Path) -> None:
         ("pools.0.wokers=3", "pools.0.wokers: unknown. Did you mean 'workers'?"),
         ("san.varient=x", "pools.0.stages.0.options.varient: unknown. Did you mean 'variant'?"),
         ("pools.0.stages.0.optins={}", "pools.0.stages.0.optins: unknown. Did you mean 'options'?"),
-        ("pools.1.batch=3", "'1.batch' must begin with the index of a list entry, from 0 to 0, but it begins with '1'"),
+        (
+            "pools.1.batch=3",
+            "'1.batch' must begin with the index of a list entry, counted from 0, but it begins with '1'",
+        ),
         ("limit=many", "limit: expected a whole number, found 'many'"),
         ("limit=0", "limit: expected a number from 1, found 0"),
         ("pools.0.workers=[4, 2]", "invalid number of workers: (4, 2)"),
