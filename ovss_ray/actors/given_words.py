@@ -277,7 +277,9 @@ def _entry(raw: Any, place: str) -> tuple[str, Entry]:
         names, keys = ("image", IMAGE) if image is None else ("words", CLASSES)
         raise ValueError(f"{place} has no {names}: expected key {keys[0]}, found {', '.join(map(str, raw)) or 'none'}")
     if not isinstance(raw[image], str | int) or raw[image] == "":
-        raise ValueError(f"{place}: {image} is {_short(raw[image])}, expected the name of the image as a string")
+        raise ValueError(
+            f"{place}: the value of {image!r} is {_short(raw[image])}, expected the name of the image as a string"
+        )
     return str(raw[image]), Entry(place, raw[classes], raw.get("scores"))
 
 

@@ -189,14 +189,14 @@ def _put(node: Any, path: list[str], value: Any, source: str) -> Any:
     if isinstance(node, list):
         if not path[0].isdigit() or int(path[0]) >= len(node):
             raise OvssError(
-                f"{source}: {'.'.join(path)!r} must begin with the index of a list entry, counted from 0, but it begins "
-                f"with {path[0]!r}. The list has this number of entries: {len(node)}. Use the index of one of them"
+                f"{source}: {'.'.join(path)!r} must begin with the index of a list entry, counted from 0, but it "
+                f"begins with {path[0]!r}. The list has this number of entries: {len(node)}. Use the index of one"
             )
         return [_put(v, path[1:], value, source) if i == int(path[0]) else v for i, v in enumerate(node)]
     if not isinstance(node, dict | None):
         raise OvssError(
-            f"{source}: cannot set {path[0]!r} inside the plain value {node!r}, which has no keys. End the path before "
-            f"{path[0]!r}"
+            f"{source}: cannot set {path[0]!r} inside the plain value {node!r}, which has no keys. Remove "
+            f"{'.' + '.'.join(path)!r} from the end of the key"
         )
     inside = node or {}
     return {**inside, path[0]: _put(inside.get(path[0]), path[1:], value, source)}

@@ -107,15 +107,15 @@ class Ledger:
         self._tick()
 
     def begin(
-        self, worker: str, images: Sequence[str], alone: bool = False, good: bool = False
+        self, worker: str, images: Sequence[str], again: bool = False, good: bool = False
     ) -> tuple[str, dict[str, str]]:
         """Register the images that a worker will process now. Return (stop, image → verdict).
 
         `stop`: the reason why the run should stop, or "". If a worker has died while processing an image, the image has
         a verdict. The verdict is the reason to skip the image, or "" to process the image separately.
 
-        `alone`: True if the worker has already registered these images, and now registers only some of them. If False,
-        each image adds 1 to the number of starts of the worker's pool, from which Status.redone is computed.
+        `again`: True if the worker has registered the same images before. If False, each image adds 1 to the number of
+        starts of the worker's pool, from which Status.redone is computed.
 
         `good`: True if at least one of the worker's previous images has no error.
         """
@@ -123,7 +123,7 @@ class Ledger:
         notes.images = tuple(images)
         if good:
             self.in_a_row = 0
-        if not alone:
+        if not again:
             self.begun[notes.pool] += len(images)
         return self._tick(), {image: verdict(self.causes[image]) for image in images if image in self.causes}
 

@@ -155,8 +155,8 @@ def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
 def _stale(scored: pa.Table, now: pa.Table, changed: np.ndarray, digest: str) -> Iterator[str]:
     """Yield the image id of each record in `scored` whose digest differs from the digest in the manifest `now`.
 
-    `digest` is the name of the column to compare. `now` has n rows. `changed` (n + 1,) bool is True for each row to
-    compare. The additional last entry is False: an image that `now` lacks has the index −1.
+    `digest` is the name of the column to compare. `now` has n rows. `changed` (n + 1,) bool has True for each row to
+    compare. Its last entry is False, and is used for images that `now` lacks.
     """
     image = mapped_tables.places(scored["image_id"], now["image_id"])
     for begin, part in mapped_tables.blocks(scored):

@@ -1,7 +1,7 @@
 """Parser of a language model's replies in LAVE, the evaluator of AutoSeg that maps words to classes.
 
 Source: Ülger et al., "Auto-Vocabulary Semantic Segmentation" (AutoSeg). LAVE sends one query per word to Llama 2. The
-query requests the class that is most similar to the word, in single quotes.
+query asks which class is most similar to the word. The reply should give this class in single quotes.
 """
 
 from collections.abc import Collection, Mapping, Sequence

@@ -56,8 +56,8 @@ def test_an_image_that_was_finished_is_not_suspect() -> None:
     assert notes.begin("a", ["1"]) == ("", {})
 
 
-def die(notes: Ledger, images: list[str], evidence: str, alone: bool = False) -> None:
-    notes.begin("a", images, alone)
+def die(notes: Ledger, images: list[str], evidence: str, again: bool = False) -> None:
+    notes.begin("a", images, again)
     notes.start("a", 0, "node", evidence)
 
 
@@ -75,7 +75,7 @@ def test_batch_mates_of_a_killer_are_not_given_up() -> None:
     notes = ledger()
     notes.start("a", 0, "node", "")
     die(notes, ["1", "2", "3"], TIMEOUT)
-    die(notes, ["2"], TIMEOUT, alone=True)
+    die(notes, ["2"], TIMEOUT, again=True)
     suspects = notes.begin("a", ["1", "2", "3"])[1]
     assert (suspects["1"], suspects["3"]) == ("", "")
     assert suspects["2"] == "killed its worker 2 times: it took longer than the deadline of 0:10:00 (sam.py, line 7)"
@@ -110,7 +110,7 @@ def test_images_begun_again_are_counted_in_the_pool_that_lost_most() -> None:
     notes.start("b", 1, "node", "")
     notes.begin("b", ["1", "2"])
     for image in "12":
-        notes.begin("b", [image], alone=True)
+        notes.begin("b", [image], again=True)
     assert notes.status().redone == 2
 
 

@@ -188,9 +188,8 @@ def _position(key: str, names: tuple[str, ...]) -> int:
     counted = next((i for i in range(len(names)) if str(i) == key), None)
     if len({*named, counted} - {None}) > 1:
         raise OvssError(
-            f"colours.{key}: ambiguous key. Two classes fit the key: {key!r} is the name of the class at index "
-            f"{named[0]}, and the name or the index of another class. Rename the class at index {named[0]} (the first "
-            "index is 0)"
+            f"colours.{key}: ambiguous key. Classes {sorted({*named, counted} - {None})} have {key!r} as their name or "
+            f"index (the first index is 0). Rename class {named[0]}"
         )
     if named:
         return named[0]

@@ -73,10 +73,10 @@ class _Place:
     uri: str
     trail: Trail
     named: tuple[str, ...] = ()
-    """names that distinguish files with equal stems: folders on the path `uri`, the outermost first
+    """names that distinguish files with equal stems: some of the folders on the path `uri`, the outermost first
 
-    The folder's step in a pattern has wildcards, or is not the same in all patterns. For example, the patterns
-    `day/*/*.jpg` and `night/*/*.jpg` give the folder `day/a` the names ("day", "a").
+    These are the folders for which a pattern has wildcards, and those in which the patterns differ. For example, the
+    patterns `day/*/*.jpg` and `night/*/*.jpg` give the folder `day/a` the names ("day", "a").
     """
 
 

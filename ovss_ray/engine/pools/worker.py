@@ -80,7 +80,7 @@ class Worker:
         for begin in range(0, len(names), self.pool.batch):
             batch = {name: values[begin : begin + self.pool.batch] for name, values in images.items()}
             if together and time.monotonic() - registered > AGE:  # a sign of progress, and fewer images to suspect
-                self._begin(names[begin:], alone=True, good=good)
+                self._begin(names[begin:], again=True, good=good)
                 registered = time.monotonic()
             columns = self._run(batch) if together else self._settled(batch, good, again=together is not None)
             good = any(error == "" for error in columns["error"])
@@ -89,11 +89,10 @@ class Worker:
         return _joined(done) if len(done) > 1 else done[0]
 
     def _begin_together(self, names: list[str]) -> bool | None:
-        """Register all images of a block in the ledger with one message, or return None without a message.
+        """Register all images of a block in the ledger with one message. Return whether no worker died at these images.
 
-        `names`: names of the images. Send no message if the block is a single batch. Also send no message if a stage of
-        the pool can use a GPU. After a message, return False if a worker has died while processing one of the images,
-        else True.
+        `names`: names of the images. If the block is a single batch, register nothing and return None. The same applies
+        if a stage of the pool can use a GPU.
         """
         if len(names) <= self.pool.batch or not self.pool.light:
             return None
@@ -106,7 +105,7 @@ class Worker:
         already registered the images of this batch in the ledger.
         """
         names = execution.names(batch)
-        suspects = self._begin(names, alone=again, good=good)
+        suspects = self._begin(names, again=again, good=good)
         if not suspects:
             return self._run(batch)
         # a worker has died while processing one of these images
@@ -121,11 +120,11 @@ class Worker:
         if verdict and not row["error"][0]:
             row = {**row, "error": column([f"{', '.join(self.stages)}: {verdict}"])}
         else:
-            self._begin([name], alone=True)
+            self._begin([name], again=True)
         return self._run(row)
 
-    def _begin(self, names: list[str], alone: bool = False, good: bool = False) -> dict[str, str]:
-        stop, suspects = ray.get(self.ledger.begin.remote(self.name, names, alone, good))
+    def _begin(self, names: list[str], again: bool = False, good: bool = False) -> dict[str, str]:
+        stop, suspects = ray.get(self.ledger.begin.remote(self.name, names, again, good))
         self._obey(stop)
         return suspects
 

@@ -72,10 +72,10 @@ def _member(uri: str) -> Member | None:
 
 
 def pinned(uri: str) -> str:
-    """Return an address inside an archive with the file's position added, such as a.tar@1536+20481/b.jpg.
+    """Add the file's position to an address inside an archive: return a.tar@1536+20481/b.jpg for a.tar/b.jpg.
 
-    With the new address, the file is read without an index of the archive. Any other address is returned unchanged.
-    Raises OvssError if the archive is damaged or lacks the file.
+    With the new address, the file is read without an index of the archive. If `uri` is not an address inside an
+    archive, it is returned unchanged. Raises OvssError if the archive is damaged or lacks the file.
     """
     member = None if inline.is_inline(uri) else _member(uri)
     return member.uri if member else uri

@@ -283,7 +283,7 @@ def test_a_key_of_colours_is_a_name_first_and_else_a_number(tmp_path: Path) -> N
     assert seen(valued(tmp_path, colours.format("a", "7"), "[a, '7']"), [9, 0, 0], kind=np.uint8) == [1]
     with pytest.raises(
         OvssError,
-        match=r"colours\.1: ambiguous key\. Two .*'1' is the name of the class at index 0, .* index of another class",
+        match=r"colours\.1: ambiguous key\. Classes \[0, 1\] have '1' as their name or index",
     ):
         valued(tmp_path, colours.format("a", "1"), "['1', a]")
 

@@ -75,8 +75,8 @@ class Config(Training):
     """probability that a drawn thing's name lacks the colour; "striped star" is such a name
 
     Independently of the colour, the name lacks the pattern with the same probability. If the
-    name lacks the colour, the thing has a random RGB colour. If the name lacks the pattern, the thing has a random
-    pattern without a name.
+    name lacks the colour, the thing has a random RGB colour. If the name lacks the pattern, the thing has none
+    of the patterns that names contain, but a random one.
     """
     questions: int = Field(default=4, ge=1)
     """number of samples per drawn scene

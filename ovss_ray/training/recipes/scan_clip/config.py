@@ -36,8 +36,8 @@ class Config(Training):
     """probability that a drawn thing's name lacks the colour; "striped star" is such a name
 
     Independently of the colour, the name lacks the pattern with the same probability. If the
-    name lacks the colour, the thing has a random RGB colour. If the name lacks the pattern, the thing has a random
-    pattern without a name.
+    name lacks the colour, the thing has a random RGB colour. If the name lacks the pattern, the thing has none
+    of the patterns that names contain, but a random one.
     """
     imperfect: float = Field(default=0.5, ge=0, le=1)
     """fraction of the drawn regions whose masks are distorted to resemble imperfect proposals"""
