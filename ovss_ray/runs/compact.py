@@ -60,9 +60,9 @@ def resolved(
     - `image` (n,): index of the image in the manifest, or −1
     - `stale` (n,) bool: True if the photograph or label file has changed since the row was written
 
-    A record is unusable if it is stale. A compact file is unusable if one of its images is stale or not in the
-    manifest. It is also unusable if an earlier usable compact file has one of its images. Then all of its images are
-    unusable. A record is replaced if a usable compact file has its image.
+    A record is unusable if it is stale. All images of a compact file are unusable if one of them is stale or not in the
+    manifest. The same applies if one of them is also in an earlier usable compact file. A record is replaced if its
+    image is in a usable compact file.
     """
     if not whole.any():
         return stale, whole

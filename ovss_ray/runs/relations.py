@@ -4,7 +4,7 @@ The file is YAML or JSON. Each section is named like a benchmark, and lists chil
 
     ade20k:150:
       grass: plant
-      chair: [seat, armchair]
+      armchair: [chair, seat]
       12: 17
 
 A class is written as a label, as one name of a label, or as an index. For example, "road" is a name of the label
@@ -21,7 +21,7 @@ from ovss_ray.io import files, strict_yaml
 from ovss_ray.runs.folder import RunFolder
 from ovss_ray.structures.relations import Relations
 
-FORM = "Write a section for each benchmark, such as `ade20k:150: {grass: plant, chair: [seat, armchair]}`"
+FORM = "Write a section for each benchmark, such as `ade20k:150: {grass: plant, armchair: [chair, seat]}`"
 
 
 def read(file: str | Path, labels: Mapping[str, Sequence[str]]) -> dict[str, Relations]:
