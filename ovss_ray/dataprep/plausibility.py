@@ -75,11 +75,11 @@ NEAR = 0.1
 """Maximum difference between two shares of votes that count as nearly equal.
 
 Implausible labels may be explained by a mistake, such as a shift of the labels by one. For each possible mistake, the
-labels are corrected. The share of the mistake is the share of votes for the corrected labels. The suggested mistake is
-the most common one whose share is nearly equal to the highest share.
+labels are corrected, and the share of votes for the corrected labels is computed. Of the mistakes with nearly the
+highest share, the most common mistake is suggested.
 
-For example, a common mistake has the share 0.80, a rarer mistake 0.95, and the rarest mistake 1.00. The shares 0.95 and
-1.00 are nearly equal, so the mistake with the share 0.95 is suggested.
+For example, correcting a common mistake gives the share 0.80, a rarer mistake 0.95, and the rarest mistake 1.00. The
+shares 0.95 and 1.00 are nearly equal, so the rarer mistake is suggested.
 """
 
 

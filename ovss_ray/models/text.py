@@ -180,8 +180,8 @@ def embed(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tenso
 def _prompts_done(names: int, total: int, templates: int, prompts: int) -> None:
     """Report progress to the listener of the current `reported` block: (number of embedded names, `total`).
 
-    `names`: number of names whose prompts are all embedded. `prompts`: number of embedded prompts of other names. They
-    count as fractions of a name, which has `templates` prompts.
+    The number of embedded names is `names` + `prompts` / `templates`. `names` names are completely embedded. Of the
+    next names, `prompts` prompts are embedded. Each name has `templates` prompts.
     """
     _LISTENER.get()(names + prompts / templates, total)
 

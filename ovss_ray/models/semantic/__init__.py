@@ -63,10 +63,10 @@ def label_map(
 
 
 def _bytes_per_tile(queries: int, geometry: Geometry, sigmoid: Sigmoid) -> int:
-    """Return twice the size in bytes of a tile's mask probabilities, which are float32.
+    """Return the number of bytes to reserve for a tile. It is twice the size of the tile's float32 mask probabilities.
 
-    If the result is n, a block has at most `block_bytes` / n tiles, but at least one tile. `block_bytes` is a parameter
-    of `label_map`. So the mask probabilities of a block with several tiles take at most half of `block_bytes`.
+    A block has as many tiles as fit into `block_bytes` (see `label_map`), at least one. The mask probabilities of
+    several tiles then take at most half of `block_bytes`.
     """
     # "resized" also needs the mask probabilities of the resized photograph. The larger of the two arrays counts.
     (height, width), (tall, wide) = geometry.original, geometry.resized
