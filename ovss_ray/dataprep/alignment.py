@@ -37,7 +37,7 @@ SLACK = 1
 NEAR = 6
 """Distance, in pixels of reduced images, above which a shift is distant from another shift, on either axis."""
 SURROUNDINGS = 24
-"""Side, in pixels of reduced images, of the square around a pixel whose mean and deviation normalise its edge."""
+"""Side of a square, in pixels of reduced images. An edge strength is normalised within the square around it."""
 FITS_SHIFTED = 5.0
 """Minimum fit of a shift: √n times the mean fit of n images. A shift with a smaller fit is not an alternative."""
 TOGETHER = 6

@@ -1,7 +1,8 @@
 """Inline addresses, which contain data such as the annotations of one image.
 
-An address is inline://NAME/CONTENT. NAME describes the source for messages. CONTENT is the compressed data in base64.
-A worker that has an inline address does not read the large file with the annotations of all images.
+An address is inline://NAME/CONTENT. NAME is the source of the data, which error messages name. CONTENT is the
+compressed data in base64. A worker that has an inline address does not read the large file with the annotations of all
+images.
 """
 
 import base64

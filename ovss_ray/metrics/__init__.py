@@ -32,7 +32,7 @@ FOLD = "fold"
 
 _OF_CLASS, _OF_GROUP, _COUNT = " of each class", " of groups", " among its counts"
 _RESERVED = {(_OF_CLASS, "name"): "the report", (_OF_GROUP, "labels"): "the report", (_OF_GROUP, "pooled_iou"): MAIN}
-"""Value that no user's metric may define, as a pair (part of the report, key) → owner of the value."""
+"""Values that no user's metric may define: (part of the report, key of the value) → owner of the value."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,7 @@ def with_images(config: RunConfig) -> RunConfig:
 def _without_images(words: WordList) -> WordList:
     """Return a WordList that has the `map` and the `templates` of `words`, but no `images`.
 
-    The `names` of the result are the keys of `words.map`. The `add` of the result is True if `words.map` has a key.
+    The `names` of the result are the keys of `words.map`. The `add` of the result is True if `words.map` is not empty.
     """
     # without names, the benchmark keeps its classes; with names, the names are added to the classes
     return WordList(names=tuple(words.map), add=bool(words.map), map=words.map, templates=words.templates)

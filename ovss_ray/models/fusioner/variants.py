@@ -35,9 +35,9 @@ class Variant:
     layers: int = 12
     """blocks of the fusion"""
     colours: str = ""
-    """key in network.COLOURS of the mean and standard deviation with which photographs are normalised
+    """name of the normalisation of photographs, a key of network.COLOURS
 
-    If `colours` is empty, the key is the argument `data_set` of Fusioner's methods.
+    If `colours` is empty, the name is the argument `data_set` of Fusioner's methods.
     """
     doublings: int = 3
     """number of the decoder's convolutions whose output is resized to twice its size"""

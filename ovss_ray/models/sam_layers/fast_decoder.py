@@ -82,7 +82,7 @@ class FastDecoder:
     def answer(self, seen: Seen, prompts: Prompts, which: Tensor | None = None) -> Answered:
         """Return the tokens and images after all blocks, for P prompts that consist of points.
 
-        `which` (P,) int64 is the index of each prompt's image. If `which` is None, B must be 1.
+        `which` (P,) int64 is the index of each prompt's image. If `which` is None, `seen` must be a single image.
         """
         tokens = self.prompts.tokens(prompts)
         outputs = torch.cat([self.first.weight, self.decoder.mask_tokens.weight])

@@ -83,7 +83,7 @@ def _corners(labels: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.nd
 
     The corners are sorted by class, then by y, then by x. A corner belongs to the outline of one class. The arrays are:
 
-    - (n, 2): class of each corner, and flat index in `labels` of the pixel of this class at the corner
+    - (n, 2): class of each corner, and a pixel of this class that touches the corner, as a flat index into `labels`
     - (n,): x of each corner
     - (n,): y of each corner
     - (n,): index of the next corner on the same outline
