@@ -134,7 +134,10 @@ def _plain(heading: str) -> str:
 
 
 def _entries(file: Path, value: ast.expr) -> Iterator[tuple[int, list[int]]]:
-    """Yield (child, fathers) per entry of a table such as {9: 17, 19: [31, 34]}; keys may repeat. Raises OvssError."""
+    """Yield (child, fathers) for each entry of a table such as {9: 17, 19: [31, 34]}, also for repeated keys.
+
+    Raises OvssError if `value` is not such a table.
+    """
     if not isinstance(value, ast.Dict):
         raise _unexpected(file, value)
     for key, of in zip(value.keys, value.values, strict=True):

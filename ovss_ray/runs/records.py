@@ -201,7 +201,7 @@ def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part)
 
 
 def _placed(number: int, content: pa.Table) -> pa.Table:
-    """Return the rows of part file `number` with the columns `place` and `whole`. For the rows and columns, see `_all`."""
+    """Return the rows of part file `number` with the columns `place` and `whole`. `_all` describes rows and columns."""
     part, whole = compact.per_image(content), np.full(1, compact.is_compact(content))
     place = number << versions.PART | np.arange(len(part))
     return part.append_column("place", pa.array(place)).append_column("whole", pa.array(whole.repeat(len(part))))
