@@ -67,8 +67,8 @@ class Stage(stage.Stage):
         """side in pixels to which each crop is resized, if `detector` is dense. If `detector` is grid or regions, each
         patch is resized to CLIP's input side, and this option has no effect"""
         smallest: int = Field(default=1000, ge=0)
-        """patches with at most this number of pixels are left out. With `detector: regions`, each patch is a region, and
-        its pixels are those of its mask. Not for `detector: dense`"""
+        """patches with at most this number of pixels are left out. With `detector: regions`, each patch is a region,
+        whose pixels are those of its mask. Not for `detector: dense`"""
         most: int = Field(default=16, ge=1)
         """maximum number of regions of an image; the largest regions are kept. For `detector: regions`"""
         vocabulary: Literal["patch", "image"] = "patch"
