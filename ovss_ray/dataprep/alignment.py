@@ -39,7 +39,7 @@ NEAR = 6
 SURROUNDINGS = 24
 """Side of a square, in pixels of reduced images. An edge strength is normalised within the square around it."""
 FITS_SHIFTED = 5.0
-"""Minimum fit of a shift: √n times the mean fit of n images. A shift with a smaller fit is not an alternative."""
+"""Minimum of √n times the mean fit of n images at a shift. Below this minimum, the shift is not an alternative."""
 TOGETHER = 6
 """Minimum number of images for the rule BY_MEAN."""
 STEADY = 6.0

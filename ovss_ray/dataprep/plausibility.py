@@ -49,14 +49,14 @@ STRIDE = 3
 VOTES = 3
 """Minimum number of votes; with fewer votes, the labels are not judged."""
 SOME = 8
-"""Minimum number of votes to report a fault as certain if another order or shift of the labels fits better.
+"""Minimum number of votes with which a fault is certain, if a mistake such as a shift by one explains the fault.
 
-This number is lower than MANY, since a better order is more evidence. With fewer votes, `Fault.sure` is False.
+With fewer votes, `Fault.sure` is False.
 """
 MANY = 20
-"""Minimum number of votes to report a fault as certain if no other order or shift of labels fits better.
+"""Minimum number of votes with which a fault is certain, if no known mistake explains the fault (else see SOME).
 
-If another order or shift fits better, SOME is the minimum. With fewer votes, `Fault.sure` is False.
+With fewer votes, `Fault.sure` is False.
 """
 CLEARER = 4
 """Minimum lead, in votes, of shifted labels over unchanged labels to report a shift (see `PlausibilityTest.moved`)."""

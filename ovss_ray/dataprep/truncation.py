@@ -23,7 +23,10 @@ _PARTS = ((273, 279), (324, 325))
 
 
 def reached(uri: str | Path) -> bool:
-    """Return whether an image file ends as its format requires; False for unknown formats. Raises OvssError."""
+    """Return whether an image file ends as its format requires; False for unknown formats.
+
+    Raises OvssError if the file cannot be read.
+    """
     with files.opened(uri) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)

@@ -238,7 +238,7 @@ def _steps(path: str) -> tuple[str, ...]:
 
 
 def _varying(patterns: Sequence[tuple[str, ...]]) -> list[list[bool]]:
-    """Return, for each pattern, a list with one bool per step: True if the patterns differ in this step."""
+    """Return for each folder name in each pattern whether the patterns differ there. File names count as equal."""
     # Patterns with different numbers of steps are not compared.
     if len({len(steps) for steps in patterns}) != 1:
         return [[False] * len(steps) for steps in patterns]

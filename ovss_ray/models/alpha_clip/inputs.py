@@ -142,7 +142,7 @@ class Viewer:
         return torch.tensor(canvas.view(bool), device=self.image.device)
 
     def _base(self, seen: Area) -> tuple[Tensor, Tensor]:
-        """Return the resized background of the window `seen` twice: first in 0..1, then normalised.
+        """Return the resized background of a window as two tensors: the pixels from 0 to 1, and the normalised pixels.
 
         Both tensors are (3, n, n) float32. The result is cached until another window is requested.
         """

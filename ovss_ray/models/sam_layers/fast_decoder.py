@@ -161,9 +161,9 @@ def _scaled(q: Tensor) -> Tensor:
 
 
 def _absorbed(q: Tensor, projection: nn.Linear) -> Tensor:
-    """Return Wᵀq (P, N·T, D) for queries q (P, N, T, c).
+    """Return Wᵀq (P, N·T, D) for the queries q (P, N, T, c) of N heads.
 
-    W (c, D) is the part of `projection.weight` that belongs to the head of the query q.
+    W (c, D) is the part of `projection.weight` that belongs to a query's head.
     """
     # For a cell x, (Wᵀq)·x equals q·(Wx). So the few queries are transformed, not the many cells.
     return (q @ projection.weight.unflatten(0, (q.shape[1], -1))).flatten(1, 2)
