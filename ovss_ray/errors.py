@@ -44,10 +44,9 @@ _CHECK: ContextVar[Callable[[], None] | None] = ContextVar("_CHECK", default=Non
 
 @contextmanager
 def checked(check: Callable[[], None]) -> Iterator[None]:
-    """Call `check` repeatedly while the `with` block computes, for example before each tile of an image.
+    """Make each loop over `in_parts(items)` in the `with` block call `check` before each item, such as a tile.
 
-    Code in the block loops over `in_parts(items)`, which calls `check` before each item. `check` may raise Abandoned to
-    end the computation.
+    `check` may raise Abandoned to end the computation.
     """
     token = _CHECK.set(check)
     try:
