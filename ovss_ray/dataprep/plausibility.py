@@ -49,12 +49,12 @@ STRIDE = 3
 VOTES = 3
 """Minimum number of votes; with fewer votes, the labels are not judged."""
 SOME = 8
-"""Minimum number of votes with which a fault is certain, if a known mistake, such as a shift, explains the fault.
+"""Minimum number of votes with which a fault is certain, if a mistake such as a shift explains the fault.
 
 With fewer votes, `Fault.sure` is False.
 """
 MANY = 20
-"""Minimum number of votes with which a fault is certain, if no known mistake explains the fault (else see SOME).
+"""Minimum number of votes with which a fault is certain, if no such mistake explains the fault (see SOME).
 
 With fewer votes, `Fault.sure` is False.
 """

@@ -15,9 +15,9 @@ from ovss_ray.structures.vocabulary import Vocabularies
 from ovss_ray.structures.words import WORDS
 
 OF_WORDS = {WORDS, "size"}
-"""Columns to keep for a stage that reads `vocabulary`, if an earlier stage writes the column `words`
+"""Columns that `run` needs to skip images without words
 
-In addition to the columns that the stage reads, `run` needs these columns to skip images without words.
+Before a stage that reads `vocabulary`, these columns are kept, if an earlier stage writes the column `words`.
 """
 
 

@@ -222,9 +222,9 @@ def _target(target: str | int, where: str, places: Places, benchmark: Benchmark)
 
 
 def _label(names: Names, places: Places) -> int | None:
-    """Return the index of the label that one of the user's names of a class denotes; None if no name denotes a label.
+    """Return the index of the label for a class, of which the user has given several names; None if no label fits.
 
-    The first such name in `names` is used. Raises OvssError if it denotes several labels.
+    The first name in `names` that is also a name of a label decides. Raises OvssError if several labels have this name.
     """
     name = next((name for name in _spelled(names) if _folded(name) in places), None)
     if name is None:
