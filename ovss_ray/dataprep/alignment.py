@@ -62,17 +62,17 @@ class Rule(NamedTuple):
     """Minimum values at which an alternative is reported as a fault."""
 
     fit: float
-    """minimum fit of the alternative to an average image"""
+    """minimum fit of the alternative, averaged over the images"""
     gain: float
-    """minimum of √n times the alternative's gain in an average image, for n images"""
+    """minimum of √n times the alternative's gain, averaged over n images"""
     wins: float
     """minimum share of the images that the alternative fits better than the unchanged labels"""
 
 
 BY_MEDIAN = Rule(3.5, 2.5, 0.8)
-"""Rule in which the fit and the gain in an average image are medians over the images."""
+"""Rule in which fit and gain are averaged by the median."""
 BY_MEAN = Rule(1.5, 6.0, 0.7)
-"""Rule in which the fit and the gain in an average image are means over the images."""
+"""Rule in which fit and gain are averaged by the mean. It is used for at least TOGETHER images."""
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,9 @@ NO_IMAGE = np.empty((0, 0, 3), np.uint8)
 
 
 class Delayed(Exception):
-    """Error for a request that ran out of time, mostly while it waited. The request may be sent again.
+    """Error for a request that ran out of time, although stages worked on it for less than half of the time limit.
 
-    Stages worked on the request for less than half of the time limit.
+    The request mostly waited, and may be sent again.
     """
 
 
