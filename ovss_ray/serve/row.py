@@ -31,16 +31,13 @@ NO_IMAGE = np.empty((0, 0, 3), np.uint8)
 
 
 class Delayed(Exception):
-    """Error for a request that ran out of time, although stages worked on it for less than half of the time limit.
-
-    The request mostly waited, and may be sent again.
-    """
+    """Error for a request that ran out of time, but waited for more than half of it. It may be sent again."""
 
 
 class TooSlow(Exception):
-    """Error for a request that ran out of time, mostly in computation. A second attempt would be too slow again.
+    """Error for a request that ran out of time, after stages worked on it for at least half of this time.
 
-    Stages worked on the request for at least half of the time limit.
+    A second attempt would be too slow again.
     """
 
 
