@@ -35,7 +35,7 @@ class Delayed(Exception):
 
 
 class TooSlow(Exception):
-    """Error for a request that ran out of time, after stages worked on it for at least half of this time.
+    """Error for a request that ran out of time, after a computation of at least half of this time.
 
     A second attempt would be too slow again.
     """

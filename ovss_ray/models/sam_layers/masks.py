@@ -95,7 +95,7 @@ def measure_together(logits: Tensor, frame: Frame, offset: float) -> tuple[Tenso
 def numbers(images: Sequence[Sequence[Measured]]) -> list[np.ndarray]:
     """Return one array (M, 6) int64 per image: Measured.numbers of the image's M masks.
 
-    `images` has a sequence of Measured for each image. The Measured of a sequence have M masks in total.
+    For each image, `images` has a sequence of objects Measured, each with some of the M masks.
     """
     # one copy from the device for all images
     every = [part.numbers for parts in images for part in parts]
