@@ -58,7 +58,7 @@ class Table:
     group_headings: Mapping[str, str] = field(default_factory=dict)
     """key of a value from the method `of_group()` → name of the value in reports (example: "miou" → "mIoU")"""
     group_counts: Mapping[str, str] = field(default_factory=dict)
-    """key of an integer from `of_group()` → noun that reports write after the integer, such as "classes""" ""
+    """key of an integer from `of_group()` → noun, such as "classes", that reports write after the integer"""
     Resampled: Callable[[ClassSums, ClassSums], Any] | None = None
     """class `Resampled(sums, of_all)` for bootstrap intervals; only for "confusion", and for metrics derived from it
 
