@@ -271,7 +271,7 @@ def _groups(stem: str, exact: list[File], by_path: bool) -> list[list[File]]:
 
 
 def _doubled(group: list[File]) -> list[str]:
-    """Return the addresses of the first two photographs in `group`; if it has fewer, of the first two label files."""
+    """Return the addresses of two photographs in `group`. If there are no two photographs, return two label files."""
     return next(uris[:2] for side in (0, 1) if len(uris := [file.uri for file in group if file.side == side]) > 1)
 
 

@@ -92,8 +92,8 @@ def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched:
 def distinct(table: np.ndarray, touched: np.ndarray) -> int:
     """Return the number of non-zero cells outside the row of IGNORE.
 
-    `touched` has the marks of the groups of cells. If the table has at most _SMALL cells, `count` sets only some marks.
-    This function then sets the others.
+    `touched` has the marks of the groups with counted pixels. If the table has at most _SMALL cells, `count` sets only
+    some of these marks. This function then sets the others.
     """
     marks = touched.reshape(-1)
     for group in range(marks.size if table.size <= _SMALL else 0):

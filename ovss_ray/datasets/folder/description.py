@@ -19,7 +19,8 @@ TEXT = ("table", "ids", "images", "labels", "classes", "image_suffix", "label_su
 NEWER = ("values", "table", "ids")
 """Keys that older releases do not know.
 
-If one of these keys is unset, `Description.rules` omits the key. So runs of older releases can resume.
+`Description.rules` omits these keys if they are unset. The rules of such a data set are then the same in older
+releases, so that runs of older releases can resume.
 """
 
 

@@ -82,9 +82,7 @@ THREADS = 4.0
 HEAVY = 100e6
 """Minimum bytes of one worker's weights for which `on_cpus` may warn that CPUs are slow."""
 NETWORK_FILES = 4
-"""Maximum number of files with the weights of one stage.
-
-If a stage has more files, the files are assumed to be label maps."""
+"""Number of files above which the files of a stage are assumed to be label maps instead of weights."""
 LIGHT = 0.25
 """CPUs of a worker that only decodes images or computes metrics, on a cluster with fewer than 8 CPUs"""
 
