@@ -20,11 +20,11 @@ from ovss_ray.structures.findings import Fault
 BULK = 0.05
 """Minimum share of ignored pixels to suspect that they belong to a class that never occurs."""
 MOST = 0.2
-"""Minimum share of ignored pixels, in one or two label files, to be certain that labels are shifted by one.
+"""Share of ignored pixels that makes a shift of the labels by one certain. It is used for one or two label files.
 
-MOST is used if the first class, such as "background" (see REST), never occurs. Its pixels are then perhaps the ignored
-pixels. In 3 or more label files, a single ignored pixel is sufficient. With fewer ignored pixels, the shift is reported
-as possible: `Fault.sure` is False.
+A shift is possible if the first class, such as "background" (see REST), never occurs. Its pixels are then perhaps the
+ignored pixels. In 3 or more label files, a single ignored pixel is sufficient. With fewer ignored pixels, the shift is
+reported as possible: `Fault.sure` is False.
 
 If positions and colours of labels indicate the shift, the shift is always certain (see `PlausibilityTest.moved`).
 """

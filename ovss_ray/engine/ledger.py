@@ -13,9 +13,9 @@ from typing import Any
 
 # The cause is known if faulthandler left a trace: a missed deadline, a segmentation fault, or another fatal error.
 ENOUGH = 2
-"""Number of workers with a known cause of death after which the image that they were processing is skipped."""
+"""Number of deaths with a known cause after which an image is skipped. The dead workers were processing the image."""
 ENOUGH_UNKNOWN = 3
-"""Number of dead workers after which the image that they were processing is skipped, even if no cause is known."""
+"""Number of deaths after which an image is skipped, with or without a known cause."""
 
 UNKNOWN = "its process was killed, as happens for lack of memory"
 

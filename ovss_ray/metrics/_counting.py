@@ -17,7 +17,10 @@ from ovss_ray.structures.columns import IGNORE, NONE
 _CHUNK, _BLOCK, _GROUP = 2048, 8, 64
 # For a small table, a scan of all cells is faster than a mark for each pixel.
 _SMALL = 1 << 15
-"""Maximum number of cells of a table for which `distinct` scans all cells. `count` then sets only some marks."""
+"""Maximum number of cells of a small table.
+
+For a small table, `count` sets only some marks of groups. Then `distinct` scans all cells, and sets the other marks.
+"""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""MaskBLIP: the loop that drops words with too many or too few pixels, and the best IoU of an image.
+"""MaskBLIP: the best IoU of an image, and the loop that drops words with too many or too few pixels.
 
 Source: the code of MaskBLIP, also called Self-Seg, the precursor of AutoSeg.
 """

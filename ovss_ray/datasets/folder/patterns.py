@@ -193,7 +193,7 @@ def lacking(base: str, pattern: str) -> str | None:
 
 
 def _literal(place: _Place, step: Step) -> bool:
-    """Return True if a step has no wildcards, or if a file in `place` has exactly this name: "a[1].jpg"."""
+    """Return whether a step has no wildcards, or is literally the name of a file in `place`, such as "a[1].jpg"."""
     return not step.wild or (step.text.strip("*") != "" and files.exists(files.join(place.uri, step.text)))
 
 

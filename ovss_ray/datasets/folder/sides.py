@@ -37,8 +37,8 @@ class Side:
     others: Counter[str] = field(default_factory=Counter)
     """extension → number of files with this extension that fit a pattern if the pattern's extension is ignored
 
-    For example, if the pattern is `*.png`, the file `a.gif` is counted too. The numbers are complete only if no file
-    fits: the count stops at the first file that fits.
+    For example, if the pattern is `*.png`, the file `a.gif` is counted too. The count stops at the first file whose
+    extension also fits. So the numbers are complete only if there is no such file.
     """
     ignored: list[Fault] = field(default_factory=list)
     """notes on links that were ignored, added by `files`"""

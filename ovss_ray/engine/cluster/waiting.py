@@ -112,10 +112,10 @@ def _slow(pools: Sequence[Pool], placed: Sequence[Placed], size: Size, weights: 
 
 
 def _goal(pools: Sequence[Pool], size: Size, weights: float, slow: bool) -> list[Placed]:
-    """Return the pools as placed on the cluster that the run wants. Nodes for their workers are then requested.
+    """Return the pools with the workers that the run wants. The caller requests nodes for these workers.
 
-    If the real cluster has a GPU, the wanted cluster has the same nodes. If the real cluster has no GPU, the wanted
-    cluster has one more node. This node has a GPU if a pool requires a GPU, or if `slow` is True (see `_slow`).
+    The workers are placed on a cluster of `size`. If this cluster has no GPU, a node is added. The added node has a GPU
+    if a pool requires a GPU, or if `slow` is True (see `_slow`).
     """
     if size.gpus or slow or any(placement.uses_gpu(pool, size) for pool in pools):
         imagined = size if size.gpus else replace(size, nodes=(*size.nodes, GPU_NODE))

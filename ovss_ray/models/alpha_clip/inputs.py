@@ -126,7 +126,7 @@ class Viewer:
         return colour.expand_as(self.image)
 
     def _touched(self, box: Area, seen: Area) -> Area:
-        """Return the part of the window `seen` where a region's image may differ from the background."""
+        """Return the part of the window `seen` in which the pixels depend on the region with this box."""
         touched = box if self.look.background != "keep" else Area(box.x0, box.y0, box.x0, box.y0)
         if self.look.marker == "ellipse" and min(box.size) > 0:
             touched = touched.around(_reach(box))

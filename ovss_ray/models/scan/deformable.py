@@ -46,7 +46,8 @@ class DeformableAttention(nn.Module):
 class Cells:
     """Sampler of values at points in the maps of all scales. `sizes` are h and w of these maps.
 
-    On an axis N·S·P, points vary fastest, scales slower, and heads slowest.
+    An axis N·S·P has one element per point: the P points of the first scale come first, then those of the other scales.
+    The points of the first of the N heads precede those of the other heads.
     """
 
     def __init__(self, sizes: Sequence[torch.Size], heads: int, device: torch.device) -> None:
@@ -56,7 +57,7 @@ class Cells:
         """(N·S·P, 2) int64: for each point, width and height of the map in which the point lies"""
         centres = torch.cat([cell_centres(size, device) for size in sizes])
         self.places = centres[:, None] * self.sides - 0.5
-        """(T, N·S·P, 2) float32: x and y of each token, in cells of each point's map; the first cell's centre is 0"""
+        """(T, N·S·P, 2) float32: x and y of a token in the map of a point, in cells; the first cell's centre is 0"""
         bordered = (sides + 2).prod(1)
         self.count = bordered.sum()
         """number R of cells in all maps, including a border of one cell around each map"""
@@ -66,11 +67,10 @@ class Cells:
         head = torch.arange(heads, device=device).repeat_interleave(len(sizes) * POINTS)
         # The maps are those of the first image, with borders. `_corners` adds the place of the point and the image.
         self.around = corners * heads + head[:, None]
-        """(N·S·P, 4) int64: row numbers of the 2 × 2 cells at the top left corner of each point's map
+        """(N·S·P, 4) int64: indices into `table` (see `summed`) of the top left 2 × 2 cells in the map of each point
 
-        The rows are those of the array `table` in the method `summed`. A row has the values of one cell for one head.
-        The map is the map of the first image, including the border. To get the row numbers of the cells around a point,
-        `_corners` adds the point's offset to these four numbers.
+        A row of `table` has the values of one cell for one head. These are the cells of the first image's map,
+        including the border. To get the four cells around a point, `_corners` adds one number to the four indices.
         """
 
     def sampled(self, values: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:

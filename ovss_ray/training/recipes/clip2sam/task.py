@@ -85,7 +85,7 @@ class Task:
         }
 
     def measure(self) -> dict[str, float]:
-        """Return mask IoU and accuracies on things of validation scenes (see `measured`).
+        """Return the mask IoU and the accuracies that `measured` computes for the things in validation scenes.
 
         If the training images are photographs, return an empty dict.
         """
