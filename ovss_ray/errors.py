@@ -44,7 +44,7 @@ _CHECK: ContextVar[Callable[[], None] | None] = ContextVar("_CHECK", default=Non
 
 @contextmanager
 def checked(check: Callable[[], None]) -> Iterator[None]:
-    """Make each loop over `in_parts(items)` in the `with` block call `check` before each item, such as a tile.
+    """Make `in_parts(items)` call `check` before each item, such as a tile, until the end of the `with` block.
 
     `check` may raise Abandoned to end the computation.
     """

@@ -62,9 +62,9 @@ class Rule(NamedTuple):
     """Minimum values at which an alternative is reported as a fault."""
 
     fit: float
-    """minimum fit of the alternative, averaged over the images"""
+    """minimum average fit of the alternative over the images"""
     gain: float
-    """minimum of √n times the alternative's gain, averaged over n images"""
+    """minimum average gain of the alternative over n images, multiplied by √n"""
     wins: float
     """minimum share of the images that the alternative fits better than the unchanged labels"""
 

@@ -31,8 +31,8 @@ If positions and colours of labels indicate the shift, the shift is always certa
 FEW_CLASSES = 4
 """Maximum number of classes of a small benchmark.
 
-A last class that never occurs is reported as a fault, since its pixels are perhaps ignored. In a larger benchmark,
-`Fault.sure` is then False, and the fault has no advice on black-and-white masks (see `_ignoring`).
+If the last class of the list never occurs, this is reported as a fault, since its pixels are perhaps ignored. In a
+larger benchmark, this fault is uncertain, and has no advice on black-and-white masks (see `_ignoring`).
 """
 ENOUGH = 3
 """Minimum number of label files without a class before its absence counts as a fault."""

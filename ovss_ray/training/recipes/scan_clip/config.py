@@ -35,9 +35,8 @@ class Config(Training):
     unnamed: float = Field(default=0.2, ge=0, le=1)
     """probability that a drawn thing's name lacks the colour; "striped star" is such a name
 
-    Independently of the colour, the name lacks the pattern with the same probability. If the
-    name lacks the colour, the thing has a random RGB colour. If the name lacks the pattern, the thing has none
-    of the patterns that names contain, but a random one.
+    With the same probability, the name lacks the pattern. A thing whose name lacks the colour has a random RGB colour.
+    A thing whose name lacks the pattern has a random one of the patterns UNNAMED in `scenes.patterns`.
     """
     imperfect: float = Field(default=0.5, ge=0, le=1)
     """fraction of the drawn regions whose masks are distorted to resemble imperfect proposals"""
