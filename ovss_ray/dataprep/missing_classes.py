@@ -31,7 +31,7 @@ If positions and colours of labels indicate the shift, the shift is always certa
 FEW_CLASSES = 4
 """Maximum number of classes of a small benchmark.
 
-If the last class of the list never occurs, this is reported as a fault, since its pixels are perhaps ignored. In a
+If the last class of the list never occurs, a fault is reported, since its pixels are perhaps ignored. In a
 larger benchmark, this fault is uncertain, and has no advice on black-and-white masks (see `_ignoring`).
 """
 ENOUGH = 3
