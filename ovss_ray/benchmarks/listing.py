@@ -212,8 +212,9 @@ def paired_files(every: Iterable[File]) -> Paired:
 
     If no stem is repeated within photographs or label files, files of the same stem form a pair. The id is the stem.
     Otherwise, paths are compared (see File.path). Files of a repeated stem form a pair if their paths are equal. The id
-    is the path, such as "a/0" for images/a/0.jpg and labels/a/0.png. Other stems need equal paths, or one path without
-    a folder. The id is the stem. Remaining files form pairs if their names differ only in case or Unicode form.
+    is the path, such as "a/0" for images/a/0.jpg and labels/a/0.png. Files of a stem that is not repeated need
+    equal paths, or one of the paths has no folder. The id is the stem. Remaining files form pairs if their names
+    differ only in case or Unicode form.
     """
     rows = every if isinstance(every, Rows) else Rows(File, FILE, every)
     by_path = rows.repeats("stem, side", "near = 0")

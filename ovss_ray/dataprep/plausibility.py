@@ -54,7 +54,7 @@ SOME = 8
 With fewer votes, `Fault.sure` is False.
 """
 MANY = 20
-"""Minimum number of votes with which a fault is certain, if no mistake explains it as in SOME.
+"""Minimum number of votes with which a fault is certain, if no mistake such as a shift explains the fault.
 
 With fewer votes, `Fault.sure` is False.
 """

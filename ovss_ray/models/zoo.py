@@ -141,7 +141,7 @@ def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...
 
     `paths` has the user's paths in the same order, and may be shorter. For a checkpoint without a path, or with the
     path None, the published or shipped file is used. The first file may already contain the weights of other
-    checkpoints. The paths of these checkpoints are left out, unless `paths` has a path for one of them.
+    checkpoints. The paths of these checkpoints are left out, unless `paths` has a path for any of them.
 
     Raises UnknownName and OvssError (see `find`).
     """

@@ -251,9 +251,9 @@ def _places(benchmark: Benchmark) -> dict[str, list[int]]:
 
     The first of these rules that finds a label gives the labels of the name:
 
-    1. The name means every label that is equal to the name.
-    2. The name means the label of every class that has the name.
-    3. The name means every label of which the name is a part. For example, "car" means "car, auto".
+    1. A label that is equal to the name: "car" means the label "car".
+    2. The label of a class that has this name among its names: "car" means the label of the class ["auto", "car"].
+    3. A label of which the name is a part: "car" means the label "car, auto".
     """
     levels: list[dict[str, list[int]]] = [{}, {}, {}]
     parts, classes, whole = levels

@@ -41,10 +41,10 @@ class Match:
     `*/labels.png` gives the file `a/labels.png` the stem "a".
     """
     folders: tuple[str, ...]
-    """names of folders on the file's path, which distinguish files with equal stems
+    """folders on the file's path for which a pattern has wildcards, or in which the patterns differ
 
-    For the pattern `*/photos/*.jpg`, the file `a/photos/1.jpg` has ("a",). For the patterns `day/*.jpg` and
-    `night/*.jpg`, the file `day/1.jpg` has ("day",).
+    These names distinguish files with equal stems. For the pattern `*/photos/*.jpg`, the file `a/photos/1.jpg` has
+    ("a",). For the patterns `day/*.jpg` and `night/*.jpg`, the file `day/1.jpg` has ("day",).
     """
     ending: str
     """extension of the file, in lower case, with its dot"""

@@ -71,7 +71,7 @@ class Worker:
         return words.packed(self._computed(images))
 
     def _computed(self, images: Batch) -> Batch:
-        """Run the stages on one batch after the other. Return the columns in `self.keep` for all batches."""
+        """Divide `images` into batches, and run the stages on each. Return the columns in `self.keep` of all images."""
         done: list[Batch] = []
         good = False
         names = execution.names(images)

@@ -152,8 +152,8 @@ def _one_zero(file: LabelFile) -> None:
     if kind:
         raise OvssError(
             f"{file.name}: {kind}. It is unclear whether the labels are the stored numbers or the displayed grey "
-            "values. Save the file as PNG with Pillow. For displayed values: "
-            "`Image.open(file).save('labels.png')`. For stored numbers: "
+            "values. Save the file as PNG with Pillow, which opens the displayed values: "
+            "`Image.open(file).save('labels.png')`. If the labels are the stored numbers, invert them back: "
             "`ImageOps.invert(Image.open(file)).save('labels.png')`"
         )
 

@@ -57,7 +57,9 @@ class Cells:
         """(N·S·P, 2) int64: for each point, width and height of the map in which the point lies"""
         centres = torch.cat([cell_centres(size, device) for size in sizes])
         self.places = centres[:, None] * self.sides - 0.5
-        """(T, N·S·P, 2) float32: x and y of a token in the map of a point, in cells; the first cell's centre is 0"""
+        """(T, N·S·P, 2) float32: x and y of each token, in cells of the map that the head's point samples
+
+        The centre of the first cell is 0."""
         bordered = (sides + 2).prod(1)
         self.count = bordered.sum()
         """number R of cells in all maps, including a border of one cell around each map"""

@@ -195,7 +195,7 @@ class Desk:
     def _rest(self) -> None:
         """Start a timer of REST seconds, and cancel the previous timer.
 
-        When the timer ends, free memory is returned to the operating system.
+        When the timer ends, unused memory is returned to the operating system.
         """
         if self.resting:
             self.resting.cancel()
