@@ -122,7 +122,7 @@ def latex(runs: Mapping[str, Report], names: Sequence[str]) -> str:
 
 
 def _keys(name: str, runs: Mapping[str, Report]) -> tuple[str, ...]:
-    """Return the metrics in the columns of a benchmark's leaderboard (see tables.mains); ("miou",) if it has no runs."""
+    """Return the metrics in the columns of a benchmark's leaderboard (see tables.mains), or ("miou",) without runs."""
     mains = (tables.mains(report.benchmarks[name]) for report in runs.values() if name in report.benchmarks)
     return tuple(dict.fromkeys(key for keys in mains for key in keys)) or ("miou",)
 
