@@ -138,8 +138,8 @@ def _targets(archive: Archive, root: Path, members: Iterable[_Member]) -> list[t
     if not targets:
         raise OvssError(
             f"{file}: {archive.inside!r} not found in the archive. Perhaps the authors of the data set changed the "
-            f"archive. Unpack the archive by hand, and move the file or folder that replaces {archive.inside!r} to "
-            f"{root / archive.to}"
+            f"archive. Unpack the archive by hand, find the new name of {archive.inside!r}, and move this file or "
+            f"folder to {root / archive.to}"
         )
     return targets
 

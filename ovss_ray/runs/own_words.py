@@ -70,7 +70,7 @@ def with_images(config: RunConfig) -> RunConfig:
     if len(listed) > 1:
         raise OvssError(
             f"--vocabulary: the file {next(path for path, _ in listed if path)} lists words for each image. All "
-            f"benchmarks of the run ({', '.join(config.benchmarks)}) must use this file, with the same key `add`. "
+            f"benchmarks of the run ({', '.join(config.benchmarks)}) must use this file, with the same value of `add`. "
             "Evaluate the other benchmarks in another run"
         )
     if finders := [stage.use for stage in config.stages() if stage.gives_words()]:
@@ -187,11 +187,11 @@ def _index(classes: Sequence[Names], words: WordList, benchmark: Benchmark) -> t
 
 
 def _mapped(classes: Sequence[Names], words: WordList, places: Places, benchmark: Benchmark) -> dict[int, int]:
-    """Return position in `classes` → index of the label, for the classes to which a key of `words.map` refers.
+    """Apply `words.map`, a mapping from class names to labels. Return position in `classes` → index of the label.
 
-    A key refers to the classes whose first name is the key. If there are none, the key refers to all classes that have
-    the key as a name. If the value of the key is null, the index is NONE. Raises OvssError if a key refers to no class,
-    or if a label is unknown or ambiguous.
+    A key of `words.map` refers to the classes whose first name is the key. If there are none, the key refers to all
+    classes that have the key as a name. For the label null, the index is NONE. Raises OvssError if a key refers to no
+    class, or if a label is unknown or ambiguous.
     """
     synonyms: dict[str, list[int]] = {}
     first: dict[str, list[int]] = {}

@@ -349,7 +349,9 @@ def _lost(counts: Counter[tuple[int, int]], known: set[int]) -> Counter[tuple[in
 def test_words_of_each_image_are_for_all_benchmarks_and_from_one_stage(tmp_path: Path) -> None:
     file = written(tmp_path, '{"a": ["sky"]}', "words.json")
     settings = {"benchmarks": ["scenes:seen", "scenes:all"], "vocabulary": {"scenes:all": file}}
-    with pytest.raises(OvssError, match=r"\(scenes:seen, scenes:all\) must use this file, with the same key `add`"):
+    with pytest.raises(
+        OvssError, match=r"\(scenes:seen, scenes:all\) must use this file, with the same value of `add`"
+    ):
         plan_runs("oracle", tmp_path, (), settings)
     with pytest.raises(OvssError, match=r"the stage 'tags' of this config also provides words\. Use"):
         plan("vocabulary_free_tiny", tmp_path, file)

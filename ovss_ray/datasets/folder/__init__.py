@@ -40,8 +40,8 @@ colours          only for rgb: a mapping from the name or index of a class to [r
 title, domain, licence    texts for the report; optional
 
 The image id is a file's name without suffix and extension. A photograph and a label file with the same image id form a
-pair. If several photographs have the same id, the names of folders are put before the id, such as `seq1/0000`. These
-are the folders that a wildcard of the pattern matches. If a file matches both `images` and `labels`, the file belongs
+pair. If several photographs have the same id, each folder name that a wildcard matches is put before the id:
+`seq1/0000`. If a file matches both `images` and `labels`, the file belongs
 to the key with the longer suffix.
 
 An image fails if a pixel has a label value or colour that is neither a class nor ignored.
@@ -185,20 +185,18 @@ def _colours(described: Description, vocabulary: Vocabulary) -> dict[int, int]:
 def _position(key: str, names: tuple[str, ...]) -> int:
     """Return the index of the class whose name or index is `key`. Raises OvssError for an unknown or ambiguous key."""
     named = [i for i, name in enumerate(names) if name == key]
-    counted = next((i for i in range(len(names)) if str(i) == key), None)
-    if len({*named, counted} - {None}) > 1:
+    counted = [i for i in range(len(names)) if str(i) == key]
+    if len(fitting := sorted({*named, *counted})) > 1:
         raise OvssError(
-            f"colours.{key}: ambiguous key. Classes {sorted({*named, counted} - {None})} have {key!r} as their name or "
-            f"index (the first index is 0). Rename class {named[0]}"
+            f"colours.{key}: ambiguous key. Classes {fitting} have {key!r} as their name or index (the first index is "
+            f"0). Rename class {named[0]}"
         )
-    if named:
-        return named[0]
-    if counted is None:
+    if not fitting:
         raise OvssError(
             f"colours.{key}: unknown class.{nearest(key, names)} Write the name or the index of a class (the first "
             "index is 0)"
         )
-    return counted
+    return fitting[0]
 
 
 def signed(table: np.ndarray, below: tuple[int, ...], item: Item, data: bytes) -> np.ndarray:
