@@ -116,7 +116,9 @@ def test_a_killer_image_is_named_and_the_others_are_scored(data: Path, tmp_path:
     begun = Counter(line.partition("@")[0] for line in witness.read_text().split())
     assert begun["i21"] <= 3
     assert max(begun.values()) <= 4
-    assert {image for image, times in begun.items() if times > 1} <= {"i20", "i21", "i22", "i23"}  # its batch alone
+    again = {int(image[1:]) // 4 for image, times in begun.items() if times > 1}
+    # Ray sends its batch again, and the batch before if a killed process has not delivered its result.
+    assert len(again - {21 // 4}) <= begun["i21"]
 
 
 @pytest.mark.slow
