@@ -38,8 +38,7 @@ def looked_up(now: pa.Table, before: pa.Table | None, folder: str, say: Callable
     The first of these rules that applies gives the digest of a file:
 
     1. If the file has a digest in `before`, and the same stamp in `before` and `now`, this digest is copied.
-    2. If the file may have changed since a record without an error was written, the file is read. Its digest is then
-       computed.
+    2. If the file may be newer than a record without an error, the file is read, and its digest is computed.
     3. Otherwise, the digest is "".
     """
     before = now if before is None else before
@@ -93,10 +92,10 @@ def _good(folder: str) -> pa.Table:
 
 
 def _doubted(scored: pa.Table, image: np.ndarray, now: pa.Table, side: tuple[str, str, str]) -> np.ndarray:
-    """Return (n,) bool: True for an image of `now` whose file may have changed since a record in `scored` was written.
+    """Return (n,) bool for the n images of `now`: whether the image's file may be newer than a record of the image.
 
-    `image` (m,) has one value per record in `scored`: the row in `now` of the record's image, or −1 if `now` lacks the
-    image. `side` is an element of SIDES; it selects photographs or label files.
+    `image[i]` is the row of `now` with the image of record i in `scored`; −1 if `now` lacks this image. `side` is an
+    element of SIDES; it selects photographs or label files.
     """
     _, stamp, digest = side
     doubted, known = np.zeros(len(now), bool), np.zeros(len(scored), bool)

@@ -165,7 +165,7 @@ def _folder(out: str) -> str:
 
 
 def _benchmarks(config: RunConfig) -> tuple[dict[str, Benchmark], dict[str, OwnWords]]:
-    """Return name → benchmark, and name → the user's words. Words of the user are the classes of their benchmark."""
+    """Return name → benchmark, and name → the user's own words, for the benchmarks whose classes are such words."""
     if not config.benchmarks:
         raise OvssError("no benchmark: pass --benchmark NAME (see `ovss list`), or set `benchmarks:` in the config")
     folders: dict[str, str] = {}

@@ -133,7 +133,7 @@ class Settled:
 
     parts: list[Part]
     changed: int = 0
-    """number of images whose photograph or label file has changed since a record without an error was written"""
+    """number of images with a successful record that is older than a change of the photograph or label file"""
     due: int = 0
     """number of images that were scored without an error, but must be scored again, since no record is usable"""
     undigested: int = 0
@@ -151,8 +151,8 @@ def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -
     is STALE. A record with an error has the rank FAILED, which is better than STALE, so this record may be valid. If a
     usable compact file contains an image, the compact file replaces the image's records.
 
-    `among` is the manifest. Records of images outside the manifest are not valid. If `among` is None, no image is
-    excluded, and no photograph or label file counts as changed.
+    `among` is the manifest. Records of images outside the manifest are not valid. If `among` is None,
+    no record is outside, and no photograph or label file counts as changed.
     """
     uris = parts(folder)
     known = _all(uris, among, read)

@@ -233,10 +233,10 @@ def _answering() -> DeploymentHandle | None:
 
 
 def _missing(news: News) -> Sequence[str]:
-    """Return lines that report the loss of the HTTP process. Call this function if the HTTP process did not answer.
+    """Return lines about a lost HTTP process that were not printed yet. Call this function after a failed request.
 
-    A line reports that the HTTP process was lost, or why no new HTTP process starts. If nothing has changed since the
-    previous call, return no lines. If an HTTP process runs, or the HTTP deployment does not exist, return no lines.
+    A line reports that the HTTP process has ended, or why no new HTTP process starts. If an HTTP process runs, or the
+    HTTP deployment does not exist, the result is empty.
     """
     http = _http()
     if http is None or _runs(http):

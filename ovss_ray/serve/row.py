@@ -31,13 +31,13 @@ NO_IMAGE = np.empty((0, 0, 3), np.uint8)
 
 
 class Delayed(Exception):
-    """Error for a request that ran out of time, but waited for more than half of it. It may be sent again."""
+    """Error for a request that exceeded its time limit after a long wait in a queue. Clients may retry."""
 
 
 class TooSlow(Exception):
-    """Error for a request that ran out of time, after a computation of at least half of this time.
+    """Error for a request that exceeded its time limit after a computation of at least half the limit.
 
-    A second attempt would be too slow again.
+    A retry would be too slow again.
     """
 
 

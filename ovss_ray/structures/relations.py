@@ -35,7 +35,9 @@ class Relations:
         for child, words in fathers.items():
             index = index_of(child, named, len(labels))
             if index in indices:
-                raise OvssError(f"{child!r} is class {index}, which is listed twice as a child. Merge both entries")
+                raise OvssError(
+                    f"class {index} is listed twice as a child, the second time as {child!r}. Merge the entries"
+                )
             indices[index] = [index_of(word, named, len(labels)) for word in words]
             _check_fathers(child, index, indices[index])
         return cls(tuple(sorted((child, father) for child, of in indices.items() for father in of)), file)

@@ -72,7 +72,8 @@ def draw_captions(
 
     - `prompts`: texts of the C captions, then of the A captions in ATTRIBUTES
     - `own`: number of captions that belong to `regions`
-    - `shown` (R, C) bool: [r, c] is False if the caption of region r implies caption c (see `implied`)
+    - `shown` (R, C) bool: False if the caption of region r implies caption c, which includes equal captions (see
+      `implied`)
     - `target` (R,): index of each region's caption among the C captions
     - `attributes` (R, 3): Region.attributes of each region
     """

@@ -92,8 +92,8 @@ class MaskTraining(Training):
     crop: int | None = None
     """side of square random crops, in pixels
 
-    If `crop` is None, drawn scenes are not cropped, and photographs are cropped to squares. The side of such a square
-    is the shorter side of the resized photograph.
+    If `crop` is None, photographs are cropped to squares whose side is the shorter side of the resized photograph. If
+    `crop` is None, images of the synthetic data set `scenes` are not cropped.
     """
     whole: float = Field(default=0.25, ge=0, le=1)
     """length of the final part of the training, which uses whole drawn scenes, as a fraction of the steps

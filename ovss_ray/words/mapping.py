@@ -79,10 +79,10 @@ def parse(text: str) -> Mapping:
 
 
 def _load(part: str, text: str) -> tuple[Rule, str]:
-    """Return the rule of one mapping, and the mapping's stamp (see `Mapping.stamps`).
+    """Return the rule that `part` defines, and the stamp of `part` (see `Mapping.stamps`).
 
-    `part` is the mapping, such as "wordnet:wup". For exact, lemma, wordnet and wordnet:wup, the stamp is "". `text` is
-    the whole option, for error messages.
+    `text` is the value of --mapping, such as "exact+wordnet:wup", for error messages. `part` is one element of `text`,
+    such as "wordnet:wup". The stamp of exact, lemma, wordnet and wordnet:wup is "".
     """
     name, _, option = part.partition(":")
     option, minimum = _threshold(option, text)

@@ -1,4 +1,4 @@
-"""MaskBLIP: the best IoU of an image, and the loop that drops words with too many or too few pixels.
+"""MaskBLIP: the loop that drops words with too many or too few pixels, and the metric best IoU.
 
 Source: the code of MaskBLIP, also called Self-Seg, the precursor of AutoSeg.
 """

@@ -44,7 +44,7 @@ def test_the_digest_depends_on_the_pairs_alone() -> None:
         ({"grass": ["plant", "1"]}, r"'grass' \(1\) is listed as its own father"),
         ({"grass": ["plant", "flora"]}, "'grass' has the same father twice: its fathers are the classes 2, 2"),
         ({"grass": []}, "'grass' has no father"),
-        ({"grass": ["plant"], "1": ["0"]}, "'1' is class 1, which is listed twice as a child"),
+        ({"grass": ["plant"], "1": ["0"]}, "class 1 is listed twice as a child, the second time as '1'"),
     ],
 )
 def test_a_table_that_does_not_fit_the_labels_is_refused(table: dict[str, list[str]], message: str) -> None:

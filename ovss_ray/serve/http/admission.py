@@ -94,7 +94,7 @@ class Desk:
         names = name or ", ".join(self.models)
         if answer == "words":
             raise HTTPException(
-                422, f"{names} cannot find words in an image. Pass classes or a benchmark, and omit the field `add`"
+                422, f"{names} cannot propose class names. Pass classes or a benchmark, and omit the field `add`"
             )
         further = f"Serve one too: ovss serve {' '.join(self.models)} {SMALLEST_WITH_SAM}"
         advice = f"Pass model={able[0].name}" if able else further

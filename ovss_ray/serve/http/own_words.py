@@ -17,7 +17,7 @@ from ovss_ray.structures.columns import NONE
 from ovss_ray.structures.vocabulary import Vocabulary, folded
 
 REQUEST = "request"
-"""Value of Word.source for classes that a request adds to the words that the model finds"""
+"""Value of Word.source for a class of the request (field `add`); the model did not find this word"""
 
 
 def wanted(fields: Segment, desk: Desk) -> bool:

@@ -61,8 +61,8 @@ class Labelled(NamedTuple):
 def headings(metric: str, of: str) -> dict[str, str]:
     """Return the headings of the six values of an AP metric, as a dict: key of a value → heading.
 
-    `metric` is the name of the metric. The main value is the AP of instances of any area, averaged over THRESHOLDS.
-    The main value has the key `metric` and the heading `of`. The keys of the five further values are `metric` with a
+    `metric` is the metric's name, which is the key of the main value. `of` is the heading of the main value, which is
+    the AP of instances of any area, averaged over THRESHOLDS. The keys of the five further values are `metric` with a
     suffix. For example, the key "instance_ap_50" has the heading "AP 50".
     """
     words = (of, "AP 50", "AP 75", "AP small", "AP medium", "AP large")

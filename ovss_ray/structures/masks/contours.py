@@ -22,10 +22,9 @@ def near(labels: np.ndarray, width: int, edge: bool) -> np.ndarray:
 
 
 def distances(labels: np.ndarray) -> np.ndarray:
-    """Return the distance of each pixel to the nearest pixel of another label, in pixels, (H, W) float32.
+    """Return the chessboard distance of each pixel to the nearest pixel of another label, in pixels, (H, W) float32.
 
-    `labels` are (H, W) integers. If the map has several labels, all distances are whole numbers. If the map has a
-    single label, all distances are infinite.
+    `labels` are (H, W) integers. If the map has a single label, all distances are infinite.
     """
     import cv2
 

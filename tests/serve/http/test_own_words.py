@@ -103,7 +103,7 @@ def test_an_image_in_which_nothing_is_found_has_no_class_anywhere(service: TestC
 def test_a_model_that_finds_no_words_needs_classes(service: TestClient) -> None:
     assert "pass either classes or a benchmark" in ask(service, picture(), model="bright").json()["detail"]
     said = ask(service, picture(), model="bright", classes="sky", add="1").json()["detail"]
-    assert said == "bright cannot find words in an image. Pass classes or a benchmark, and omit the field `add`"
+    assert said == "bright cannot propose class names. Pass classes or a benchmark, and omit the field `add`"
 
 
 def test_the_shipped_config_finds_words_without_segmenting_and_segments_without_finding(tmp_path: Path) -> None:

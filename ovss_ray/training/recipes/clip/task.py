@@ -160,7 +160,7 @@ class Task:
         - `pattern`: CLIP classifies the pattern of each region. A logit is the cosine of the region's embedding and the
           embedding of a pattern's prompt, multiplied by CLIP's scale.
         - `early_pattern`: The attribute heads classify the pattern of each patch and each region. The loss is summed
-          over the heads and multiplied by Config.heads.
+          over the heads, then multiplied by the weight `Config.heads`.
 
         In the first `attribute_steps` steps, only `early_pattern`, `early_colour` and `early_shape` are returned.
         """

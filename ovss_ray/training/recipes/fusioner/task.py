@@ -100,7 +100,7 @@ class Task:
 
         For photographs, the scores are `fold_miou` and `fb_iou` (see metrics/episodes.py). For drawn scenes, each score
         is the mean IoU of a class group in a benchmark of SCENES. For example, `seen_things` is the mean IoU of the
-        things in the benchmark scenes:episodes.
+        class group `things` in scenes:episodes, whose prefix in SCENES is "seen".
         """
         config = self.config
         scores: dict[str, float] = {}

@@ -54,9 +54,9 @@ class Photographs:
         if sources.keys() != {needed}:
             listed = "; ".join(f"{source or 'an unknown network'} ({file.name})" for source, file in sources.items())
             raise OvssError(
-                f"targets={self.config.targets} has features computed by {listed}, but the teacher is {needed}. If one "
-                "checkpoint computed all features, set `teacher` to this checkpoint. Otherwise, compute the features "
-                f"again. {_advice(self.config)}"
+                f"targets={self.config.targets} has features computed by {listed}, but the teacher is {needed}. Set "
+                f"`teacher` to the checkpoint that computed the features, or compute the features again. "
+                f"{_advice(self.config)}"
             )
 
     def batch(self, step: int) -> tuple[list[np.ndarray], np.ndarray | None]:
