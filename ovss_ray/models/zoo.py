@@ -140,8 +140,8 @@ def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...
     """Return the paths of a network's checkpoints, in the order of the family's function `checkpoints`.
 
     `paths` has the user's paths in the same order, and may be shorter. For a checkpoint without a path, or with the
-    path None, the published or shipped file is used. The first file may already contain the weights of other
-    checkpoints. The paths of these checkpoints are left out, unless `paths` has a path for any of them.
+    path None, the published or shipped file is used. If the first file already contains the weights of other
+    checkpoints, their paths are left out. But if `paths` has a path for one of them, no path is left out.
 
     Raises UnknownName and OvssError (see `find`).
     """
@@ -278,13 +278,13 @@ def verify(name: str, file: Path) -> Path:
     return file
 
 
-def has_entry(file: str | Path, prefix: str) -> bool:
-    """Return whether a checkpoint has an entry whose name contains `prefix` at any place. No tensor is read."""
+def has_entry(file: str | Path, part: str) -> bool:
+    """Return whether a checkpoint has an entry whose name contains the text `part`. No tensor is read."""
     # The names are in the pickles of a zip file, and in the first bytes of other files.
     if zipfile.is_zipfile(file):
-        return any(prefix.encode() in pickled for pickled in _pickles(Path(file)))
+        return any(part.encode() in pickled for pickled in _pickles(Path(file)))
     with open(file, "rb") as opened:
-        return prefix.encode() in opened.read(NAMES)
+        return part.encode() in opened.read(NAMES)
 
 
 def is_fake(file: str | Path) -> bool:

@@ -15,10 +15,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 from ovss_ray.structures.words import WORDS
 
 OF_WORDS = {WORDS, "size"}
-"""Columns that `run` needs to skip images without words
-
-Before a stage that reads `vocabulary`, these columns are kept, if an earlier stage writes the column `words`.
-"""
+"""Columns from which `run` sees that an image has no words. Stages that read `vocabulary` skip such an image."""
 
 
 class Contract(Exception):
@@ -72,7 +69,7 @@ def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -
     If an image fails, only this image gets a text in the column `error`, and later stages skip the image. The column
     `seconds` gets the times of each stage and of the stage's parts (see Stage.parts). If the batch has the column
     `words`, or a stage writes it, an image's words replace the image's vocabulary. Stages that read `vocabulary` then
-    skip images without words. If a skipped stage writes `prediction`, the image's prediction is NONE at every pixel.
+    skip images without words. For such an image, `prediction` is NONE at every pixel.
 
     Raises Contract if a stage does not write its declared columns, and Poisoned if the process can no longer compute.
     Raises OvssError if a disk is full or read-only.

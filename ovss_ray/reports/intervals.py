@@ -62,7 +62,7 @@ def of(reading: Reading) -> Bootstrap | None:
 
 
 def _method(cells: Cells, seen: np.ndarray) -> dict[str, Any]:
-    """Return name of a field → value, for the fields of Bootstrap from `method` to `rare_classes`.
+    """Return the fields of Bootstrap that do not depend on a metric, as a dict: name → value.
 
     `seen` (L,) is the number of photographs with each label.
     """
@@ -78,9 +78,9 @@ def _method(cells: Cells, seen: np.ndarray) -> dict[str, Any]:
 
 
 def resampled(reading: Reading, cells: Cells) -> dict[str, tuple[Any, Any]]:
-    """Return name of a metric → (the metric's values in the resamples, the metric's values over all images).
+    """Return name of a metric → (values in the resamples, values over all images).
 
-    Each element of a pair is an object of the metric's class `Resampled` (see metrics.Table.Resampled). A metric
+    Both elements of a pair are objects of the metric's class `Resampled` (see metrics.Table.Resampled). A metric
     without a class `Resampled` is left out. A metric that is not computed from confusion matrices is also left out.
     """
     sums, of_all = cells.resampled(), cells.whole()

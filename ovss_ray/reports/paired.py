@@ -144,8 +144,8 @@ def by_class(first: tuple[Any, Any], second: tuple[Any, Any], seen: np.ndarray) 
 def _unlike(first: Reading, second: Reading) -> str:
     """Return a text for `Paired.refused` if two runs differ in labels or in BenchmarkReport.asks.
 
-    The sentence `asks` states which classes each few-shot episode segments. Returns an empty text if the labels and
-    the sentences are equal.
+    BenchmarkReport.asks is a text about the classes of few-shot episodes. Returns an empty text if the two runs do not
+    differ.
     """
     if first.card["labels"] != second.card["labels"]:
         return "the runs have different classes: evaluate the same version of the benchmark twice"

@@ -87,7 +87,7 @@ class Cells:
 
     @cached_property
     def matrix(self) -> "csr_array":
-        """Sums for each photograph over the images made from it, (3 L + 2, U) sparse int64: L labels, U photographs.
+        """(3 L + 2, U) sparse int64 for L labels and U photographs. A column has the sums over a photograph's images.
 
         The rows are the fields of ClassSums, in this order: L rows `hits`, L rows `truth`, L rows `prediction`, a row
         `image_sum`, a row `images`.

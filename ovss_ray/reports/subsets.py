@@ -38,7 +38,7 @@ class SizeScore:
     iou: float
     """mean IoU of the pairs, in percent; the IoU of a pair is computed within the image; NaN if there are no pairs"""
     acc: float
-    """percent: correctly predicted pixels of all pairs, divided by the true pixels of all pairs; NaN without pairs"""
+    """pixel accuracy over the ground-truth pixels of all pairs, in percent; NaN if there are no pairs"""
 
 
 def merged(reading: Reading, merge: Mapping[str, Sequence[str]]) -> Reading:

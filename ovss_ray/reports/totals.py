@@ -158,8 +158,8 @@ def _cells(part: pa.Table) -> pa.Table:
 Fold = Callable[[str, pa.Table, Callable[[pa.Table], Total]], tuple[Settled, Total | None]]
 """Function (folder, manifest, of) → (Settled, Total or None), such as records.fold.
 
-`folder` is the path of the records. `of` returns the Total of one table of records. Settled lists at most one record
-per image (see records.settle). Total is the sum over the listed records, or None if no record is listed.
+`folder` is the path of the records. `of` returns the Total of one table of records. The Settled has at most one valid
+record per image (see records.settle). The Total in the result is the sum over these records; None without records.
 """
 
 

@@ -38,7 +38,7 @@ def looked_up(now: pa.Table, before: pa.Table | None, folder: str, say: Callable
     The first of these rules that applies gives the digest of a file:
 
     1. If the file has a digest in `before`, and the same stamp in `before` and `now`, this digest is copied.
-    2. If the file may be newer than a record without an error, the file is read, and its digest is computed.
+    2. If the file may be newer than a record without an error, the file is read to compute the digest.
     3. Otherwise, the digest is "".
     """
     before = now if before is None else before

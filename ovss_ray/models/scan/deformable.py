@@ -46,8 +46,7 @@ class DeformableAttention(nn.Module):
 class Cells:
     """Sampler of values at points in the maps of all scales. `sizes` are h and w of these maps.
 
-    An axis N·S·P has one element per point: the P points of the first scale come first, then those of the other scales.
-    The points of the first of the N heads precede those of the other heads.
+    An axis N·S·P flattens N heads, S scales and P points, in this order. All N·S·P combinations are called points.
     """
 
     def __init__(self, sizes: Sequence[torch.Size], heads: int, device: torch.device) -> None:
@@ -57,9 +56,9 @@ class Cells:
         """(N·S·P, 2) int64: for each point, width and height of the map in which the point lies"""
         centres = torch.cat([cell_centres(size, device) for size in sizes])
         self.places = centres[:, None] * self.sides - 0.5
-        """(T, N·S·P, 2) float32: x and y of each token, in cells of the map that the head's point samples
+        """(T, N·S·P, 2) float32: x and y of each of T tokens, in cells of each point's map; 0: centre of the first cell
 
-        The centre of the first cell is 0."""
+        An axis N·S·P flattens N heads, S scales and P points. A point's map is the map of the point's scale."""
         bordered = (sides + 2).prod(1)
         self.count = bordered.sum()
         """number R of cells in all maps, including a border of one cell around each map"""
@@ -67,19 +66,18 @@ class Cells:
         below = self.sides[:, 0] + 2
         corners = torch.stack([first, first + 1, first + below, first + below + 1], -1)
         head = torch.arange(heads, device=device).repeat_interleave(len(sizes) * POINTS)
-        # The maps are those of the first image, with borders. `_corners` adds the place of the point and the image.
-        self.around = corners * heads + head[:, None]
-        """(N·S·P, 4) int64: indices into `table` (see `summed`) of the top left 2 × 2 cells in the map of each point
+        self.corner = corners * heads + head[:, None]
+        """(N·S·P, 4) int64: rows of `table` (see `summed`) with the 2 × 2 cells in the upper left corner of a map
 
-        A row of `table` has the values of one cell for one head. These are the cells of the first image's map,
-        including the border. To get the four cells around a point, `_corners` adds one number to the four indices.
+        The map is that of the point's scale, for the first image, with a border of one cell. `_corners` adds the
+        position of the point, and the offset of the image.
         """
 
     def sampled(self, values: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
         """Return weighted sums (B, T, C) of the values at points, by torch's `grid_sample`.
 
-        `values` are (B, T, C), `weights` (B, T, N·S·P). `offsets` (B, T, N·S·P, 2) are x and y of each point, relative
-        to the token. The unit is a cell of the point's map.
+        `values` are (B, T, C). `weights` are (B, T, N·S·P) for N heads, S scales and P points. `offsets` are
+        (B, T, N·S·P, 2): x and y of each point relative to the token, in cells of the map of the point's scale.
         """
         grid = self._by_scale((2 * (self.places + offsets) + 1) / self.sides - 1)
         shares = self._by_scale(weights[..., None])
@@ -115,7 +113,7 @@ class Cells:
         x, y = x.fmax(zero).minimum(w + 1), y.fmax(zero).minimum(h + 1)
         left, top = x.floor().minimum(w), y.floor().minimum(h)
         images = torch.arange(len(x), device=x.device)[:, None, None] * self.count
-        rows = ((top * (w + 2) + left).long() + images)[..., None] * self.heads + self.around
+        rows = ((top * (w + 2) + left).long() + images)[..., None] * self.heads + self.corner
         lower, right = weights * (y - top), x - left
         upper = weights - lower
         return rows, torch.stack([upper - upper * right, upper * right, lower - lower * right, lower * right], -1)

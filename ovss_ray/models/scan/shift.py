@@ -1,9 +1,9 @@
 """Contextual shift: the class token of the whole photograph replaces background tokens of a crop.
 
 Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", CVPR 2024, arXiv 2312.04089, §3.3. A
-background token is the token of a patch without any pixel of the mask. Dimensions: V regions, T patch tokens,
-C channels, B regions of a batch; blocks: length of Variant.replaced, the list of CLIP blocks after which tokens are
-replaced.
+background token is the token of a patch without any pixel of the mask. Dimensions: V regions of an image, B
+regions of a batch, T patch tokens, C channels. The dimension `blocks` is the number of CLIP blocks in Variant.replaced,
+after which tokens are replaced.
 """
 
 import hashlib
@@ -21,16 +21,15 @@ from ovss_ray.models.clip import After
 
 @dataclass(frozen=True)
 class Shift:
-    """The tokens that the contextual shift replaces in the regions of one image, after each of several CLIP blocks.
+    """Tokens that the contextual shift replaces in the V regions of one image, after each of several CLIP blocks.
 
-    The image has V regions. An axis of size blocks · V has one element per region for the first block. The elements for
-    the second block follow, and so on.
+    An array with the shape (blocks · V,) has V values for the first block, then V values for the second, and so on.
     """
 
     populations: np.ndarray
     """(blocks · V,) int64: for each block and region, number of the region's background tokens"""
     counts: np.ndarray
-    """(blocks · V,) int64: for each block and region, number of the region's tokens replaced after the block"""
+    """(blocks · V,) int64: number of tokens that are replaced after each block, in each of V regions"""
     indices: np.ndarray
     """(sum of counts,) int64: positions of the replaced tokens, in the order of `counts`
 
@@ -50,9 +49,10 @@ def generator(image: np.ndarray, seed: int) -> random.Random:
 
 
 def draw(foreground: np.ndarray, blocks: int, ratio: float, source: random.Random) -> Shift:
-    """Return a Shift with random background tokens. `foreground` (V, T) bool is False for background tokens.
+    """Return a Shift with randomly drawn background tokens.
 
-    For each block, floor(`ratio` · n) tokens of a region with n background tokens are drawn.
+    `foreground` is (V, T) bool for the T tokens of V regions; False marks background tokens. For each block and region,
+    floor(`ratio` · n) of the region's n background tokens are drawn.
     """
     populations, counts = _counts(foreground, blocks, ratio)
     # The order of the official code: all regions for the first block, then all regions for the second block, and so on.

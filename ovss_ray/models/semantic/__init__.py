@@ -63,10 +63,9 @@ def label_map(
 
 
 def _bytes_per_tile(queries: int, geometry: Geometry, sigmoid: Sigmoid) -> int:
-    """Return the number of bytes to reserve for a tile. It is twice the size of the tile's float32 mask probabilities.
+    """Return the number of bytes to reserve for a tile: twice the size of the tile's float32 mask probabilities.
 
-    A block has as many tiles as fit into `block_bytes` (see `label_map`), at least one. The mask probabilities of
-    several tiles then take at most half of `block_bytes`.
+    The number of tiles in a block is `block_bytes` (see `label_map`) divided by the result, but at least 1.
     """
     # "resized" also needs the mask probabilities of the resized photograph. The larger of the two arrays counts.
     (height, width), (tall, wide) = geometry.original, geometry.resized

@@ -215,10 +215,7 @@ class _Axis(NamedTuple):
     first: _Samples
     """resize from the mask grid to the padded input"""
     second: _Samples
-    """resize from the resized photograph to the pixels of the tiles
-
-    The resized photograph is the upper left part of the padded input. So pixel i of the resized photograph is pixel i
-    of the padded input.
+    """resize from the upper left part of the padded input, which is the photograph, to the pixels of the tiles
     """
 
     def cells(self) -> Cells:

@@ -28,8 +28,8 @@ Differences = Mapping[tuple[str, str], Paired]
 def write(uri: str, runs: Runs, differences: Differences, unlike: bool = False, images: int = 101) -> None:
     """Write the page to a file. `images` is the total number of images in all galleries.
 
-    If a run cannot be paired with the first run, the page states the reason in place of the differences. Raises
-    OvssError if a run cannot be paired with the first run, and `unlike` is False.
+    If a run cannot be paired with the first run, `unlike` decides. If `unlike` is True, the page states the reason in
+    place of the differences. If `unlike` is False, raises OvssError.
     """
     reasons = [f"{run}, {name}: {paired.refused}" for (run, name), paired in differences.items() if paired.refused]
     if reasons and not unlike:

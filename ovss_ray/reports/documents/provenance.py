@@ -63,7 +63,7 @@ def intervals(report: Report) -> dict[str, str]:
 
 
 def command(folder: RunFolder) -> str:
-    """Return the `ovss evaluate` command that repeats the run in `folder` in another folder, with the same config."""
+    """Return the `ovss evaluate` command that repeats a run with the same config, and another output folder."""
     return f"ovss evaluate {shlex.quote(files.absolute(folder.file('config.yaml')))} --out NEW_FOLDER"
 
 

@@ -17,7 +17,7 @@ COLUMNS = (
 - `of`: "all", "group" or "class" for a value of a benchmark; "fold" for a mean over a few-shot data set's folds
 - `name`: name of the group, class or few-shot data set; empty if `of` is "all"
 - `value`: name of the metric, such as miou; if `of` is "group", heading of the metric, such as mIoU
-- `number`: the metric's value, which is a percentage, or a count of pixels or instances
+- `number`: percentage, or count of pixels or instances
 """
 PAPER_ORDER = {
     "ade20k:847": "A-847",
