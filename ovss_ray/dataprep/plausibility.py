@@ -49,15 +49,9 @@ STRIDE = 3
 VOTES = 3
 """Minimum number of votes; with fewer votes, the labels are not judged."""
 SOME = 8
-"""Minimum number of votes with which a fault is certain, if a mistake such as a shift explains the fault.
-
-With fewer votes, `Fault.sure` is False.
-"""
+"""Minimum number of votes to set `Fault.sure` of a fault with a known cause, such as shifted labels."""
 MANY = 20
-"""Minimum number of votes with which a fault is certain, if no mistake such as a shift explains the fault.
-
-With fewer votes, `Fault.sure` is False.
-"""
+"""Minimum number of votes to set `Fault.sure` of a fault without a known cause."""
 CLEARER = 4
 """Minimum lead, in votes, of shifted labels over unchanged labels to report a shift (see `PlausibilityTest.moved`)."""
 ALIKE = 3
@@ -74,12 +68,9 @@ The difference is the share of votes for the suggestion minus the share of votes
 NEAR = 0.1
 """Maximum difference between two shares of votes that count as nearly equal.
 
-Implausible labels may be explained by a mistake, such as a shift of the labels by one. For each possible mistake, the
-labels are corrected, and the share of votes for the corrected labels is computed. Of the mistakes with nearly the
-highest share, the most common mistake is suggested.
-
-For example, correcting a common mistake gives the share 0.80, a rarer mistake 0.95, and the rarest mistake 1.00. The
-shares 0.95 and 1.00 are nearly equal, so the rarer mistake is suggested.
+A fault may have several possible causes, such as a shift of the labels by one. Each cause has a share: the fraction of
+votes for the labels after a correction of this cause. Of the causes with nearly the highest share, the most common
+cause is suggested.
 """
 
 
@@ -94,8 +85,8 @@ class ClassStats:
     green: np.ndarray
     """(n,) float64: greenness of each label minus greenness of the image
 
-    Greenness is the mean of (2 G - R - B) / (R + G + B + 1). If a label is so red that it may show plants in infrared
-    (see INFRARED), its element is NaN.
+    Greenness is the mean of (2 G - R - B) / (R + G + B + 1). The element is NaN
+    for a very red label, as plants are in infrared photographs (see INFRARED).
     """
 
 
@@ -133,10 +124,10 @@ class PlausibilityTest:
         self.green = np.array([bool(synonyms & GREEN) for synonyms in words])
 
     def votes(self, looks: Sequence[ClassStats], meaning: np.ndarray) -> tuple[float, int]:
-        """Return the share of votes that are for the labels, and the number of all votes.
+        """Return the share of votes for the assumption `meaning`, and the number of all votes.
 
-        The votes test the assumption that pixels of label i show the class `meaning[i]`. `meaning`: (K,) int64, indices
-        of classes; -1 for no class. If there are no votes, the share is 1.
+        The assumption is that pixels of label i show the class `meaning[i]`. `meaning`: (K,) int64, indices of classes;
+        -1 for no class. If there are no votes, the share is 1.
         """
         image_votes = [self._image_votes(stats, meaning[stats.labels]) for stats in looks]
         every = np.concatenate([np.zeros(0, bool), *image_votes])

@@ -19,7 +19,9 @@ REPOSITORY = "https://github.com/yongliu20/SCAN"
 MODULE = "scan/evaluation/generalized_sem_seg_evaluation.py"
 """Path of the file with the tables, relative to the checkout."""
 VARIABLE = "father_class"
-"""Variable to which each table is assigned. A table maps child → father or fathers, all as label indices."""
+"""Name of the variable in SCAN's code to which each table is assigned in turn.
+
+A table maps child → father or fathers, all as label indices."""
 COMMENTED_OUT = re.compile(rf"\s*#\s*{VARIABLE}\s*=")
 
 

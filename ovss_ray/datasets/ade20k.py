@@ -38,7 +38,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 CLASSES_150 = class_list("ade20k_150")
 CLASSES_847 = class_list("ade20k_847")
 INDEX_847 = tuple(int(line) for line in class_list("ade20k_847_index"))
-"""Class numbers in the archive: element i is the class number of the label i, 0 to 846."""
+"""Label, 0 to 846 → class number in the archive."""
 
 SHORT_SIDE = 512
 SPLITS = {"val": "validation", "validation": "validation", "train": "training", "training": "training"}

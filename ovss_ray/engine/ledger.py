@@ -13,9 +13,9 @@ from typing import Any
 
 # The cause is known if faulthandler left a trace: a missed deadline, a segmentation fault, or another fatal error.
 ENOUGH = 2
-"""Number of deaths with a known cause after which an image is skipped. The dead workers were processing the image."""
+"""An image is skipped after this number of workers have died from a known cause while processing the image."""
 ENOUGH_UNKNOWN = 3
-"""Number of deaths after which an image is skipped, with or without a known cause."""
+"""An image is skipped after this number of workers have died while processing the image, from any cause."""
 
 UNKNOWN = "its process was killed, as happens for lack of memory"
 

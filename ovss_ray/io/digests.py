@@ -9,7 +9,7 @@ from pathlib import Path
 from ovss_ray.io import files
 
 UNREADABLE = "unreadable"
-"""Digest of a file that cannot be read. It differs from every digest in a record."""
+"""Digest of a file that cannot be read. No record has this digest, so such a file counts as changed."""
 
 
 def of(data: bytes) -> str:

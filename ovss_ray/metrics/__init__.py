@@ -39,9 +39,9 @@ _RESERVED = {(_OF_CLASS, "name"): "the report", (_OF_GROUP, "labels"): "the repo
 class Table:
     """Attributes that measured and derived metrics have in common.
 
-    The values are computed by the class in the field `Metric.Partial` or `Derived.Result`. That class has the method
-    `result()` → {key: value}. Its optional methods are `per_label()` → {key: (L,) array}, `counted()` → {key: integer},
-    and `of_group(labels)` → {key: value} for a group of labels.
+    A class computes the values: `Metric.Partial` or `Derived.Result`. It has the method `result()` → {key: value}. The
+    optional methods are `per_label()` → {key: (L,) array} for L labels, `counted()` → {key: integer}, and
+    `of_group(labels)` → {key: value} for a group of labels.
     """
 
     name: str
@@ -58,12 +58,12 @@ class Table:
     group_headings: Mapping[str, str] = field(default_factory=dict)
     """key of a value from the method `of_group()` → name of the value in reports (example: "miou" → "mIoU")"""
     group_counts: Mapping[str, str] = field(default_factory=dict)
-    """key of an integer from `of_group()` → noun, such as "classes", that reports write after the integer"""
+    """key of `of_group()` whose value is an integer → noun that reports write after the integer, such as "classes\""""
     Resampled: Callable[[ClassSums, ClassSums], Any] | None = None
     """class `Resampled(sums, of_all)` for bootstrap intervals; only for "confusion", and for metrics derived from it
 
-    `sums` has a row of sums for each resample. `of_all` has one row: the sums over all images. The class has `result()`
-    → {key: (R,) array}. Optionally, `of_group(labels)` → {key: (R,) array}, `per_label()` → {key: (R, L) array}."""
+    `sums` has the sums of R resamples, and `of_all` those of all images. Methods: `result()` → {key: (R,) array};
+    optional are `of_group(labels)` → {key: (R,) array} and `per_label()` → {key: (R, L) array}."""
     on_request: bool = False
     """True: the metric is computed only on request
 
@@ -84,7 +84,7 @@ class Table:
 class Derived(Table):
     """Metric that is computed from the sum of another metric, also for finished runs.
 
-    The metric's module defines one of two attributes: `needs`, the name of a further input, or `on_request = True`.
+    Each derived metric sets either `needs` or `on_request`.
     """
 
     derives: str
@@ -114,7 +114,7 @@ class Metric(Table):
     schema: pa.StructType
     """type of a measurement; records store measurements in a column with the metric's name"""
     measure: Callable[..., Mapping[str, Any] | None]
-    """function (Question, values of columns `reads`) → dict with the fields of `schema`, or None to omit the image"""
+    """function (Question, the columns in `reads`) → dict with the fields of `schema`, or None to omit the image"""
     Partial: Any
     """class of sums over images, with `of(records, labels)`, `+` and `result()`
 
@@ -293,7 +293,7 @@ def refuse_unsearched(names: Iterable[str], federated: Mapping[str, bool]) -> No
 
 
 def _keys(metric: Table) -> list[tuple[str, str]]:
-    """Return (part of the report, key) for each value of a metric. The metric's own table is the part ""."""
+    """Return (part of the report, key) for each value of a metric. The part is "" for the metric's own table."""
     of_group = {**metric.group_headings, **metric.group_counts}
     kinds = {"": metric.headings, _OF_CLASS: metric.class_headings, _OF_GROUP: of_group, _COUNT: metric.counts}
     return [(kind, key) for kind, keys in kinds.items() for key in keys]

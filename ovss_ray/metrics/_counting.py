@@ -17,10 +17,7 @@ from ovss_ray.structures.columns import IGNORE, NONE
 _CHUNK, _BLOCK, _GROUP = 2048, 8, 64
 # For a small table, a scan of all cells is faster than a mark for each pixel.
 _SMALL = 1 << 15
-"""Maximum number of cells of a small table.
-
-For a small table, `count` sets only some marks of groups. Then `distinct` scans all cells, and sets the other marks.
-"""
+"""Maximum number of cells of a small table. For a small table, `distinct` sets the marks, not `count`."""
 
 
 @cache
@@ -62,9 +59,8 @@ def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched:
     """Count pixels in a table: add 1 to table[t, p] for each pixel with the true label t and the predicted label p.
 
     `truth` and `prediction` are (n,) integers. For K labels, IGNORE is counted in row K, and NONE in column K. `table`
-    and `touched` are the arrays that `tables` returns. `touched` has a mark for each group of 64 cells of the table. If
-    the table has more than _SMALL cells, the mark of each group with counted pixels is set. In a smaller table, some of
-    these marks are skipped. The function `distinct` sets the skipped marks, so call `distinct` next.
+    and `touched` are the arrays that `tables` returns. `touched` gets the marks of the groups with counted pixels. In a
+    table of at most _SMALL cells, some marks are missing until the function `distinct` is called.
     """
     flat, marks = table.reshape(-1), touched.reshape(-1)
     small = flat.size <= _SMALL
@@ -95,8 +91,8 @@ def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched:
 def distinct(table: np.ndarray, touched: np.ndarray) -> int:
     """Return the number of non-zero cells outside the row of IGNORE.
 
-    `touched` has the marks of the groups with counted pixels. If the table has at most _SMALL cells, `count` sets only
-    some of these marks. This function then sets the others.
+    `touched` has the marks of the groups of 64 cells. If the table has at most _SMALL cells, `count` leaves marks out.
+    This function then sets them.
     """
     marks = touched.reshape(-1)
     for group in range(marks.size if table.size <= _SMALL else 0):

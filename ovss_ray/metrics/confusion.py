@@ -237,10 +237,7 @@ class Partial:
         return self.image_sum / UNITS / self.images if self.images else float("nan")
 
     def result(self) -> dict[str, float]:
-        """Return all means by name, in percent. If no pixel is counted, every mean is NaN.
-
-        The result then has NaN for `fwiou`, although the property `fwiou` is 0.
-        """
+        """Return all means by name, in percent. If no pixel is counted, every mean is NaN, also `fwiou`."""
         values = {name: float(getattr(self, name)) for name in headings}
         return values if self.truth_pixels.any() else dict.fromkeys(values, float("nan"))
 

@@ -59,8 +59,8 @@ class Counts(Protocol):
 class Result:
     """Metrics of a fold, from the sum of the confusion matrices of the fold's episodes.
 
-    `total` is the sum of the matrices. `measured` is the number of all episodes with a confusion matrix. If the truth
-    of an episode has no pixel of its class, the episode is measured, but not counted.
+    `total` is the sum of the matrices. `measured` is the number of episodes with a confusion matrix. A counted episode
+    is a measured episode whose truth has a pixel of the class to segment.
     """
 
     total: Counts
@@ -127,7 +127,7 @@ class Result:
 class Resampled:
     """Metrics of a fold in R resamples of its photographs.
 
-    In each resample, `fold_miou` is the mean over all classes that have a counted episode in the run.
+    All resamples have the same classes in the mean `fold_miou`: those with a counted episode in the run.
     """
 
     sums: ClassSums

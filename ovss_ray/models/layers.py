@@ -32,9 +32,9 @@ class Mlp(nn.Module):
         return self.layers[-1](self.hidden(x))
 
     def hidden(self, x: Tensor) -> Tensor:
-        """Return the last layer's input, (…, hidden), for an input (…, width) of the first layer.
+        """Return the output (…, hidden) of all layers but the last, after ReLU. `x` is (…, width).
 
-        `width` and `hidden` are arguments of the constructor. If the layers are convolutions, x is (B, width, h, w),
+        `width` and `hidden` are arguments of the constructor. If the layers are convolutions, `x` is (B, width, h, w),
         and the result is (B, hidden, h, w).
         """
         for layer in self.layers[:-1]:

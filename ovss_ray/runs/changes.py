@@ -43,10 +43,10 @@ def looked_up(now: pa.Table, before: pa.Table | None, folder: str, say: Callable
     """
     before = now if before is None else before
     place, scored = mapped_tables.places(now["image_id"], before["image_id"]), _good(folder)
-    image = mapped_tables.places(scored["image_id"], now["image_id"])
+    now_rows = mapped_tables.places(scored["image_id"], now["image_id"])
     listed = now
     for side in SIDES:
-        doubted, undigested = _doubted(scored, image, now, side), _undigested(scored, image, len(now))
+        doubted, undigested = _doubted(scored, now_rows, now, side), _undigested(scored, now_rows, len(now))
         values: list[pa.Array] = []
         for begin, block in mapped_tables.blocks(now):
             rows = slice(begin, begin + len(block))
@@ -91,41 +91,41 @@ def _good(folder: str) -> pa.Table:
     return mapped_tables.mapped(schema, parts())
 
 
-def _doubted(scored: pa.Table, image: np.ndarray, now: pa.Table, side: tuple[str, str, str]) -> np.ndarray:
+def _doubted(scored: pa.Table, now_rows: np.ndarray, now: pa.Table, side: tuple[str, str, str]) -> np.ndarray:
     """Return (n,) bool for the n images of `now`: whether the image's file may be newer than a record of the image.
 
-    `image[i]` is the row of `now` with the image of record i in `scored`; −1 if `now` lacks this image. `side` is an
-    element of SIDES; it selects photographs or label files.
+    `scored` has m records without errors. `now_rows` (m,): row in `now` of each record's image, or −1 if `now` lacks
+    the image. `side` is an element of SIDES; it selects photographs or label files.
     """
     _, stamp, digest = side
     doubted, known = np.zeros(len(now), bool), np.zeros(len(scored), bool)
     for begin, part in mapped_tables.blocks(scored):
-        place = image[begin : begin + len(part)]
+        place = now_rows[begin : begin + len(part)]
         rows = np.flatnonzero((place >= 0) & (mapped_tables.texts(part, digest) != ""))
         known[begin + rows] = True
         place, stamps = place[rows], mapped_tables.texts(now, stamp, place[rows])
         # the stamp is unknown, or differs from the stamp in the record
         doubted[place[(stamps == "") | (mapped_tables.texts(part, stamp)[rows] != stamps)]] = True
     rows, last = np.flatnonzero(known), np.zeros(len(now), np.int64)
-    last[image[rows]] = rows
+    last[now_rows[rows]] = rows
     # two records of an image have different digests
-    earlier = rows[last[image[rows]] != rows]
+    earlier = rows[last[now_rows[rows]] != rows]
     for begin in range(0, len(earlier), CHUNK):
         rows = earlier[begin : begin + CHUNK]
-        latest = mapped_tables.texts(scored, digest, last[image[rows]])
-        doubted[image[rows[mapped_tables.texts(scored, digest, rows) != latest]]] = True
+        latest = mapped_tables.texts(scored, digest, last[now_rows[rows]])
+        doubted[now_rows[rows[mapped_tables.texts(scored, digest, rows) != latest]]] = True
     return doubted
 
 
-def _undigested(scored: pa.Table, image: np.ndarray, images: int) -> np.ndarray:
+def _undigested(scored: pa.Table, now_rows: np.ndarray, images: int) -> np.ndarray:
     """Return (n,) bool: True for an image that has a record without digests of its files.
 
-    `image` (m,) has one value per record in `scored`: the manifest's row of the record's image, or −1 if the manifest
-    lacks the image. `images` is n, the number of images in the manifest.
+    `scored` has m records without errors. `now_rows` (m,): row in the manifest of each record's image, or −1 if the
+    manifest lacks the image. `images` is n, the number of images in the manifest.
     """
     without = np.zeros(images + 1, bool)  # the last entry is that of -1
     for begin, part in mapped_tables.blocks(scored):
-        without[image[begin : begin + len(part)][~versions.digested(part)]] = True
+        without[now_rows[begin : begin + len(part)][~versions.digested(part)]] = True
     return without[:-1]
 
 
@@ -157,9 +157,9 @@ def _stale(scored: pa.Table, now: pa.Table, changed: np.ndarray, digest: str) ->
     `digest` is the name of the column to compare. `now` has n rows. `changed` (n + 1,) bool has True for each row to
     compare. Its last entry is False, and is used for images that `now` lacks.
     """
-    image = mapped_tables.places(scored["image_id"], now["image_id"])
+    now_rows = mapped_tables.places(scored["image_id"], now["image_id"])
     for begin, part in mapped_tables.blocks(scored):
-        place = image[begin : begin + len(part)]
+        place = now_rows[begin : begin + len(part)]
         rows = np.flatnonzero(changed[place])  # `place` is -1 for an image that is not in `now`
         other = mapped_tables.texts(part, digest)[rows] != mapped_tables.texts(now, digest, place[rows])
         yield from part["image_id"].take(rows[other]).to_pylist()

@@ -151,8 +151,8 @@ def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -
     is STALE. A record with an error has the rank FAILED, which is better than STALE, so this record may be valid. If a
     usable compact file contains an image, the compact file replaces the image's records.
 
-    `among` is the manifest. Records of images outside the manifest are not valid. If `among` is None,
-    no record is outside, and no photograph or label file counts as changed.
+    `among` is the manifest. Records of images outside the manifest are not valid. The digests in the manifest decide
+    which records are STALE (see versions.stale). If `among` is None, no image is excluded, and no record is STALE.
     """
     uris = parts(folder)
     known = _all(uris, among, read)

@@ -72,8 +72,8 @@ def draw_captions(
 
     - `prompts`: texts of the C captions, then of the A captions in ATTRIBUTES
     - `own`: number of captions that belong to `regions`
-    - `shown` (R, C) bool: False if the caption of region r implies caption c, which includes equal captions (see
-      `implied`)
+    - `shown` (R, C) bool: [r, c] is True if the losses compare region r with caption c. A region is not compared with
+      shorter captions that the region's caption implies (see `implied`)
     - `target` (R,): index of each region's caption among the C captions
     - `attributes` (R, 3): Region.attributes of each region
     """

@@ -72,8 +72,8 @@ def steps(tagger: Tagger = by_wordnet) -> Mapping[str, Step]:
 def singular(word: str) -> str:
     """Return the singular of a plural that ends in "s", such as "cat" for "cats". This function is step 9.
 
-    Other words are returned unchanged. As in the official code, plurals in "ies" and "oes" are also returned unchanged
-    (see _UNCHANGED). Raises OvssError if the library inflect is missing.
+    Other words are returned unchanged. Exception: a plural with an ending in _UNCHANGED, such as "cities", is also
+    returned unchanged. Raises OvssError if the library inflect is missing.
     """
     if not word.endswith("s") or word.endswith(_UNCHANGED):
         return word

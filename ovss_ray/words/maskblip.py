@@ -1,4 +1,6 @@
-"""MaskBLIP: the loop that drops words with too many or too few pixels, and the metric best IoU.
+"""MaskBLIP: the loop that drops words with too many or too few pixels, and the best IoU of true classes.
+
+The best IoU of a true class is the highest IoU of the class with a predicted label.
 
 Source: the code of MaskBLIP, also called Self-Seg, the precursor of AutoSeg.
 """

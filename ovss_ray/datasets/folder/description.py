@@ -19,8 +19,8 @@ TEXT = ("table", "ids", "images", "labels", "classes", "image_suffix", "label_su
 NEWER = ("values", "table", "ids")
 """Keys that older releases do not know.
 
-`Description.rules` omits these keys if they are unset. So such a data set has the same rules as in older releases, and
-their runs can resume.
+`Description.rules` omits these keys if they are unset. The rules are then the same as in older releases, so that runs
+of older releases can resume.
 """
 
 

@@ -3,7 +3,7 @@
 A step is a part of a pattern between two slashes. Rules:
 
 - `*`, `?` and `[...]` are wildcards.
-- If a file or folder is named like the step, such as `data [2024]`, the step has no wildcards.
+- If a file or folder is called exactly `data [2024]`, this step has no wildcards.
 - `**` stands for any number of folders.
 - The pattern of a folder matches all files below the folder.
 - Extensions match in upper and lower case: `*.jpg` matches `a.JPG`.
@@ -41,7 +41,7 @@ class Match:
     `*/labels.png` gives the file `a/labels.png` the stem "a".
     """
     folders: tuple[str, ...]
-    """folders on the file's path for which a pattern has wildcards, or in which the patterns differ
+    """folders on the file's path whose name in the pattern has wildcards, or is not the same in all patterns
 
     These names distinguish files with equal stems. For the pattern `*/photos/*.jpg`, the file `a/photos/1.jpg` has
     ("a",). For the patterns `day/*.jpg` and `night/*.jpg`, the file `day/1.jpg` has ("day",).
@@ -75,7 +75,7 @@ class _Place:
     named: tuple[str, ...] = ()
     """names that distinguish files with equal stems: some of the folders on the path `uri`, the outermost first
 
-    These are the folders for which a pattern has wildcards, and those in which the patterns differ. For example, the
+    A folder is included if its name in the pattern has wildcards, or is not the same in all patterns. For example, the
     patterns `day/*/*.jpg` and `night/*/*.jpg` give the folder `day/a` the names ("day", "a").
     """
 
@@ -238,7 +238,7 @@ def _steps(path: str) -> tuple[str, ...]:
 
 
 def _varying(patterns: Sequence[tuple[str, ...]]) -> list[list[bool]]:
-    """Return for each folder name in each pattern whether the patterns differ there. File names count as equal."""
+    """Return [pattern][i]: whether the patterns differ in their i-th steps; False for the last step, a file name."""
     # Patterns with different numbers of steps are not compared.
     if len({len(steps) for steps in patterns}) != 1:
         return [[False] * len(steps) for steps in patterns]

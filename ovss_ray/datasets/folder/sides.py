@@ -37,8 +37,8 @@ class Side:
     others: Counter[str] = field(default_factory=Counter)
     """extension → number of files with this extension that fit a pattern if the pattern's extension is ignored
 
-    For example, if the pattern is `*.png`, the file `a.gif` is counted too. The count stops at the first file whose
-    extension also fits. So the numbers are complete only if there is no such file.
+    For example, if the pattern is `*.png`, the file `a.gif` is counted too. The numbers are complete only if no
+    file fits a whole pattern.
     """
     ignored: list[Fault] = field(default_factory=list)
     """notes on links that were ignored, added by `files`"""
@@ -75,7 +75,7 @@ class Side:
         return match.exact and match.ending in self.endings
 
     def _misspelled(self) -> str:
-        """Return advice if the suffix has an extension, or if a pattern has a backslash; else ""."""
+        """Return advice if `suffix` contains an extension such as ".png", or if a pattern has a backslash; else ""."""
         stem, ending = split_ending(self.suffix)
         if stem and ending.lower() in self.endings:
             return f". A suffix must not include the extension: write {stem}"

@@ -23,11 +23,7 @@ REPEAT = 30.0
 SHARE = 0.01
 """CPUs that the placement group of `_spread` reserves on each node"""
 CPU_NODE, GPU_NODE = Node(cpus=64), Node(cpus=64, gpus=1)
-"""Imaginary nodes: CPU_NODE has no GPU, and GPU_NODE has one GPU.
-
-`_goal` computes which nodes to request. If the cluster has no GPU, `_goal` assumes that the cluster has one more node.
-The additional node is GPU_NODE if a stage should get a GPU, else CPU_NODE. If the cluster has a GPU, `_goal` assumes no
-additional node."""
+"""Imaginary nodes without a GPU, and with one GPU. `_goal` adds one of them to a cluster without GPUs."""
 
 
 def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) -> None:
@@ -114,8 +110,8 @@ def _slow(pools: Sequence[Pool], placed: Sequence[Placed], size: Size, weights: 
 def _goal(pools: Sequence[Pool], size: Size, weights: float, slow: bool) -> list[Placed]:
     """Return the pools with the workers that the run wants. The caller requests nodes for these workers.
 
-    The workers are placed on a cluster of `size`. If this cluster has no GPU, a node is added. The added node has a GPU
-    if a pool requires a GPU, or if `slow` is True (see `_slow`).
+    The workers are placed on a cluster of `size`. If this cluster has no GPU, an imaginary node is added: GPU_NODE if a
+    pool requires a GPU or `slow` is True (see `_slow`), else CPU_NODE.
     """
     if size.gpus or slow or any(placement.uses_gpu(pool, size) for pool in pools):
         imagined = size if size.gpus else replace(size, nodes=(*size.nodes, GPU_NODE))

@@ -18,9 +18,8 @@ from ovss_ray.errors import OvssError
 FEW = 4
 """Divisor of the number of workers: a block has at most workers / FEW batches, rounded up.
 
-For example, with 4 workers, each block is a single batch. With 5 to 8 workers, a block has at most 2 batches. The
-number of workers is the initial number in the largest pool, times the number of pools. For example, three pools that
-start with 2, 4 and 8 workers count as 3 × 8 = 24 workers."""
+All pools count with the initial number of workers of the largest pool. For example, three pools that start with 2, 4
+and 8 workers count as 3 × 8 = 24 workers. So a block has at most 24 / 4 = 6 batches."""
 MOST = 64
 """Maximum number of images in a block that consists of several batches.
 

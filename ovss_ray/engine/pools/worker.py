@@ -89,10 +89,10 @@ class Worker:
         return _joined(done) if len(done) > 1 else done[0]
 
     def _begin_together(self, names: list[str]) -> bool | None:
-        """Register all images of a block in the ledger with one message. Return whether no worker died at these images.
+        """Register all images of a block in the ledger with one message. Return False if a worker has died over them.
 
-        `names`: names of the images. If the block is a single batch, register nothing and return None. The same applies
-        if a stage of the pool can use a GPU.
+        `names`: names of the images. If no worker has died over these images, return True. If the block is a single
+        batch, register nothing and return None. If a stage of the pool can use a GPU, also return None.
         """
         if len(names) <= self.pool.batch or not self.pool.light:
             return None

@@ -33,10 +33,10 @@ class LabelFile:
     bits: int
     """bits per channel"""
     grey: bool
-    """True if `decode_labels` accepts any number of bits; False if it accepts only 1, 2, 4 or 8 bits per channel
+    """True for PGM, PPM, GIF, and for PNG or TIFF with one number per pixel (grey value or palette index)
 
-    True for PGM, PPM and GIF. True for a PNG or TIFF with one sample per pixel: a grey value or a palette index. False
-    for all other files."""
+    If `grey` is True, `decode_labels` accepts any number of bits. If `grey` is False, `decode_labels` accepts only 1,
+    2, 4 or 8 bits per channel."""
 
 
 def decode_labels(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
@@ -63,8 +63,8 @@ def decode_labels(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
 def stored(data: bytes, name: str, cap: int = PIXELS) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the integer samples of a label map, (H, W, C), and the palette, (n, 3) uint8 RGB or None.
 
-    A palette has n colours. This function accepts unequal channels, labels above 2^31 - 1, and grey palettes that
-    display an index as another number. Raises OvssError for all other files that `decode_labels` refuses.
+    A palette has n colours. Raises OvssError for the files that `decode_labels` refuses, with three exceptions: unequal
+    channels, labels above 2^31 - 1, and grey palettes whose grey values are not the indices.
     """
     with _opened(data, name, cap) as file:
         _one_zero(file)
@@ -151,9 +151,9 @@ def _one_zero(file: LabelFile) -> None:
         kind = "a TIFF whose photometric tag is WhiteIsZero or missing, so that a stored 0 is white"
     if kind:
         raise OvssError(
-            f"{file.name}: {kind}. It is unclear whether the labels are the stored numbers or the displayed grey "
-            "values. Save the file as PNG with Pillow, which opens the displayed values: "
-            "`Image.open(file).save('labels.png')`. If the labels are the stored numbers, invert them back: "
+            f"{file.name}: {kind}. It is unclear whether the labels are the displayed grey values or the stored "
+            "numbers. Convert the file to PNG with Pillow. If the labels are the displayed grey values: "
+            "`Image.open(file).save('labels.png')`. If the labels are the stored numbers: "
             "`ImageOps.invert(Image.open(file)).save('labels.png')`"
         )
 

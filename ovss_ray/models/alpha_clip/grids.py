@@ -110,7 +110,7 @@ def _samples(cells: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     """Return three arrays (count,) int64: for each pixel, a first cell, a second cell, and the second cell's weight.
 
     An axis has `count` pixels and is divided into `cells` cells. The two cells of a pixel are the indices of the cells
-    nearest to the pixel. The weight of the first cell is 2 · count minus the weight of the second cell.
+    nearest to the pixel. Weights are integers. The weights of a pixel's two cells add up to 2 · count.
     """
     # The positions are those of a bilinear resize without aligned corners.
     positions = np.maximum((2 * np.arange(count, dtype=np.int64) + 1) * cells - count, 0)

@@ -28,8 +28,8 @@ RED = torch.tensor((1.0, 0.0, 0.0))[:, None, None]
 AXES, LINE = 0.75, 4
 """Shape of the red ellipse that the option marker="ellipse" draws around a region.
 
-AXES is a half-axis of the ellipse, divided by the parallel side of the region's box. LINE is the width of the
-ellipse's line in pixels.
+The half-axes of the ellipse are AXES times the width of the region's box, and AXES times its height. LINE is the width
+of the ellipse's line in pixels.
 """
 
 
@@ -125,12 +125,12 @@ class Viewer:
         colour = self.mean if self.look.background == "mean" else torch.zeros_like(self.mean)
         return colour.expand_as(self.image)
 
-    def _touched(self, box: Area, seen: Area) -> Area:
-        """Return the part of the window `seen` in which the pixels depend on the region with this box."""
+    def _touched(self, box: Area, window: Area) -> Area:
+        """Return the part of `window` whose pixels depend on the region. `box` is the region's bounding box."""
         touched = box if self.look.background != "keep" else Area(box.x0, box.y0, box.x0, box.y0)
         if self.look.marker == "ellipse" and min(box.size) > 0:
             touched = touched.around(_reach(box))
-        return touched.within(seen)
+        return touched.within(window)
 
     def _ellipse(self, area: Area, box: Area) -> Tensor:
         """Return the mask of the red ellipse around a region's box, within `area`: (h, w) bool."""
@@ -247,7 +247,7 @@ def axis(length: int, other: int, fit: str, pixels: int, mode: str) -> Tensor:
 
 @lru_cache(maxsize=32)
 def resize(cells: int, pixels: int, mode: str) -> Tensor:
-    """Return the matrix (n, cells) of torch's antialiased resize of one axis from `cells` to n = `pixels` pixels."""
+    """Return the matrix (pixels, cells) that resizes an axis of `cells` elements as torch does with antialiasing."""
     columns = torch.arange(cells)
     parts = [
         F.interpolate((columns[:, None] == part).float()[None, None], (pixels, len(part)), mode=mode, antialias=True)

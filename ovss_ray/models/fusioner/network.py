@@ -59,9 +59,7 @@ class Prediction(Mapping[str, Any]):
 
     def __init__(self, label_map: np.ndarray, arrays: Mapping[str, Any]) -> None:
         self.label_map = label_map
-        """index of each pixel's class in the vocabulary, or NONE; (H, W) uint16
-
-        If the argument `resolution` of `predict` was square_224, the shape is (n, n)."""
+        """(H, W) uint16, or (n, n) for a prediction of n × n pixels: index of each pixel's class, or NONE"""
         self._arrays = dict(arrays)
 
     def __getitem__(self, name: str) -> Any:
@@ -173,8 +171,8 @@ class Fusioner(nn.Module):
         """Return the prediction for a photograph: uint8 RGB (H, W, 3), grey (H, W) or RGBA (H, W, 4).
 
         The k classes are all `names` but the background. The classes of one call influence each other's logits; the
-        paper has one class per call. Raises ValueError for any other `image`. Raises OvssError if k is 0, or for an
-        unknown `data_set` or `resolution`. Raises OvssError if the logits need too much memory (see Layout.check).
+        paper has one class per call. Raises ValueError if `image` has another shape or dtype. Raises OvssError if k is
+        0, and for an unknown `data_set` or `resolution`. Raises OvssError for too large logits (see Layout.check).
 
         If `resolution` is original, the keys are text_embedding (k, D), logits (k, H, W) and pred (k, H, W) uint8.
         pred[c] is 1 at pixels where class c has the highest logit and this logit is positive, else 0. If `resolution`

@@ -65,7 +65,8 @@ class Embedded:
 def placed(image: np.ndarray, path: Path, pixels: int) -> Placed:
     """Return the sizes and scales of a photograph (H, W, 3) in a network's input of `pixels` × `pixels`.
 
-    Raises OvssError for an unknown `path`.
+    `path` selects the rounding: that of the official evaluation or of the official demo. Raises OvssError for another
+    value.
     """
     if path not in PATHS:
         raise OvssError(f"unknown mode path={path!r}; pass one of {PATHS}")

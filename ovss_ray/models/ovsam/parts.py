@@ -24,10 +24,9 @@ IMAGE = (
 def state_of(name: str, files: Sequence[Path]) -> State:
     """Return a network's state dict from the checkpoints `files`.
 
-    `files` has one path for each checkpoint name that variants.checkpoints returns, in the same order. If the first
-    checkpoint already contains the entries of other checkpoints, `files` may have a short form. The short form is the
-    first checkpoint, followed by only the checkpoints that variants.remaining returns. Raises OvssError if a file lacks
-    expected entries or cannot be read.
+    `files` has the paths of the checkpoints that variants.checkpoints lists, in the same order. Paths of checkpoints
+    whose entries are already in the first checkpoint may be left out (see variants.remaining). Raises OvssError if a
+    file lacks expected entries or cannot be read.
     """
     rest = remaining(name, files[0])
     whole = rest != checkpoints(name)[1:]

@@ -114,9 +114,8 @@ class MaskHead(nn.Module):
     """Decoder that gets image embeddings and prompt tokens, and predicts the logits of M masks per prompt.
 
     The transformer gets the prompt tokens, M mask tokens, and one extra learned token, such as SAM's IoU token. The
-    constructor's parameter `token` is the name of a submodule for the extra token, such as "iou_token". If `token` is
-    empty, the extra token is not part of the decoder. In both cases, the caller of `decode` passes the extra token as
-    the parameter `first`.
+    caller passes the extra token to `decode`. The parameter `token` of the constructor is the name of a submodule for
+    the extra token. If `token` is empty, the decoder does not contain the extra token.
     """
 
     def __init__(self, sizes: DecoderSizes, masks: int, token: str = "") -> None:

@@ -31,7 +31,7 @@ class Seen:
     keys: Tensor
     values: Tensor
     queries: Tensor
-    """(B, N, L, c): the cells projected to queries of the first block; `keys` and `values` have the same shape"""
+    """(B, N, L, c): projections of L cells, for N heads of c channels; `keys` and `values` have the same shape"""
     positions: Tensor
     """(L, D) float32: position encodings of the cells"""
 
@@ -184,9 +184,9 @@ def _attend_to_image(attention: Attention, q: Tensor, placed: Tensor, image: Ten
 
 
 def _attend_to_tokens(attention: Attention, scores: Tensor, tokens: Tensor, image: Tensor) -> Tensor:
-    """Return images (P, L, D) after their cells attend to tokens (P, T, D).
+    """Return images (P, L, D) after the L cells of each image attend to T tokens (P, T, D).
 
-    `scores` (P, N, T, L) are the attention scores before softmax.
+    `scores` (P, N, T, L) are the attention scores of N heads, before the softmax over T.
     """
     # The output matrix is applied to T token values, not to L cells.
     values = _heads(attention.v_proj(tokens), attention)

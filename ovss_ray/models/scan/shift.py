@@ -23,7 +23,7 @@ from ovss_ray.models.clip import After
 class Shift:
     """Tokens that the contextual shift replaces in the V regions of one image, after each of several CLIP blocks.
 
-    An array with the shape (blocks · V,) has V values for the first block, then V values for the second, and so on.
+    Arrays with the shape (blocks · V,) have the axes block and region, flattened in this order.
     """
 
     populations: np.ndarray

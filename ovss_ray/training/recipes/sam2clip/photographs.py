@@ -54,9 +54,9 @@ class Photographs:
         if sources.keys() != {needed}:
             listed = "; ".join(f"{source or 'an unknown network'} ({file.name})" for source, file in sources.items())
             raise OvssError(
-                f"targets={self.config.targets} has features computed by {listed}, but the teacher is {needed}. Set "
-                f"`teacher` to the checkpoint that computed the features, or compute the features again. "
-                f"{_advice(self.config)}"
+                f"targets={self.config.targets} has features computed by {listed}, but the teacher is {needed}. If "
+                "these features are from one checkpoint, set `teacher` to that checkpoint. If these features are from "
+                f"several checkpoints, compute the features again. {_advice(self.config)}"
             )
 
     def batch(self, step: int) -> tuple[list[np.ndarray], np.ndarray | None]:
