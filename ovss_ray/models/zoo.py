@@ -140,10 +140,9 @@ def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...
     """Return the paths of a network's checkpoints, in the order of the family's function `checkpoints`.
 
     `paths` has the user's paths in the same order, and may be shorter. For a checkpoint without a path, or with the
-    path None, the published or shipped file is used. If the first file already contains the weights of other
-    checkpoints, their paths are left out. But if `paths` has a path for one of them, no path is left out.
-
-    Raises UnknownName and OvssError (see `find`).
+    path None, the published or shipped file is used. The first file may contain the weights of other checkpoints.
+    If `paths` has no path for these checkpoints, these checkpoints are left out. If `paths` has a path for one of these
+    checkpoints, no checkpoint is left out. Raises UnknownName and OvssError (see `find`).
     """
     family, inner = family_of(name)
     names = getattr(import_module(f"{family}.variants"), "checkpoints", None)

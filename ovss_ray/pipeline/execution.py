@@ -15,7 +15,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 from ovss_ray.structures.words import WORDS
 
 OF_WORDS = {WORDS, "size"}
-"""Columns from which `run` sees that an image has no words. Stages that read `vocabulary` skip such an image."""
+"""Columns that `run` needs to skip images without words; `size` is the shape of the prediction of a skipped image"""
 
 
 class Contract(Exception):
@@ -54,7 +54,10 @@ def plan(stages: Sequence[StageConfig], initial: Iterable[str], wanted: Iterable
 
 
 def _needed(stages: Sequence[StageConfig]) -> list[set[str]]:
-    """Return the columns that each stage reads, with OF_WORDS added for some stages (see the condition at OF_WORDS)."""
+    """Return the columns that each stage reads.
+
+    If an earlier stage gives each image its own words, OF_WORDS are added for a stage that reads `vocabulary`.
+    """
     needed, worded = [], False
     for stage in stages:
         reads = set(stage.reads())
@@ -69,7 +72,7 @@ def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -
     If an image fails, only this image gets a text in the column `error`, and later stages skip the image. The column
     `seconds` gets the times of each stage and of the stage's parts (see Stage.parts). If the batch has the column
     `words`, or a stage writes it, an image's words replace the image's vocabulary. Stages that read `vocabulary` then
-    skip images without words. For such an image, `prediction` is NONE at every pixel.
+    skip images without words. The `prediction` of such a stage is NONE at every pixel of an image without words.
 
     Raises Contract if a stage does not write its declared columns, and Poisoned if the process can no longer compute.
     Raises OvssError if a disk is full or read-only.

@@ -62,7 +62,7 @@ def of(reading: Reading) -> Bootstrap | None:
 
 
 def _method(cells: Cells, seen: np.ndarray) -> dict[str, Any]:
-    """Return the fields of Bootstrap that do not depend on a metric, as a dict: name → value.
+    """Return a dict with the fields of Bootstrap that describe the method, such as `seed`.
 
     `seen` (L,) is the number of photographs with each label.
     """

@@ -158,8 +158,9 @@ def _cells(part: pa.Table) -> pa.Table:
 Fold = Callable[[str, pa.Table, Callable[[pa.Table], Total]], tuple[Settled, Total | None]]
 """Function (folder, manifest, of) → (Settled, Total or None), such as records.fold.
 
-`folder` is the path of the records. `of` returns the Total of one table of records. The Settled has at most one valid
-record per image (see records.settle). The Total in the result is the sum over these records; None without records.
+`folder` is the path of the records. `of` returns the Total of one table of records. The object of type Settled has
+the valid records, at most one per image (see records.settle). The Total in the result is the sum over the valid
+records. The result has None in place of a Total if no record is valid.
 """
 
 

@@ -152,7 +152,7 @@ def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -
     usable compact file contains an image, the compact file replaces the image's records.
 
     `among` is the manifest. Records of images outside the manifest are not valid. The digests in the manifest decide
-    which records are STALE (see versions.stale). If `among` is None, no image is excluded, and no record is STALE.
+    which records are STALE (see versions.stale). If `among` is None, no image is excluded, and no file has changed.
     """
     uris = parts(folder)
     known = _all(uris, among, read)

@@ -63,10 +63,7 @@ def label_map(
 
 
 def _bytes_per_tile(queries: int, geometry: Geometry, sigmoid: Sigmoid) -> int:
-    """Return the number of bytes to reserve for a tile: twice the size of the tile's float32 mask probabilities.
-
-    The number of tiles in a block is `block_bytes` (see `label_map`) divided by the result, but at least 1.
-    """
+    """Return the number of bytes to reserve for a tile: twice the size of the tile's float32 mask probabilities."""
     # "resized" also needs the mask probabilities of the resized photograph. The larger of the two arrays counts.
     (height, width), (tall, wide) = geometry.original, geometry.resized
     resized = -(-PIXELS * tall * wide // (height * width)) if sigmoid == "resized" else 0

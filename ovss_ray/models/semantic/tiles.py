@@ -215,7 +215,7 @@ class _Axis(NamedTuple):
     first: _Samples
     """resize from the mask grid to the padded input"""
     second: _Samples
-    """resize from the upper left part of the padded input, which is the photograph, to the pixels of the tiles"""
+    """resize to the pixels of the tiles, from the resized photograph at the top left of the padded input"""
 
     def cells(self) -> Cells:
         """Return the cells that each tile depends on."""

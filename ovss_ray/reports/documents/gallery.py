@@ -75,7 +75,7 @@ def classes_of(cells: Cells, image: int) -> list[list[int]]:
     """Return [label, true pixels, predicted pixels, correct pixels] for each label of an image, most pixels first.
 
     `image` is an index into `cells.ids`. A label is an index from 0 to L - 1, where L is the number of labels. Pixels
-    without a predicted class count as predicted pixels of the label L.
+    without a predicted class count as predicted pixels of an additional label L.
     """
     of_image = slice(*np.searchsorted(cells.image, [image, image + 1]))  # the cells are sorted by image
     truth, prediction, pixels = (of[of_image] for of in (cells.truth, cells.prediction, cells.pixels))
