@@ -268,7 +268,7 @@ def test_a_ppm_of_equal_channels_is_read_as_it_stands() -> None:
 def test_a_pbm_is_refused_because_its_one_is_black(data: bytes) -> None:
     message = refused(data)
     assert "stored 1 is black" in message
-    assert "the stored numbers or the displayed grey values." in message
+    assert "the displayed grey values or the stored numbers." in message
 
 
 def test_floating_point_numbers_are_refused_as_such() -> None:
@@ -351,7 +351,7 @@ def test_smaller_copies_in_a_tiff_are_no_pages() -> None:
 def test_white_as_zero_is_refused_and_both_readings_are_named(photometric: list[int], bits: int) -> None:
     message = refused(tiff(page(values(bits), bits, x262=photometric)))
     assert "WhiteIsZero" in message
-    assert "the stored numbers or the displayed grey values." in message
+    assert "the displayed grey values or the stored numbers." in message
 
 
 @pytest.mark.parametrize(("photometric", "name"), [(4, "transparency mask"), (5, "CMYK"), (6, "YCbCr"), (8, "CIELab")])
