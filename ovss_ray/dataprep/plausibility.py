@@ -66,11 +66,11 @@ BETTER = 0.3
 The difference is the share of votes for the suggestion minus the share of votes for the unchanged labels.
 """
 NEAR = 0.1
-"""Maximum difference between two shares of votes that count as nearly equal.
+"""Maximum distance of a suggested cause's share of votes from the highest share.
 
-A fault may have several possible causes, such as a shift of the labels by one. Each cause has a share: the fraction of
-votes for the labels after a correction of this cause. Of the causes with nearly the highest share, the most common
-cause is suggested.
+A fault may have several possible causes, such as a shift of the labels by one. The share of a cause is the fraction of
+votes for the labels after a correction of this cause. Of the causes whose share is at most NEAR below the highest
+share, the most common cause is suggested.
 """
 
 
@@ -83,10 +83,10 @@ class ClassStats:
     rows: np.ndarray
     """(n,) float64: mean row of each label, 0 = top, 1 = bottom; NaN if the label covers most of the image"""
     green: np.ndarray
-    """(n,) float64: greenness of each label minus greenness of the image
+    """(n,) float64: greenness of each label's pixels minus greenness of the image
 
-    Greenness is the mean of (2 G - R - B) / (R + G + B + 1). The element is NaN
-    for a very red label, as plants are in infrared photographs (see INFRARED).
+    Greenness is the mean of (2 G - R - B) / (R + G + B + 1). If a label's pixels are much redder than the image (see
+    INFRARED), the element of this label is NaN.
     """
 
 

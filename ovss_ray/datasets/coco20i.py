@@ -9,10 +9,10 @@ Fold f has the classes f + 1, f + 5, … f + 77. The episodes are listed in `dat
 `fold3.pkl` of HSNet's repository. Copy the folder `data/splits` to the data root. Paper: Nguyen and Todorovic, "Feature
 Weighting and Boosting for Few-Shot Segmentation", ICCV 2019.
 
-The folds have 35783, 17912, 14563 and 14315 episodes, in 26052, 15305, 13138 and 12640 photographs. Classes have the
-names of coco:object, such as "traffic light". The background has several names, the same as in coco:object, such as
-"sky". A method
-that segments one class at a time gets "background" and Fusioner's name of the class, such as "trafficlight".
+The folds have 35783, 17912, 14563 and 14315 episodes, in 26052, 15305, 13138 and 12640 photographs. The vocabulary of
+an episode is the class, such as "traffic light", and names of background, such as "sky". The names are those of
+coco:object. If a method segments one class at a time, the vocabulary is only "background" and the class. The class then
+has the name in Fusioner's lists, such as "trafficlight".
 
 This project evaluates each episode of a fold once. Published evaluations differ from ours in these points:
 

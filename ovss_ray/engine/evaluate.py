@@ -111,8 +111,8 @@ def _finish(
     """Evaluate the remaining images in rounds, until every image has a record.
 
     `entry`: this command's entry in the run's history. After each round, the function writes four numbers into `entry`:
-    finished images, failed images, dead workers, and repeated attempts at images. Raises OvssError if several rounds in
-    a row finish no image.
+    finished images, failed images, dead workers, and images processed again. Raises OvssError if several rounds in a
+    row finish no image.
     """
     config = plan.config
     watch = Watch(len(_todo(plan, settled)), config.max_deaths, config.deadline, lease)

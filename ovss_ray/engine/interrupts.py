@@ -67,7 +67,7 @@ def left_connected() -> bool:
 def leave(interrupt: KeyboardInterrupt, advice: str) -> int:
     """Print `advice` after an interrupt, and return the exit status: 130 for Ctrl-C, 143 for SIGTERM.
 
-    If an earlier call of `left_connected` has returned True, the function ends the process with this status.
+    If the connection to Ray was left open (see `left_connected`), end the process with this status instead.
     """
     terminated = _Process.terminated or isinstance(interrupt, Terminated)
     status = 128 + (signal.SIGTERM if terminated else signal.SIGINT)

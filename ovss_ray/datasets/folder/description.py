@@ -19,8 +19,7 @@ TEXT = ("table", "ids", "images", "labels", "classes", "image_suffix", "label_su
 NEWER = ("values", "table", "ids")
 """Keys that older releases do not know.
 
-`Description.rules` omits these keys if they are unset. The rules are then the same as in older releases, so that runs
-of older releases can resume.
+If a key is unset, `Description.rules` omits the key. Runs that an older release has started can therefore resume.
 """
 
 

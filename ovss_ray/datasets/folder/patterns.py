@@ -3,7 +3,7 @@
 A step is a part of a pattern between two slashes. Rules:
 
 - `*`, `?` and `[...]` are wildcards.
-- If a file or folder is called exactly `data [2024]`, this step has no wildcards.
+- If a file or folder is called `data [2024]`, the step `data [2024]` has no wildcards.
 - `**` stands for any number of folders.
 - The pattern of a folder matches all files below the folder.
 - Extensions match in upper and lower case: `*.jpg` matches `a.JPG`.
@@ -238,10 +238,12 @@ def _steps(path: str) -> tuple[str, ...]:
 
 
 def _varying(patterns: Sequence[tuple[str, ...]]) -> list[list[bool]]:
-    """Return [pattern][i]: whether the patterns differ in their i-th steps; False for the last step, a file name."""
-    # Patterns with different numbers of steps are not compared.
+    """Return one list per pattern, with one element per step: True if the patterns differ in this step.
+
+    The last step is a file name, and its element is False. If the patterns have different numbers of steps, every
+    element is False.
+    """
     if len({len(steps) for steps in patterns}) != 1:
         return [[False] * len(steps) for steps in patterns]
     differs = [len(set(column)) > 1 for column in zip(*patterns, strict=True)]
-    # The last steps are names of files, not folders.
     return [[*differs[:-1], False] for _ in patterns]

@@ -37,8 +37,8 @@ class Side:
     others: Counter[str] = field(default_factory=Counter)
     """extension → number of files with this extension that fit a pattern if the pattern's extension is ignored
 
-    For example, if the pattern is `*.png`, the file `a.gif` is counted too. The numbers are complete only if no
-    file fits a whole pattern.
+    For example, if the pattern is `*.png`, the file `a.gif` is counted too. The numbers are complete only if `fitting`
+    is 0.
     """
     ignored: list[Fault] = field(default_factory=list)
     """notes on links that were ignored, added by `files`"""

@@ -23,7 +23,7 @@ REPEAT = 30.0
 SHARE = 0.01
 """CPUs that the placement group of `_spread` reserves on each node"""
 CPU_NODE, GPU_NODE = Node(cpus=64), Node(cpus=64, gpus=1)
-"""Imaginary nodes without a GPU, and with one GPU. `_goal` adds one of them to a cluster without GPUs."""
+"""Imaginary nodes: CPU_NODE without a GPU, GPU_NODE with one GPU (see `_goal`)."""
 
 
 def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) -> None:
@@ -110,8 +110,9 @@ def _slow(pools: Sequence[Pool], placed: Sequence[Placed], size: Size, weights: 
 def _goal(pools: Sequence[Pool], size: Size, weights: float, slow: bool) -> list[Placed]:
     """Return the pools with the workers that the run wants. The caller requests nodes for these workers.
 
-    The workers are placed on a cluster of `size`. If this cluster has no GPU, an imaginary node is added: GPU_NODE if a
-    pool requires a GPU or `slow` is True (see `_slow`), else CPU_NODE.
+    If the cluster has a GPU, the workers are placed on the cluster. If the cluster has no GPU, the workers are placed
+    on the cluster and one imaginary node. If a pool requires a GPU, or if `slow` is True (see `_slow`), the imaginary
+    node is GPU_NODE. Otherwise the imaginary node is CPU_NODE.
     """
     if size.gpus or slow or any(placement.uses_gpu(pool, size) for pool in pools):
         imagined = size if size.gpus else replace(size, nodes=(*size.nodes, GPU_NODE))

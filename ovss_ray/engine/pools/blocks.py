@@ -18,7 +18,7 @@ from ovss_ray.errors import OvssError
 FEW = 4
 """Divisor of the number of workers: a block has at most workers / FEW batches, rounded up.
 
-All pools count with the initial number of workers of the largest pool. For example, three pools that start with 2, 4
+Each pool counts as if it had as many initial workers as the largest pool. For example, three pools that start with 2, 4
 and 8 workers count as 3 × 8 = 24 workers. So a block has at most 24 / 4 = 6 batches."""
 MOST = 64
 """Maximum number of images in a block that consists of several batches.

@@ -89,10 +89,13 @@ class Worker:
         return _joined(done) if len(done) > 1 else done[0]
 
     def _begin_together(self, names: list[str]) -> bool | None:
-        """Register all images of a block in the ledger with one message. Return False if a worker has died over them.
+        """Register all images of a block in the ledger with one message, if the block has several batches.
 
-        `names`: names of the images. If no worker has died over these images, return True. If the block is a single
-        batch, register nothing and return None. If a stage of the pool can use a GPU, also return None.
+        If no worker has died while processing one of these images, return True. If a worker has died while processing
+        one of these images, return False. `names`: names of the images.
+
+        If the block is a single batch, register nothing and return None. If a stage of the pool can use a GPU, also
+        register nothing and return None.
         """
         if len(names) <= self.pool.batch or not self.pool.light:
             return None

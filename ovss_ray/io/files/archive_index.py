@@ -151,7 +151,7 @@ def _fill(base: sqlite3.Connection, archive: str) -> None:
 def _place_of(base: sqlite3.Connection, path: str) -> str:
     """Return the place of a hard link's target (see `_members`). `path`: path of the target.
 
-    If the archive lacks the target, return a fault such as "it is a link to 'a/b.jpg'".
+    If `base` lacks the target, return the reason why the hard link cannot be read: "it is a link to 'a/b.jpg'".
     """
     folder, _, name = path.rpartition("/")
     row = base.execute("SELECT place FROM members WHERE folder = ? AND name = ?", (folder, name)).fetchone()
