@@ -1,8 +1,8 @@
 """Class scores of Open-Vocabulary SAM's regions: the head CLIP2SAM, CLIP's own branch, and their ensemble.
 
 Yuan et al., ECCV 2024, arXiv 2401.02955, §3.3. The parameters have the official names. Dimensions: P prompts, K
-classes, D features, C channels. An image embedding has g × g cells. A mask has s × s pixels,
-where s = 4 g. A region's grid has r × r points.
+classes, D features, C channels. An image embedding has g × g cells. A mask has s × s pixels, where s = 4 g. A
+region's grid has r × r points.
 """
 
 from collections.abc import Callable, Sequence

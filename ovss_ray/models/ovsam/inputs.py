@@ -65,8 +65,7 @@ class Embedded:
 def placed(image: np.ndarray, path: Path, pixels: int) -> Placed:
     """Return the sizes and scales of a photograph (H, W, 3) in a network's input of `pixels` × `pixels`.
 
-    `path` selects the rounding: that of the official evaluation or of the official demo. Raises OvssError for another
-    value.
+    `path` is the mode "evaluation" or "demo". The mode selects the rounding of sizes. Raises OvssError for other modes.
     """
     if path not in PATHS:
         raise OvssError(f"unknown mode path={path!r}; pass one of {PATHS}")

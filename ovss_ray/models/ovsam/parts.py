@@ -24,9 +24,9 @@ IMAGE = (
 def state_of(name: str, files: Sequence[Path]) -> State:
     """Return a network's state dict from the checkpoints `files`.
 
-    `files` has the paths of the checkpoints that variants.checkpoints lists, in the same order. Paths of checkpoints
-    whose entries are already in the first checkpoint may be left out (see variants.remaining). Raises OvssError if a
-    file lacks expected entries or cannot be read.
+    `files` has the paths of the checkpoints that variants.checkpoints lists, in the same order. If the first checkpoint
+    contains the entries of other checkpoints, all of these may be left out (see variants.remaining). Raises OvssError
+    if a file lacks expected entries or cannot be read.
     """
     rest = remaining(name, files[0])
     whole = rest != checkpoints(name)[1:]
