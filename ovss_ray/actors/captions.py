@@ -124,8 +124,8 @@ class Stage(stage.Stage):
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
         """Return the names of the options that the run's digest ignores: "device", "batch" and usually "model".
 
-        The digest usually has the digests of the model's files. For a captioner of your own without the function
-        `files`, no files are known. The digest then includes the option `model`, unless `model` has the default value.
+        Instead of "model", the digest includes hashes of the model's files. If a captioner of your own has no function
+        `files`, no file is hashed. "model" is then ignored only if the option `model` has the default value.
         """
         default = cls.Config.model_fields["model"].default
         if config.captioner == HUGGING_FACE or config.model == default or registry.optional(config.captioner, "files"):

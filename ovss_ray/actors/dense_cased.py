@@ -2,9 +2,9 @@
 
 Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation", arXiv 2404.10864.
 
-If the option `detector` is dense, the parts are the cells of a coarse map. If `detector` is grid, the parts are
-patches, which are the cells of grids. If `detector` is regions, the parts are patches, which are an earlier stage's
-regions.
+If the option `detector` is dense, the parts are the cells of a coarse map. If `detector` is grid, the parts are the
+rectangles of regular grids. If `detector` is regions, the parts are the regions of an earlier stage. Rectangles and
+regions are called patches.
 
 CaSED retrieves captions for a part. The part gets the word with the highest score among the words in these captions.
 The column `words` lists the words of the whole image, the most frequent word first.
@@ -53,14 +53,14 @@ class Stage(stage.Stage):
         words: StageConfig = StageConfig(use="words", options={"filter": "cased"})
         """stage that finds candidate words in captions, with its options"""
         detector: Literal["dense", "grid", "regions"] = "dense"
-        """parts of the image that get a word. dense: the cells of a coarse map, as in DenseCaSED. grid: patches, which
-        are the cells of `grids`. regions: patches, which are the regions of an earlier stage such as `sam`"""
+        """parts of the image that get a word. dense: the cells of a coarse map, as in DenseCaSED. grid: the rectangles
+        of `grids`, called patches. regions: the regions of an earlier stage such as `sam`, also called patches"""
         grids: tuple[int, ...] = Field(default=(2, 4, 8), min_length=1)
-        """cells per axis of each grid: 2 is a grid of 2 × 2 cells. For `detector: dense`, each grid cell is a
-        crop. A cell of the coarse map (see `side`) gets the mean embedding of the crops that cover it. For
-        `detector: grid`, each grid cell is a patch. vicss, the authors' code, uses [3]. Not for `detector: regions`"""
+        """rectangles per axis of each grid: 2 is a grid of 2 × 2 rectangles. For `detector: dense`, each rectangle is a
+        crop. A cell of the coarse map (see `side`) gets the mean embedding of the crops that cover the cell. For
+        `detector: grid`, each rectangle is a patch. vicss, the authors' code, uses [3]. Not for `detector: regions`"""
         shifted: bool = True
-        """True: each grid also has copies that are shifted by half a cell along x, y or both; for `detector: dense`"""
+        """True: each grid also has copies, shifted by half a rectangle along x, y or both; for `detector: dense`"""
         side: int = Field(default=16, ge=1)
         """cells per axis of the coarse map; for `detector: dense`"""
         pixels: int = Field(default=128, ge=16)
@@ -264,7 +264,7 @@ class Stage(stage.Stage):
         return named
 
     def _candidates(self, retrieved: Sequence[tuple[int, ...]]) -> list[tuple[str, ...]]:
-        """Return the words that the stage of the option `words` finds in each tuple of captions.
+        """Return the candidate words that the stage `self.finder` extracts from each tuple of captions.
 
         A caption is given by its index in `self.index.texts`.
         """

@@ -54,8 +54,8 @@ class Stage(WithNames, stage.Stage):
         """box that CLIP's branch sees. prompt: the box of the prompt or, if the prompt has no box, the box of the mask.
         truth: the annotated box of the instance. If `official` is True, `clip_boxes` has no effect"""
         official: bool = False
-        """True: CLIP's branch sees the annotated box of the instance, as in the published evaluation. Like the official
-        code, the stage then does not scale this box from the photograph to the network's input"""
+        """True: CLIP's branch sees the annotated box of the instance, as in the published evaluation. The box stays in
+        pixels of the photograph, although the network sees a resized image. The official code does the same"""
         batch: int = Field(default=1, ge=1)
         """maximum number of images in one forward pass of CLIP's ResNet"""
 

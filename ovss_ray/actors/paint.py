@@ -41,8 +41,8 @@ class Stage(stage.Stage):
         contained: float | None = Field(default=None, gt=0, le=1)
         """fraction of a region, such as 0.9. The region is dropped if one larger region covers at least this fraction
 
-        A region that this option drops cannot cause the drop of a smaller region. A region that only `threshold` drops
-        can cause the drop of a smaller region. None: this option drops no region.
+        A larger region that `threshold` drops still counts. A larger region that `contained` drops does not count.
+        None: `contained` drops no region.
         """
 
         @model_validator(mode="after")

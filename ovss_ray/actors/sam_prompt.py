@@ -27,8 +27,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 QUESTION = ("points", "labels", "box", "mask", "multimask")
 """Keys of a prompt. Their values are described at the arguments of models.sam.network.Sam.predict."""
 NAME = "image"
-"""Optional key of a prompt: the name of the image in the cache of encoded images. If a prompt does not have this key,
-the name is a hash of the image's pixels. The hash is computed for every prompt."""
+"""Optional key of a prompt: the name of the image in the cache of encoded images. For every prompt without this key,
+a hash of the image's pixels is computed and used as the name."""
 OTHERS = (NAME, "base")
 """Further keys that a prompt may have. SAM ignores `base`, a key for Open-Vocabulary SAM"""
 

@@ -1,4 +1,4 @@
-"""Scores of a finished run under other mappings of its words to classes, from its records alone.
+"""Compute the scores of a finished run under other mappings of words to classes. No stage runs again.
 
 The classes are those that the benchmark had at the time of the run.
 """

@@ -229,7 +229,7 @@ class Benchmark:
         If the field `alone` is empty, the benchmark is returned unchanged. Otherwise, the result has other values in
         three fields:
 
-        - `parts`: the value of `alone`. So the classes of an episode are background and the class to segment.
+        - `parts`: the value of `alone`. In `alone`, an episode has two classes: background and the class to segment.
         - `vocabulary`: background, then the classes that episodes segment, such as "background", "cat", "dog".
         - `index`: the label index of each class in this vocabulary.
         """

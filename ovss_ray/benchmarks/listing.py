@@ -210,11 +210,12 @@ def paired_by_list(photographs: str, truths: str, ids: str, endings: Collection[
 def paired_files(every: Iterable[File]) -> Paired:
     """Return pairs of photographs and label files, sorted by id. Raises OvssError if two images have the same id.
 
-    If no stem is repeated within photographs or label files, files of the same stem form a pair. The id is the stem.
-    Otherwise, paths are compared (see File.path). Files of a repeated stem form a pair if their paths are equal. The id
-    is the path, such as "a/0" for images/a/0.jpg and labels/a/0.png. Files of a stem that is not repeated need
-    equal paths, or one of the paths has no folder. The id is the stem. Remaining files form pairs if their names
-    differ only in case or Unicode form.
+    Files of the same stem may form a pair. A stem is repeated if several photographs or several label files have it.
+
+    - If no stem of the data set is repeated, there is no further condition. The id is the stem.
+    - If the stem is repeated, the paths (File.path) must be equal. The id is the path: "a/0" for images/a/0.jpg.
+    - If only other stems are repeated, the paths must be equal, or one path must have no folder. The id is the stem.
+    - Remaining files form pairs if their names differ only in case or Unicode form.
     """
     rows = every if isinstance(every, Rows) else Rows(File, FILE, every)
     by_path = rows.repeats("stem, side", "near = 0")
@@ -286,7 +287,7 @@ def _close(lonely: Rows[Any], left: dict[int, LeftOut]) -> Iterator[tuple[str, s
 
     `lonely`: unpaired files, as rows (folded name, index in KINDS, name, address). The folded name is the result of
     `_folded`. A usable photograph and a usable label file form a pair if no third file has the same folded name. All
-    other files are added to the counts in `left`, with one LeftOut per index in KINDS.
+    other files are counted in `left`, a mapping from an index in KINDS to a LeftOut.
     """
     for _, group in groupby(lonely.in_order("fold, kind, name"), itemgetter(0)):
         similar = list(group)

@@ -190,7 +190,7 @@ def _put(node: Any, path: list[str], value: Any, source: str) -> Any:
         if not path[0].isdigit() or int(path[0]) >= len(node):
             raise OvssError(
                 f"{source}: {'.'.join(path)!r} must begin with the index of a list entry, counted from 0, but it "
-                f"begins with {path[0]!r}. The list has this number of entries: {len(node)}. Use the index of one"
+                f"begins with {path[0]!r}. The list has this number of entries: {len(node)}. Use the index of an entry"
             )
         return [_put(v, path[1:], value, source) if i == int(path[0]) else v for i, v in enumerate(node)]
     if not isinstance(node, dict | None):

@@ -31,9 +31,9 @@ class Pool(Settings):
     "auto" divides a GPU equally among all pools that have "auto" and can use a GPU. For example, each worker of two
     such pools gets 0.5 GPUs.
 
-    If another pool then gets no worker, its number is subtracted from the GPU before the division. For example, the
-    cluster has one GPU, two pools have "auto", and a third pool has 0.4. Since 0.5 + 0.5 + 0.4 is more than 1, the 0.4
-    is subtracted. Each worker of the two pools then gets (1 - 0.4) / 2 = 0.3 GPUs.
+    If a pool would get no worker with these parts, only the rest of the GPU is divided. The rest is 1 GPU minus the
+    `gpus` of all pools with a number below 1. For example, the cluster has one GPU, two pools have "auto", and a third
+    pool has 0.4. Each worker of the two pools gets (1 - 0.4) / 2 = 0.3 GPUs.
 
     If a pool with "auto" cannot use a GPU, its workers get 0 GPUs.
     """

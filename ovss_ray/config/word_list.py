@@ -203,7 +203,7 @@ def _lines(text: str, file: str) -> list[list[str]]:
 
 
 def _with_nothing(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of `raw`, the mapping in a word file, with None in place of the labels in NOTHING.
+    """Return a copy of `raw`, the mapping in a word file. If a label is an entry of NOTHING, the label becomes None.
 
     Labels are the values of the key `map`, and the value of the key `unmapped`.
     """

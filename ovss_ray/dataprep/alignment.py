@@ -4,7 +4,8 @@ A fault is reported if an alternative fits the photographs clearly better than t
 
 - alternative: the labels after a change that would undo a common error, such as a flip or a shift
 - agreement: sum of the edge strengths at the label boundaries, after the labels are shifted by some rows and columns
-- fit at a shift: (agreement − mean) / standard deviation; both are those of the agreement at distant shifts (see NEAR)
+- fit at a shift: (agreement at the shift − m) / s. The agreement at distant shifts (see NEAR) has the mean m and the
+  standard deviation s
 - gain: fit of an alternative minus fit of the unchanged labels, both at shift 0
 
 Dimensions: n images, h w pixels of a reduced image, d shifts along each axis
@@ -31,15 +32,15 @@ LEAST = 30
 FLAT = 0.01
 """Minimum standard deviation of a photograph's edge strengths. Photographs with a smaller value are not tested."""
 REACH = 64
-"""Largest shift of the labels, in pixels of reduced images. It is also at most a quarter of the shorter side."""
+"""Maximum shift of the labels, in pixels of reduced images. A second limit is a quarter of the image's shorter side."""
 SLACK = 1
 """Largest distance at which a label boundary agrees with an edge, in pixels of reduced images."""
 NEAR = 6
-"""Distance, in pixels of reduced images, above which a shift is distant from another shift, on either axis."""
+"""Limit in pixels of reduced images. Shifts are distant if they differ by more than NEAR in rows or columns."""
 SURROUNDINGS = 24
 """Side of a square, in pixels of reduced images. An edge strength is normalised within the square around it."""
 FITS_SHIFTED = 5.0
-"""Minimum of √n times the mean fit of n images at a shift. Below this minimum, the shift is not an alternative."""
+"""Minimum value of √n · (mean fit), for n images at a shift. If the value is smaller, the shift is no alternative."""
 TOGETHER = 6
 """Minimum number of images for the rule BY_MEAN."""
 STEADY = 6.0
@@ -51,7 +52,7 @@ STRANGERS = 24
 STRANGER_FITS = 6.0
 """Minimum fit of another image's labels to a photograph. If it is reached, the files count as swapped."""
 SEVERAL = 0.15
-"""Minimum share of swapped photographs to report a fault. Swapped: another image's labels fit clearly better."""
+"""Minimum share of photographs that must fit another image's labels clearly better than their own to report a fault."""
 MANY = 8
 """Minimum number of images to report that label boundaries follow no edges."""
 NOTHING = 1.0
@@ -72,7 +73,7 @@ class Rule(NamedTuple):
 BY_MEDIAN = Rule(3.5, 2.5, 0.8)
 """Rule in which fit and gain are averaged by the median."""
 BY_MEAN = Rule(1.5, 6.0, 0.7)
-"""Rule in which fit and gain are averaged by the mean. It is used for at least TOGETHER images."""
+"""Rule in which fit and gain are averaged by the mean. With fewer than TOGETHER images, the rule is not used."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Edges:
 
 @dataclass(frozen=True)
 class Alternative:
-    """Change of labels, such as a flip, and the fits of changed and of unchanged labels to n photographs."""
+    """Change of labels, such as a flip, which is tested on n photographs."""
 
     description: str
     cause: str
@@ -155,7 +156,7 @@ def _strengths(image: np.ndarray) -> np.ndarray:
 
 
 def agreement(photograph: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the sum of edge strengths at boundaries for each shift of `labels`, (d, d) float32. Middle: no shift."""
+    """Return sums of edge strengths at boundaries, (d, d) float32, one per shift. The middle sum is without a shift."""
     reach = min(REACH, min(labels.shape) // 4)
     size = [fft.next_fast_len(side + reach, real=True) for side in labels.shape]
     spectra = [fft.rfft2(array.astype(np.float32), size) for array in (photograph, labels)]
@@ -235,7 +236,7 @@ def _comparable(here: Edges, there: Edges) -> bool:
 def _shifted(
     traced: Sequence[tuple[int, Edges]], surfaces: Sequence[np.ndarray], baseline: np.ndarray
 ) -> Iterator[Alternative]:
-    """Yield an alternative if one shift may correct all label maps. `surfaces`: agreement (d, d) of each image."""
+    """Yield an alternative if one shift may correct all label maps. `surfaces`: result of `agreement` per image."""
     strides = [edges.stride for _, edges in traced]
     stride = max(strides, key=strides.count)
     positions = [at for at, other in enumerate(strides) if other == stride]

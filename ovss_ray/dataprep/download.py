@@ -233,7 +233,7 @@ def _answer(session: requests.Session, archive: Archive, part: Path, headers: di
 
 
 def _verify(archive: Archive, root: Path) -> None:
-    """Raise OvssError if the checksum of a downloaded file is wrong. The file is then renamed."""
+    """Verify the checksum of a downloaded file. If the checksum is wrong, rename the file and raise OvssError."""
     path = archive.path(root)
     kind, _, expected = archive.digest.partition(":")
     if not expected:

@@ -18,21 +18,22 @@ from ovss_ray.dataprep.plausibility import ClassStats, PlausibilityTest
 from ovss_ray.structures.findings import Fault
 
 BULK = 0.05
-"""Minimum share of ignored pixels to suspect that they belong to a class that never occurs."""
+"""Minimum ratio (ignored pixels / all pixels) to suspect that ignored pixels belong to a class that never occurs."""
 MOST = 0.2
-"""Share of ignored pixels that makes a shift of the labels by one certain. It is used for one or two label files.
+"""Minimum share of ignored pixels, in one or two label files, to be certain that labels are shifted by one.
 
-A shift is possible if the first class, such as "background" (see REST), never occurs. Its pixels are then perhaps the
-ignored pixels. In 3 or more label files, a single ignored pixel is sufficient. With fewer ignored pixels, the shift is
-reported as possible: `Fault.sure` is False.
+If the first class, such as "background" (see REST), never occurs, the labels are perhaps shifted by one. In 3 or more
+label files, a single ignored pixel makes the shift certain. Without enough ignored pixels, the shift is reported as
+possible: `Fault.sure` is False.
 
 If positions and colours of labels indicate the shift, the shift is always certain (see `PlausibilityTest.moved`).
 """
 FEW_CLASSES = 4
 """Maximum number of classes of a small benchmark.
 
-If the last class of the list never occurs, a fault is reported, since its pixels are perhaps ignored. In a
-larger benchmark, this fault is uncertain, and has no advice on black-and-white masks (see `_ignoring`).
+If all pixels of the last class seem to be ignored, a fault is reported. In a small benchmark, this fault can be
+certain, and can advise on black-and-white masks (see `_ignoring`). In a larger benchmark, this fault is always
+uncertain (`Fault.sure` is False), and never advises on masks.
 """
 ENOUGH = 3
 """Minimum number of label files without a class before its absence counts as a fault."""
@@ -174,7 +175,7 @@ def shifted(benchmark: Benchmark, census: Census, looks: Sequence[ClassStats]) -
         if census.pixels[end]:
             continue
         message = f"{benchmark.labels[end]!r} never occurs in {census.files} label files"
-        sure = _surely(benchmark, census, step)
+        sure = _surely(benchmark, census) if step > 0 else None  # frequencies give no sign of a shift by -1
         moved = test.moved(looks, step)
         if moved:
             message += ", and the other labels look like their names only if they are shifted back by one"
@@ -186,16 +187,15 @@ def shifted(benchmark: Benchmark, census: Census, looks: Sequence[ClassStats]) -
         yield Fault(message, cause=cause, sure=moved or sure is True)
 
 
-def _surely(benchmark: Benchmark, census: Census, step: int) -> bool | None:
-    """Return whether the labels are shifted by one: True = certainly, False = possibly, None = no sign of a shift.
+def _surely(benchmark: Benchmark, census: Census) -> bool | None:
+    """Return whether pixels of label i show class i - 1: True = certainly, False = possibly, None = no sign.
 
-    Only the frequencies of the labels and of ignored pixels are used. `step` is 1 or -1. `step` 1 tests the shift
-    in which pixels of label i show class i - 1. For `step` -1, frequencies give no sign, so the result is None.
+    Only the frequencies of the labels and of ignored pixels are used.
     """
     name = benchmark.labels[0].lower().strip()
     others = census.occurs[1:-1]
     usual = (others > 0).mean() >= NEARLY_ALL and (others >= OFTEN * census.files).mean() >= NEARLY_ALL
-    if step < 0 or name in UNUSED:
+    if name in UNUSED:
         return None
     if name in REST:
         return bool(census.pixels[-1]) and (census.files >= ENOUGH or census.ignored >= MOST)

@@ -58,7 +58,7 @@ class Table:
     group_headings: Mapping[str, str] = field(default_factory=dict)
     """key of a value from the method `of_group()` → name of the value in reports (example: "miou" → "mIoU")"""
     group_counts: Mapping[str, str] = field(default_factory=dict)
-    """key of `of_group()` whose value is an integer → noun that reports write after the integer, such as "classes\""""
+    """key of an integer in the result of `of_group()` → unit of this integer in reports, such as "classes\""""
     Resampled: Callable[[ClassSums, ClassSums], Any] | None = None
     """class `Resampled(sums, of_all)` for bootstrap intervals; only for "confusion", and for metrics derived from it
 

@@ -174,7 +174,7 @@ class Ovsam(nn.Module):
         - `labels` (P, n): 1 for a point on the object, 0 for any other point; default: all 1.
         - `names` or `embeddings`: the classes. `embeddings` (K, S, D) has the embeddings of S names per class.
         - `base`: base classes, by index or name; default: none. `novel`: novel classes; default: all except `base`.
-        - `path`: the mode, see inputs.PATHS. A result of `embed` keeps the mode of `embed`.
+        - `path`: the mode (see inputs.PATHS). If `image` is a result of `embed`, the mode given to `embed` is used.
         - `clip_boxes` (P, 4): boxes for CLIP, in pixels of the image; default: `boxes`, else the masks' tight boxes.
         - `official`: if True, boxes for CLIP are not scaled to the network's input, as in the official code.
 

@@ -15,10 +15,12 @@ class Config(Training):
     things: tuple[int, int] = (4, 9)
     """range of the number of things in a scene, end exclusive"""
     unnamed: float = Field(default=0.3, ge=0, le=1)
-    """probability that a drawn thing's name lacks the colour; "striped star" is such a name
+    """probability that the name of a drawn thing lacks the colour, such as "striped star"
 
-    With the same probability, the name lacks the pattern. A thing whose name lacks the colour has a random RGB colour.
-    A thing whose name lacks the pattern has a random one of the patterns UNNAMED in `scenes.patterns`.
+    If the colour is not in the name, the thing has a random RGB colour.
+
+    `unnamed` is also the probability that the name lacks the pattern, such as "red star". If the pattern is not in the
+    name, the thing has a random pattern from the list `scenes.patterns.UNNAMED`.
     """
     prompts: int = Field(default=8, ge=1)
     """number of prompts per scene, each for a random region"""
