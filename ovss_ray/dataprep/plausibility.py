@@ -185,11 +185,11 @@ class PlausibilityTest:
     def _others(
         self, looks: Sequence[ClassStats], unchanged: np.ndarray, orders: Mapping[str, Sequence[int]]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield possible mistakes in the labels, common ones first: description and `meaning`, (K,) int64.
+        """Yield (description, meaning) of each possible mistake in the labels. Common mistakes come first.
 
-        If the labels have the mistake, pixels of label i show the class with the index `meaning[i]`. The index -1
-        means none of the K classes. `unchanged`: the meaning of labels without a mistake, [0, 1, …]. `orders`:
-        see `verdict`.
+        `meaning` is (K,) int64. With this mistake, pixels of label i show the class with the index `meaning[i]`, or
+        none of the K classes if `meaning[i]` is -1. `unchanged`: the meaning of labels without a mistake, [0, 1, …].
+        `orders`: see `verdict`.
         """
         yield "the labels were not shifted by one (0 is still 'other')", unchanged - 1
         yield (

@@ -59,9 +59,9 @@ class Options:
     ensemble_weight: float | None = 0.7
     """weight w of the crops in the class scores, from 0 to 1, or None
 
-    A query has a class probability p from the proposal's embedding, and a class probability c from the crop. If w is
-    above 0, the class score is p^(1 − w) · c^w. If w is 0, the class score is c, as in the official code. If w is None,
-    no crops are made, and the class scores are those of the proposals.
+    A query has a class probability p from the proposal's embedding, and a class probability c from the crop. The class
+    score is p^(1 − w) · c^w, with two exceptions. If w is 0, the class score is c alone, as in the official code. If w
+    is None, no crops are made, and the class score is p.
     """
     replace_ratio: float = 0.15
     """fraction, from 0 to 1, of a crop's background tokens that the contextual shift replaces
