@@ -66,11 +66,10 @@ BETTER = 0.3
 The difference is the share of votes for the suggestion minus the share of votes for the unchanged labels.
 """
 NEAR = 0.1
-"""Maximum distance of a suggested cause's share of votes from the highest share.
+"""Maximum difference between two shares of votes that count as nearly equal.
 
-A fault may have several possible causes, such as a shift of the labels by one. The share of a cause is the fraction of
-votes for the labels after a correction of this cause. Of the causes whose share is at most NEAR below the highest
-share, the most common cause is suggested.
+Each possible mistake in the labels (see `_others`) has a share: the fraction of votes for the corrected labels. The
+first mistake of `_others` is suggested whose share nearly equals the highest share.
 """
 
 

@@ -165,11 +165,7 @@ def _folder(out: str) -> str:
 
 
 def _benchmarks(config: RunConfig) -> tuple[dict[str, Benchmark], dict[str, OwnWords]]:
-    """Return two dicts with names of benchmarks as keys. The values are the benchmarks, and the user's words.
-
-    The second dict lacks benchmarks without words of the user. The words have already replaced the classes or the
-    prompt templates of the benchmark.
-    """
+    """Return name → benchmark, and name → the user's own words for benchmarks with such words."""
     if not config.benchmarks:
         raise OvssError("no benchmark: pass --benchmark NAME (see `ovss list`), or set `benchmarks:` in the config")
     folders: dict[str, str] = {}

@@ -89,13 +89,13 @@ class Worker:
         return _joined(done) if len(done) > 1 else done[0]
 
     def _begin_together(self, names: list[str]) -> bool | None:
-        """Register all images of a block in the ledger with one message, if the block has several batches.
+        """Register all images of a block in the ledger with one message. `names`: names of the images.
 
-        If no worker has died while processing one of these images, return True. If a worker has died while processing
-        one of these images, return False. `names`: names of the images.
+        The result has three values:
 
-        If the block is a single batch, register nothing and return None. If a stage of the pool can use a GPU, also
-        register nothing and return None.
+        - None: nothing was registered. The block is a single batch, or a stage of the pool can use a GPU.
+        - False: the images were registered. An earlier worker died while processing one of the images.
+        - True: the images were registered. No worker died while processing one of the images.
         """
         if len(names) <= self.pool.batch or not self.pool.light:
             return None

@@ -67,10 +67,10 @@ class Cells:
         corners = torch.stack([first, first + 1, first + below, first + below + 1], -1)
         head = torch.arange(heads, device=device).repeat_interleave(len(sizes) * POINTS)
         self.corner = corners * heads + head[:, None]
-        """(N·S·P, 4) int64: for N heads, S scales and P points, row numbers in the array `table` (see `summed`)
+        """(N·S·P, 4) int64: row numbers in the array `table` (see `summed`), for N heads, S scales and P points
 
-        The four rows have the 2 × 2 cells in the upper left corner of a map. The map is that of the point's scale, for
-        the first image, with a border of one cell. `_corners` adds the point's position and the image's offset.
+        These are the rows of the 2 × 2 cells in the upper left corner of the first image's map, including the border.
+        `_corners` adds the point's position and the image's offset to these row numbers.
         """
 
     def sampled(self, values: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:

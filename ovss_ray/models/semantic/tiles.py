@@ -215,7 +215,7 @@ class _Axis(NamedTuple):
     first: _Samples
     """resize from the mask grid to the padded input"""
     second: _Samples
-    """resize to the pixels of the tiles, from the resized photograph at the top left of the padded input"""
+    """resize from the resized photograph to the pixels of the tiles"""
 
     def cells(self) -> Cells:
         """Return the cells that each tile depends on."""
