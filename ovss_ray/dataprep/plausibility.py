@@ -186,8 +186,8 @@ class PlausibilityTest:
     ) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (description, meaning) of each possible mistake in the labels. Common mistakes come first.
 
-        `meaning` is (K,) int64. With this mistake, pixels of label i show the class with the index `meaning[i]`, or
-        none of the K classes if `meaning[i]` is -1. `unchanged`: the meaning of labels without a mistake, [0, 1, …].
+        `meaning` is (K,) int64. With this mistake, pixels of label i show the class with the index `meaning[i]`. The
+        index -1 means none of the K classes. `unchanged`: the meaning of labels without a mistake, [0, 1, …].
         `orders`: see `verdict`.
         """
         yield "the labels were not shifted by one (0 is still 'other')", unchanged - 1

@@ -140,8 +140,10 @@ def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...
     """Return the paths of a network's checkpoints, in the order of the family's function `checkpoints`.
 
     `paths` has the user's paths in the same order. It may be shorter, and may contain None. In place of a missing path,
-    the published or shipped file is used. Checkpoints whose weights are already in the first file are left out, if
-    `paths` has no path for any of them. Raises UnknownName and OvssError (see `find`).
+    the published or shipped file is used. If the first file contains the weights of further checkpoints, the
+    further checkpoints are left out. If `paths` has a path for a further checkpoint, none is left out.
+
+    Raises UnknownName and OvssError (see `find`).
     """
     family, inner = family_of(name)
     names = getattr(import_module(f"{family}.variants"), "checkpoints", None)

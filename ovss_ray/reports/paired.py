@@ -125,9 +125,9 @@ def holm(p: Sequence[float]) -> list[float]:
 def by_class(first: tuple[Any, Any], second: tuple[Any, Any], seen: np.ndarray) -> dict[int, Difference]:
     """Return label → difference of IoU, second minus first, for labels in at least five photographs.
 
-    For each run, `intervals.resampled` returns a dictionary. `first` is the entry metrics.MAIN of the first run's
-    dictionary, and `second` is the entry of the second run's dictionary. `seen` (L,) is the number of photographs with
-    each label. The p-values have Holm's correction over the returned labels.
+    `first` and `second` are the values that `intervals.resampled` returns for the metric metrics.MAIN of the two runs.
+    `seen` (L,) is the number of photographs with each label. The p-values have Holm's correction over the returned
+    labels.
     """
     (before, whole_before), (after, whole_after) = (
         tuple(part.per_label()[CLASS_VALUE] for part in run) for run in (first, second)

@@ -35,9 +35,9 @@ class ClassPixels(Protocol):
 def counted(truth: np.ndarray, prediction: np.ndarray, both: np.ndarray, labels: int) -> dict[str, np.ndarray]:
     """Return the pixel counts of one image, a dict with the fields of SCHEMA.
 
-    `truth` has the ground-truth labels of the pixels that count in the ground truth. `prediction` has the predicted
-    labels of the pixels that count in the prediction. `both` has the labels of the correctly predicted pixels. All
-    three are 1-D integer arrays. `labels` is the number of labels.
+    The first three arguments are 1-D integer arrays with a label per pixel to count: the true label in `truth`, the
+    predicted label in `prediction`, the label of a correctly predicted pixel in `both`. The three lengths may differ.
+    `labels` is the number of labels.
     """
     counts = [np.bincount(pixels, minlength=labels) for pixels in (truth, prediction, both)]
     present = np.flatnonzero(counts[0] + counts[1])
