@@ -52,7 +52,7 @@ STRANGERS = 24
 STRANGER_FITS = 6.0
 """Minimum fit of another image's labels to a photograph. If it is reached, the files count as swapped."""
 SEVERAL = 0.15
-"""Minimum share of photographs that must fit another image's labels clearly better than their own to report a fault."""
+"""A fault is reported if at least this share of the photographs fit another image's labels clearly better."""
 MANY = 8
 """Minimum number of images to report that label boundaries follow no edges."""
 NOTHING = 1.0

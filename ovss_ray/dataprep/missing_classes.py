@@ -188,7 +188,7 @@ def shifted(benchmark: Benchmark, census: Census, looks: Sequence[ClassStats]) -
 
 
 def _surely(benchmark: Benchmark, census: Census) -> bool | None:
-    """Return whether pixels of label i show class i - 1: True = certainly, False = possibly, None = no sign.
+    """Return how likely pixels of label i show class i - 1: True = certainly, False = perhaps, None = no sign.
 
     Only the frequencies of the labels and of ignored pixels are used.
     """
