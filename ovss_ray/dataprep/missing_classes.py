@@ -40,7 +40,7 @@ ENOUGH = 3
 MANY = 8
 """Minimum number of label files to conclude from label frequencies alone that labels are shifted by one.
 
-If the name of the first class is in REST, MANY is not used. ENOUGH and MOST are then used instead (see MOST).
+MANY is used if the first class is an ordinary class. For a first class in REST, ENOUGH and MOST are used instead.
 """
 NEARLY_ALL = 0.8
 """Minimum share of classes that must occur often (see OFTEN) to conclude that labels are shifted by one.

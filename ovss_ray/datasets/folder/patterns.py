@@ -3,7 +3,7 @@
 A step is a part of a pattern between two slashes. Rules:
 
 - `*`, `?` and `[...]` are wildcards.
-- If a file or folder is called `data [2024]`, the step `data [2024]` has no wildcards.
+- A step that is the exact name of a file or folder, such as `data [2024]`, has no wildcards.
 - `**` stands for any number of folders.
 - The pattern of a folder matches all files below the folder.
 - Extensions match in upper and lower case: `*.jpg` matches `a.JPG`.

@@ -63,8 +63,8 @@ def sized(pools: Sequence[Placed], images: int, photograph: float = 0.0, store: 
     """Return the size of the blocks for a run of `images` images through these pools.
 
     `photograph`: bytes of a decoded photograph; 0 if unknown. `store`: bytes of the object stores of all nodes; 0 if
-    unknown. Known values limit how many batches form a block. The photographs of these batches have at most BYTES
-    bytes, and HELD blocks per worker fit into STORE_SHARE of `store`. A block of a single batch may be larger.
+    unknown. If `photograph` is known, the photographs of a block have at most BYTES bytes together. If `store` is also
+    known, HELD blocks per worker fit into STORE_SHARE of `store`. A block of a single batch may be larger.
     """
     batch, workers = max(pool.batch for pool in pools), max(pool.first for pool in pools)
     useful = -(-workers * len(pools) // FEW)

@@ -62,9 +62,8 @@ class Trail:
     """Current folder of a recursive search. The method `into` detects links that would make the search endless."""
 
     reals: tuple[str, ...]
-    """real paths of folders: one for each link that the search has followed, and one for the current folder
+    """real paths of the folders in which the search followed a link, then the real path of the current folder
 
-    The path for a link is the path of the folder that contains the link. The path of the current folder is the last.
     For example, the folder /a/b contains a link to the folder /c. If the search has followed this link and then entered
     /c/d, the tuple is ("/a/b", "/c/d"). In remote folders, the tuple is empty.
     """
