@@ -69,7 +69,7 @@ class Cells:
         self.corner = corners * heads + head[:, None]
         """(N·S·P, 4) int64: row numbers in the array `table` (see `summed`), for N heads, S scales and P points
 
-        These are the 2 × 2 cells in the upper left corner of the first image's map, which has a border.
+        These are the 2 × 2 cells in the upper left corner of the first image's bordered map.
         `_corners` adds the point's position and the image's offset to these row numbers.
         """
 
