@@ -39,8 +39,8 @@ _RESERVED = {(_OF_CLASS, "name"): "the report", (_OF_GROUP, "labels"): "the repo
 class Table:
     """Attributes that measured and derived metrics have in common.
 
-    A class computes the values: `Metric.Partial` or `Derived.Result`. It has the method `result()` → {key: value}. The
-    optional methods are `per_label()` → {key: (L,) array} for L labels, `counted()` → {key: integer}, and
+    The classes `Metric.Partial` and `Derived.Result` compute a metric's values. They have the method `result()` → {key:
+    value}. Optional methods are `per_label()` → {key: (L,) array} for L labels, `counted()` → {key: integer}, and
     `of_group(labels)` → {key: value} for a group of labels.
     """
 

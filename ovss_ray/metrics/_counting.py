@@ -89,10 +89,9 @@ def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched:
 
 
 def distinct(table: np.ndarray, touched: np.ndarray) -> int:
-    """Return the number of non-zero cells outside the row of IGNORE.
+    """Return the number of non-zero cells outside the row of IGNORE. Complete the marks in `touched`.
 
-    `touched` has the marks of the groups of 64 cells. If the table has at most _SMALL cells, `count` leaves marks out.
-    This function then sets them.
+    In a table of at most _SMALL cells, `count` has set only some of the marks. This function sets the other marks.
     """
     marks = touched.reshape(-1)
     for group in range(marks.size if table.size <= _SMALL else 0):

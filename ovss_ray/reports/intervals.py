@@ -1,7 +1,6 @@
 """Confidence intervals of a report: centred percentile bootstrap over the images (see resampling.py).
 
-Suppose that a value is measured on many image sets, each with as many images as the benchmark. An interval estimates
-the mean of these measurements. For reasons and measured coverage, see docs/statistics.md.
+An interval is for the expected value over image sets with as many images as the benchmark. For reasons and measured coverage, see docs/statistics.md.
 """
 
 from collections.abc import Mapping

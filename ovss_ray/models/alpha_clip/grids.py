@@ -145,7 +145,7 @@ def patch_scores(
     are the boxes of the patches, as in `grid_boxes`. `masks[i]` (h, w) bool marks the pixels of box i that patch i
     covers. Without `masks`, a patch covers its whole box. `shape` is (K, H, W).
 
-    The score of a word at a pixel is v / n. n is the number of patches with any word that cover the pixel. v is
+    The score of a word at a pixel is v / n. n is the number of all patches that cover the pixel. v is
     `values[i]` of the last patch i that has the word and covers the pixel. If no patch with the word covers the pixel,
     the score is 0.
     """
