@@ -53,10 +53,10 @@ class Remapped:
     """metric → value: the metrics of the confusion matrix, such as miou, followed by three shares
 
     - present_recall: share of pairs (image, true label) for which a word of the image is mapped to the label
-    - unmapped_pixels: share of pixels that have no word, or whose word is mapped to no label
-    - unmapped_words: share of pixels that have a word, but whose word is mapped to no label
+    - unmapped_pixels: share of the counted pixels that have no word, or whose word is mapped to no label
+    - unmapped_words: share of the counted pixels that have a word, but whose word is mapped to no label
 
-    Both shares of pixels are shares of all pixels whose truth is not IGNORE.
+    Counted pixels are the pixels whose truth is not IGNORE.
     """
     confusion: Any
     """sum of the images' confusion matrices (metrics.confusion.Partial)"""

@@ -17,7 +17,7 @@ from ovss_ray.structures.columns import IGNORE, NONE
 _CHUNK, _BLOCK, _GROUP = 2048, 8, 64
 # For a small table, a scan of all cells is faster than a mark for each pixel.
 _SMALL = 1 << 15
-"""Maximum number of cells of a small table. In a small table, `count` leaves out marks, and `distinct` sets them."""
+"""Maximum number of cells of a small table (see `distinct`)."""
 
 
 @cache

@@ -1,6 +1,7 @@
 """Confidence intervals of a report: centred percentile bootstrap over the images (see resampling.py).
 
-An interval is for the expected value over image sets with as many images as the benchmark. For reasons and measured coverage, see docs/statistics.md.
+An interval is for the expected value over image sets with as many images as the benchmark. For reasons and measured
+coverage, see docs/statistics.md.
 """
 
 from collections.abc import Mapping

@@ -87,7 +87,9 @@ class Cells:
 
     @cached_property
     def matrix(self) -> "csr_array":
-        """(3 L + 2, U) sparse int64 for L labels and U photographs. A column has the sums over a photograph's images.
+        """(3 L + 2, U) sparse int64 for L labels and U photographs. Several images may come from one photograph.
+
+        A column has the sums over the images of one photograph.
 
         The rows are the fields of ClassSums, in this order: L rows `hits`, L rows `truth`, L rows `prediction`, a row
         `image_sum`, a row `images`.

@@ -38,7 +38,7 @@ def looked_up(now: pa.Table, before: pa.Table | None, folder: str, say: Callable
     The first of these rules that applies gives the digest of a file:
 
     1. If the file has a digest in `before`, and the same stamp in `before` and `now`, this digest is copied.
-    2. If the file may be newer than a record without an error, the file is read to compute the digest.
+    2. If the image has a record without an error, but the file may have changed afterwards, its digest is computed.
     3. Otherwise, the digest is "".
     """
     before = now if before is None else before
@@ -155,7 +155,7 @@ def _stale(scored: pa.Table, now: pa.Table, changed: np.ndarray, digest: str) ->
     """Yield the image id of each record in `scored` whose digest differs from the digest in the manifest `now`.
 
     `digest` is the name of the column to compare. `now` has n rows. `changed` (n + 1,) bool has True for each row to
-    compare. Its last entry is False, and is used for images that `now` lacks.
+    compare. An image that `now` lacks has the row number −1, so the last entry of `changed` is False.
     """
     now_rows = mapped_tables.places(scored["image_id"], now["image_id"])
     for begin, part in mapped_tables.blocks(scored):

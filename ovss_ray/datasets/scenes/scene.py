@@ -73,7 +73,8 @@ def surfaces_of(drawn: np.random.Generator) -> list[str]:
     """Choose the surfaces of a scene at random, and return their names from top to bottom.
 
     The first surface is the background, such as "sky". One or two grounds follow, such as "grass". `draw` calls this
-    function before all other random choices. So a caller with an equal generator gets the names without drawing.
+    function before all other random choices. A generator with the same seed
+    therefore gives the names of a scene that is not drawn.
     """
     return [str(drawn.choice(BACKGROUNDS)), *map(str, drawn.permutation(GROUNDS)[: drawn.integers(1, 3)])]
 

@@ -46,7 +46,7 @@ class DeformableAttention(nn.Module):
 class Cells:
     """Sampler of values at points in the maps of all scales. `sizes` are h and w of these maps.
 
-    An axis N·S·P flattens N heads, S scales and P points, in this order. All N·S·P combinations are called points.
+    An axis N·S·P has an element for each head, scale and point: N heads, S scales per head, P points per scale.
     """
 
     def __init__(self, sizes: Sequence[torch.Size], heads: int, device: torch.device) -> None:
@@ -56,9 +56,9 @@ class Cells:
         """(N·S·P, 2) int64: for each point, width and height of the map in which the point lies"""
         centres = torch.cat([cell_centres(size, device) for size in sizes])
         self.places = centres[:, None] * self.sides - 0.5
-        """(T, N·S·P, 2) float32: x and y of each of T tokens, in cells of each point's map; 0: centre of the first cell
+        """(T, N·S·P, 2) float32: position x, y of T tokens in the maps, for N heads, S scales and P points
 
-        An axis N·S·P flattens N heads, S scales and P points. A point's map is the map of the point's scale."""
+        The unit is a cell of the scale's map. The centre of the first cell is 0, 0."""
         bordered = (sides + 2).prod(1)
         self.count = bordered.sum()
         """number R of cells in all maps, including a border of one cell around each map"""

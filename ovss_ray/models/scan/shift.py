@@ -2,8 +2,8 @@
 
 Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", CVPR 2024, arXiv 2312.04089, §3.3. A
 background token is the token of a patch without any pixel of the mask. Dimensions: V regions of an image, B
-regions of a batch, T patch tokens, C channels. The dimension `blocks` is the number of CLIP blocks in Variant.replaced,
-after which tokens are replaced.
+regions of a batch, T patch tokens, C channels. The dimension `blocks` is the length of Variant.replaced, a list of CLIP
+blocks. After each of these blocks, tokens are replaced.
 """
 
 import hashlib
