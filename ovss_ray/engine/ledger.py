@@ -114,8 +114,8 @@ class Ledger:
         `stop`: the reason why the run should stop, or "". If a worker has died while processing an image, the image has
         a verdict. The verdict is the reason to skip the image, or "" to process the image separately.
 
-        `again`: True if the worker has registered the same images before. If False, each image adds 1 to the number of
-        starts of the worker's pool, from which Status.redone is computed.
+        `again`: True if the worker has registered the same images before. If `again` is False, all images are added to
+        the pool's number of started images, from which Status.redone is computed.
 
         `good`: True if at least one of the worker's previous images has no error.
         """

@@ -115,8 +115,8 @@ def collect(
     """Write the non-zero cells of the table to three arrays. Then clear the table and the marks `touched`.
 
     For K labels, cells in row K (IGNORE) are left out. `truths` gets the row of each cell. `predictions` gets the
-    column of each cell, but NONE instead of column K. `pixels` gets the number of pixels of each cell. For n cells, as
-    the function `distinct` counts them, each array needs n + 1 elements. The last element is only working space.
+    column of each cell; NONE replaces the column number K. `pixels` gets the number of pixels of each cell. Each array
+    needs one element more than the result of `distinct`, as working space.
     """
     labels = table.shape[0] - 1
     n = np.uintp(0)  # unsigned: a signed index is tested each time for being negative

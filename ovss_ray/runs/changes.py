@@ -1,9 +1,10 @@
 """Detection of photographs and label files that have changed, so that their images are scored again.
 
-A record holds digests and stamps of the photograph and the label file. A stamp is a text that changes when the file
-changes, such as size and times. A file is read only if it may have changed, for example if its stamps in record and
-manifest differ. The digest of the file's content is then written to the manifest. A record does not count if the
-manifest has another digest of the same file (see records.settle).
+A record holds digests and stamps of the photograph and the label file at the time of the measurement. A stamp is a text
+that changes when the file changes, such as size and times. The manifest holds the current stamps. A file is read only
+if it may have changed, for example if its stamps in record and manifest differ. The digest of the file's content is
+then written to the manifest. A record does not count if the manifest has another digest of the same file (see
+records.settle).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -115,9 +115,9 @@ def items(photographs: Side, truths: Side, bases: Sequence[str]) -> Paired:
     """Return pairs of photographs and label files (see listing.paired_files).
 
     Photographs are searched below the first folder of `bases` that contains fitting photographs. Label files are
-    searched below the first folder of `bases` that contains fitting label files. Raises OvssError if there is no pair,
-    or if an image id is repeated. Also raises OvssError for a file that fits both `images` and `labels`, if
-    image_suffix and label_suffix are equally long.
+    searched below the first folder of `bases` that contains fitting label files. If a file fits both `images` and
+    `labels`, the side with the longer suffix gets the file. Raises OvssError if both suffixes are equally long. Also
+    raises OvssError if there is no pair, or if an image id is repeated.
     """
     every = Rows(File, FILE, _both(photographs, truths, bases))
     suffixes = len(photographs.suffix), len(truths.suffix)
