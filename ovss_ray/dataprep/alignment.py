@@ -71,9 +71,9 @@ class Rule(NamedTuple):
 
 
 BY_MEDIAN = Rule(3.5, 2.5, 0.8)
-"""Rule in which fit and gain are averaged by the median."""
+"""Rule for the median of fit and gain over the images."""
 BY_MEAN = Rule(1.5, 6.0, 0.7)
-"""Rule in which fit and gain are averaged by the mean. With fewer than TOGETHER images, the rule is not used."""
+"""Rule for the mean of fit and gain over the images. The rule needs at least TOGETHER images."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ _MARKS = {
     "in the table `colours`",
     r"<\w.*>": "is XML or HTML. Write one class per line",
 }
-"""Regular expression that matches invalid class names → end of the error message after the word "which"."""
+"""Regular expression that matches invalid class names → reason in the error message."""
 
 
 def fault(text: str) -> str:

@@ -52,7 +52,7 @@ class Embedded:
     The pyramid has four maps. Each map is (1, `variant.embed`, rows, columns) float32.
     """
     clip: Tensor
-    """(1, channels, rows, columns) float32: the map of CLIP's image tower from which CLIP's branch pools regions"""
+    """(1, channels, rows, columns) float32: map of CLIP's image tower, which is pooled over regions"""
     placed: Placed
     path: Path
 
