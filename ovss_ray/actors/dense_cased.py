@@ -60,7 +60,7 @@ class Stage(stage.Stage):
         crop. A cell of the coarse map (see `side`) gets the mean embedding of the crops that cover the cell. For
         `detector: grid`, each rectangle is a patch. vicss, the authors' code, uses [3]. Not for `detector: regions`"""
         shifted: bool = True
-        """True: each grid also has copies, shifted by half a rectangle along x, y or both; for `detector: dense`"""
+        """True: each grid of crops also has copies, shifted by half a crop along x, y or both; for `detector: dense`"""
         side: int = Field(default=16, ge=1)
         """cells per axis of the coarse map; for `detector: dense`"""
         pixels: int = Field(default=128, ge=16)

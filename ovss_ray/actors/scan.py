@@ -115,7 +115,7 @@ class Stage(WithClassifiers, stage.Stage):
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
-        """Return notes for the report: the benchmark's option values, their origin, and the seed of random draws."""
+        """Return notes for the report: option values used for the benchmark, their origin, and the seed of draws."""
         values, preset, overrides = config.values(benchmark), config.preset(benchmark), _set(config)
         weight = "none" if values.ensemble_weight is None else values.ensemble_weight
         numbers = (

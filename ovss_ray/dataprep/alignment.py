@@ -40,7 +40,7 @@ NEAR = 6
 SURROUNDINGS = 24
 """Side of a square, in pixels of reduced images. An edge strength is normalised within the square around it."""
 FITS_SHIFTED = 5.0
-"""Minimum value of √n · (mean fit), for n images at a shift. If the value is smaller, the shift is no alternative."""
+"""A shift is an alternative only if √n · (mean fit of n images) is at least FITS_SHIFTED."""
 TOGETHER = 6
 """Minimum number of images for the rule BY_MEAN."""
 STEADY = 6.0
@@ -156,7 +156,7 @@ def _strengths(image: np.ndarray) -> np.ndarray:
 
 
 def agreement(photograph: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return sums of edge strengths at boundaries, (d, d) float32, one per shift. The middle sum is without a shift."""
+    """Return the agreement (see the module) at each shift of the labels, (d, d) float32; no shift in the middle."""
     reach = min(REACH, min(labels.shape) // 4)
     size = [fft.next_fast_len(side + reach, real=True) for side in labels.shape]
     spectra = [fft.rfft2(array.astype(np.float32), size) for array in (photograph, labels)]

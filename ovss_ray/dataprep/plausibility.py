@@ -61,9 +61,9 @@ BAD = 0.5
 GOOD = 0.75
 """Another order or shift of the labels is suggested only if at least this share of the votes supports it."""
 BETTER = 0.3
-"""Minimum difference between two shares of votes to suggest another order or shift of the labels.
+"""Minimum lead at which another order or shift of the labels is suggested.
 
-The difference is the share of votes for the suggestion minus the share of votes for the unchanged labels.
+The lead is the share of votes for the suggestion minus the share of votes for the unchanged labels.
 """
 NEAR = 0.1
 """Maximum difference between two shares of votes that count as nearly equal.

@@ -107,7 +107,7 @@ def truth_847(item: Item, data: bytes) -> np.ndarray:
 def image_847(item: Item, data: bytes) -> np.ndarray:
     """Decode a photograph to (H, W, 3) uint8. Raises OvssError if it is damaged.
 
-    A photograph of the archive is first converted (see `convert_image`).
+    A photograph of the original archive is first resized by `convert_image`.
     """
     return images.decode(data if _prepared(item.image) else convert_image(data, item.image), item.image)
 

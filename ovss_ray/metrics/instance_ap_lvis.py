@@ -77,5 +77,5 @@ class Partial(average_precision.Outcomes):
     metric = "instance_ap_lvis"
 
     def any_mask(self, records: pa.StructArray) -> bool:
-        """Return whether any image of `records` has a mask with a predicted label, even if no mask is evaluated."""
+        """Return whether any image of `records` has a mask with a predicted label. The mask may be ignored."""
         return bool(pc.sum(records.field("masks")).as_py())

@@ -17,7 +17,7 @@ from ovss_ray.engine.cluster import ray_internals
 IDLE = ("start_log_monitor", "start_api_server", "start_monitor")
 """Names of the methods of Ray's class Node that start the log monitor, the dashboard and the autoscaler."""
 LEAN = {("ray._private.node", "Node"): IDLE, ("ray._private", "utils"): ("get_dashboard_dependency_error",)}
-"""Functions of Ray that `lean` replaces: (module, class or submodule of the module) → names of functions in it."""
+"""Functions of Ray that `lean` replaces. Key: module, then class or submodule. Value: names of functions."""
 PERIOD = 0.1
 """Minimum seconds before Ray Data sums up the used CPUs and memory again in the same step of its loop.
 

@@ -114,8 +114,7 @@ class MaskHead(nn.Module):
     """Decoder that gets image embeddings and prompt tokens, and predicts the logits of M masks per prompt.
 
     The transformer gets the prompt tokens, M mask tokens, and one extra learned token, such as SAM's IoU token. The
-    caller passes the extra token to `decode`. The parameter `token` of the constructor is the name of a submodule for
-    the extra token. If `token` is empty, the decoder does not contain the extra token.
+    extra token is an argument of `decode`. Its weights may be a submodule of the decoder, with the name `token`.
     """
 
     def __init__(self, sizes: DecoderSizes, masks: int, token: str = "") -> None:

@@ -35,7 +35,7 @@ LARGER = 8
 
 The smaller image is SPECIMEN. The larger image is a grid of 8 × 8 copies of SPECIMEN, and has 0.8 megapixels."""
 COLD = 15.0
-"""Seconds. If `warm` returns more than COLD, a worker starts without the measurements of `pace`, which would be slow"""
+"""Seconds. If the test run in `warm` takes longer, `pace` is not called, because its test runs would take too long"""
 SLOW = 3.0
 """Seconds. If the small test image in `pace` takes longer, the larger image is skipped"""
 

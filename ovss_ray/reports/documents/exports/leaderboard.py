@@ -128,7 +128,7 @@ def _keys(name: str, runs: Mapping[str, Report]) -> tuple[str, ...]:
 
 
 def _shown(name: str, key: str) -> set[published.Figure]:
-    """Return the published figures of the benchmark `name` that the LaTeX column of the metric `key` shows."""
+    """Return the published figures in the LaTeX column of the metric `key`, for the benchmark `name`."""
     # the column "miou" shows figures of all conventions of mIoU
     return {
         of
